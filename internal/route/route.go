@@ -1,0 +1,275 @@
+// Package route holds the rules we announce as values: FlowSpec rules (RFC 8955, RFC 8956) and destination blackholes
+// (RFC 7999), with one text form, one canonical form and one identity for each.
+package route
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// Route is one FlowSpec rule or one blackhole, told apart by its action. The zero Route is not valid.
+//
+// A Route is kept in canonical form: prefixes masked, ranges sorted and merged, so that two routes that match the same
+// packets in the same terms have the same text and the same identity.
+type Route struct {
+	Match  Match
+	Action Action
+}
+
+// Match is a conjunction: a packet matches when every component that is set matches it. An empty component matches
+// everything. Items within a component are alternatives.
+type Match struct {
+	Destination     netip.Prefix // RFC 8955 type 1; the zero Prefix matches every address
+	Source          netip.Prefix // type 2
+	Protocol        []Range      // type 3: IP protocol, or the last next header of IPv6; 0–255
+	Port            []Range      // type 4: source or destination port; 0–65535
+	DestinationPort []Range      // type 5; 0–65535
+	SourcePort      []Range      // type 6; 0–65535
+	ICMPType        []Range      // type 7; 0–255
+	ICMPCode        []Range      // type 8; 0–255
+	TCPFlags        []Bits       // type 9; bits of the TCP header's flags octet
+	Length          []Range      // type 10: length of the IP packet without layer 2; 0–65535
+	DSCP            []Range      // type 11; 0–63
+	Fragment        []Bits       // type 12; see the Fragment constants
+}
+
+// Range is a closed interval of values.
+type Range struct{ Lo, Hi uint16 }
+
+// Bits tests a field of flags: every bit of Set must be set and every bit of Clear must be clear.
+type Bits struct{ Set, Clear uint8 }
+
+// Flags of the TCP header (RFC 9293, section 3.1), as in component type 9.
+const (
+	FIN uint8 = 1 << iota
+	SYN
+	RST
+	PSH
+	ACK
+	URG
+	ECE
+	CWR
+)
+
+// Bits of component type 12 (RFC 8955, section 4.2.2.12). DontFragment does not exist in IPv6.
+const (
+	DontFragment  uint8 = 1 << iota // DF
+	IsFragment                      // IsF: a fragment other than the first
+	FirstFragment                   // FF
+	LastFragment                    // LF
+)
+
+// ActionKind says what is to be done with a matching packet.
+type ActionKind uint8
+
+// The actions. Blackhole makes the route a unicast route with the BLACKHOLE community instead of a FlowSpec rule.
+const (
+	Discard     ActionKind = iota + 1 // traffic-rate 0 (RFC 8955, section 7.1)
+	RateBytes                         // traffic-rate-bytes (RFC 8955, section 7.1)
+	RatePackets                       // traffic-rate-packets (RFC 8955, section 7.2)
+	Blackhole                         // destination RTBH (RFC 7999, 65535:666)
+)
+
+// Action is what is to be done, with its value.
+type Action struct {
+	Kind ActionKind
+	// Rate is octets per second for RateBytes, packets per second for RatePackets, else 0.
+	Rate uint64
+}
+
+// MaxRate is the largest rate an action may carry: the wire holds a 32-bit float, exact for integers up to 2^24 and
+// monotone beyond; 10 Tbit/s in octets is far above any interface.
+const MaxRate uint64 = 1_250_000_000_000
+
+// Family is the address family of a route.
+type Family uint8
+
+// The families.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+func (f Family) String() string {
+	if f == IPv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
+// Family returns the family of the route's prefixes. A valid route has at least one.
+func (r Route) Family() Family {
+	p := r.Match.Destination
+	if !p.IsValid() {
+		p = r.Match.Source
+	}
+	if p.IsValid() && p.Addr().Is6() {
+		return IPv6
+	}
+	return IPv4
+}
+
+// IsBlackhole reports whether the route is a blackhole rather than a FlowSpec rule.
+func (r Route) IsBlackhole() bool { return r.Action.Kind == Blackhole }
+
+// ID identifies what a router tells routes apart by: the table and the match, not the action. Announcing another
+// action under the same ID replaces the first one implicitly (RFC 4271, section 3.1).
+func (r Route) ID() string {
+	if r.IsBlackhole() {
+		return "blackhole " + r.Match.String()
+	}
+	return "flowspec " + r.Match.String()
+}
+
+// Compare orders routes by text, which is stable and unambiguous.
+func Compare(a, b Route) int { return cmp.Compare(a.String(), b.String()) }
+
+// Equal reports whether both are the same route with the same action, given both are canonical.
+func (r Route) Equal(o Route) bool { return r.Action == o.Action && r.Match.Equal(o.Match) }
+
+// Equal reports whether both match the same packets in the same terms, given both are canonical.
+func (m Match) Equal(o Match) bool {
+	return m.Destination == o.Destination && m.Source == o.Source &&
+		slices.Equal(m.Protocol, o.Protocol) && slices.Equal(m.Port, o.Port) &&
+		slices.Equal(m.DestinationPort, o.DestinationPort) && slices.Equal(m.SourcePort, o.SourcePort) &&
+		slices.Equal(m.ICMPType, o.ICMPType) && slices.Equal(m.ICMPCode, o.ICMPCode) &&
+		slices.Equal(m.TCPFlags, o.TCPFlags) && slices.Equal(m.Length, o.Length) &&
+		slices.Equal(m.DSCP, o.DSCP) && slices.Equal(m.Fragment, o.Fragment)
+}
+
+// Canonical returns r in canonical form. It changes no meaning: what is invalid stays invalid.
+func (r Route) Canonical() Route {
+	m := r.Match
+	if m.Destination.IsValid() {
+		m.Destination = m.Destination.Masked()
+	}
+	if m.Source.IsValid() {
+		m.Source = m.Source.Masked()
+	}
+	for _, c := range m.numeric() {
+		*c.ranges = mergeRanges(*c.ranges)
+	}
+	m.TCPFlags = sortBits(m.TCPFlags)
+	m.Fragment = sortBits(m.Fragment)
+	r.Match = m
+	return r
+}
+
+// component is one numeric component of a match with what bounds it.
+type component struct {
+	kind   uint8 // RFC 8955 component type
+	word   string
+	max    uint16
+	ranges *[]Range
+}
+
+// numeric lists the numeric components in order of their type.
+func (m *Match) numeric() []component {
+	return []component{
+		{3, "protocol", 255, &m.Protocol},
+		{4, "port", 65535, &m.Port},
+		{5, "destination-port", 65535, &m.DestinationPort},
+		{6, "source-port", 65535, &m.SourcePort},
+		{7, "icmp-type", 255, &m.ICMPType},
+		{8, "icmp-code", 255, &m.ICMPCode},
+		{10, "length", 65535, &m.Length},
+		{11, "dscp", 63, &m.DSCP},
+	}
+}
+
+func mergeRanges(in []Range) []Range {
+	if len(in) < 2 {
+		return in
+	}
+	rs := slices.Clone(in)
+	slices.SortFunc(rs, func(a, b Range) int { return cmp.Or(cmp.Compare(a.Lo, b.Lo), cmp.Compare(a.Hi, b.Hi)) })
+	out := rs[:1]
+	for _, r := range rs[1:] {
+		last := &out[len(out)-1]
+		if r.Lo <= r.Hi && last.Lo <= last.Hi && uint32(r.Lo) <= uint32(last.Hi)+1 {
+			last.Hi = max(last.Hi, r.Hi)
+			continue
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+func sortBits(in []Bits) []Bits {
+	if len(in) < 2 {
+		return in
+	}
+	bs := slices.Clone(in)
+	slices.SortFunc(bs, func(a, b Bits) int { return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(a.Clear, b.Clear)) })
+	return slices.Compact(bs)
+}
+
+// Validate reports everything that makes the route meaningless or impossible to encode. What is meaningful but
+// dangerous is the safety kernel's to refuse.
+func (r Route) Validate() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	switch r.Action.Kind {
+	case Discard, Blackhole:
+		if r.Action.Rate != 0 {
+			bad("action %s carries a rate of %d: it takes none", r.Action.Kind, r.Action.Rate)
+		}
+	case RateBytes, RatePackets:
+		if r.Action.Rate == 0 || r.Action.Rate > MaxRate {
+			bad("rate %d is outside 1 to %d: use discard for zero", r.Action.Rate, MaxRate)
+		}
+	default:
+		bad("action %d is not known: use discard, rate-limit or blackhole", r.Action.Kind)
+	}
+
+	m := r.Match
+	dst, src := m.Destination, m.Source
+	if !dst.IsValid() && !src.IsValid() {
+		bad("no destination and no source: a route names at least one prefix")
+	}
+	for _, p := range []netip.Prefix{dst, src} {
+		if p.IsValid() && (p.Addr().Is4In6() || p.Addr().Zone() != "") {
+			bad("prefix %s: an IPv4-mapped or zoned address cannot be announced", p)
+		}
+	}
+	if dst.IsValid() && src.IsValid() && dst.Addr().Is4() != src.Addr().Is4() {
+		bad("destination %s and source %s are of different families", dst, src)
+	}
+	for _, c := range m.numeric() {
+		for _, x := range *c.ranges {
+			if x.Lo > x.Hi {
+				bad("%s %d-%d: the range ends before it begins", c.word, x.Lo, x.Hi)
+			} else if x.Hi > c.max {
+				bad("%s %d is above %d", c.word, x.Hi, c.max)
+			}
+		}
+	}
+	for _, b := range m.TCPFlags {
+		if b.Set&b.Clear != 0 || b == (Bits{}) {
+			bad("tcp-flags %s tests nothing or asks one bit to be set and clear", formatBits(b, tcpFlagWords))
+		}
+	}
+	for _, b := range m.Fragment {
+		switch {
+		case b.Set&b.Clear != 0 || b == (Bits{}):
+			bad("fragment %s tests nothing or asks one bit to be set and clear", formatBits(b, fragmentWords))
+		case (b.Set|b.Clear)&^0x0f != 0:
+			bad("fragment bits 0x%x are outside 0x0f", b.Set|b.Clear)
+		case r.Family() == IPv6 && (b.Set|b.Clear)&DontFragment != 0:
+			bad("fragment dont-fragment does not exist in IPv6 (RFC 8956, section 3.3)")
+		}
+	}
+	if r.IsBlackhole() {
+		if !dst.IsValid() {
+			bad("a blackhole needs a destination")
+		}
+		if !m.Equal(Match{Destination: dst}) {
+			bad("a blackhole matches a destination only: drop the other components or use discard")
+		}
+	}
+	return errors.Join(errs...)
+}
