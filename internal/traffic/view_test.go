@@ -1,0 +1,141 @@
+package traffic
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+var (
+	t0     = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	victim = netip.MustParsePrefix("192.0.2.1/32")
+	other  = netip.MustParsePrefix("2001:db8::1/128")
+	cmpNet = cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+)
+
+func options() Options {
+	return Options{MaxTargets: 100, StaleAfter: 3 * time.Second, ForgetAfter: time.Minute}
+}
+
+func report(sensor string, c Cause, span time.Duration, as ...Aggregate) Report {
+	return Report{Sensor: sensor, Cause: c, Start: t0, Span: span, Aggregates: as}
+}
+
+func TestRatesAddUpOverSensors(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1000, 500_000}))
+	got := v.Apply(t0, report("b", Interval, 2*time.Second, Aggregate{victim, vector.DNS, 4000, 100_000}))
+	want := []Observation{{
+		Target: victim, Vector: vector.DNS, PPS: 3000, BPS: 4.4e6, Start: t0, Span: 2 * time.Second, Sensors: []string{"a", "b"},
+	}}
+	if diff := cmp.Diff(want, got, cmpNet); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestAbsenceInIntervalReportIsZero(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}, Aggregate{other, vector.SYN, 7, 7}))
+	got := v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	if len(got) != 2 || got[1].Target != other || got[1].PPS != 0 {
+		t.Errorf("the target that vanished from the interval report is not seen as silent: %+v", got)
+	}
+	if n, _ := v.Targets(); n != 1 {
+		t.Errorf("%d targets are kept, want 1", n)
+	}
+}
+
+func TestHotReportSpeaksOfItsTargetOnly(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}, Aggregate{victim, vector.NTP, 5, 5}, Aggregate{other, vector.SYN, 7, 7}))
+	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.DNS, 20, 20}))
+	for _, tc := range []struct {
+		p    netip.Prefix
+		v    vector.ID
+		want float64
+	}{{victim, vector.DNS, 20}, {victim, vector.NTP, 0}, {other, vector.SYN, 7}} {
+		if got := v.Observe(tc.p, tc.v).PPS; got != tc.want {
+			t.Errorf("%s %s = %v pps, want %v", tc.p, tc.v, got, tc.want)
+		}
+	}
+}
+
+func TestTriggerNeverLowersARate(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.DNS, 1000, 1000}))
+	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.DNS, 50, 50}))
+	if got := v.Observe(victim, vector.DNS).PPS; got != 1000 {
+		t.Errorf("an unfinished window lowered the rate to %v", got)
+	}
+	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.DNS, 500, 500}))
+	if got := v.Observe(victim, vector.DNS).PPS; got != 5000 {
+		t.Errorf("rate = %v, want 5000", got)
+	}
+}
+
+func TestSilentSensorIsMissingNotZero(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 100, 100}))
+	v.Apply(t0, report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	v.Apply(t0.Add(3*time.Second), report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	if got := v.Tick(t0.Add(3 * time.Second)); got != nil {
+		t.Errorf("going stale made observations: %+v", got)
+	}
+	o := v.Observe(victim, vector.DNS)
+	if o.PPS != 10 || o.HeldPPS != 100 || len(o.Missing) != 1 || o.Missing[0] != "a" {
+		t.Errorf("the share of the silent sensor is not held: %+v", o)
+	}
+	// It comes back with less: what it says now counts.
+	v.Apply(t0.Add(4*time.Second), report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1, 1}))
+	if o := v.Observe(victim, vector.DNS); o.PPS != 11 || o.HeldPPS != 0 {
+		t.Errorf("after its return: %+v", o)
+	}
+	// It never comes back: forgotten in the end, and that is an observation.
+	v.Apply(t0.Add(2*time.Minute), report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	if got := v.Tick(t0.Add(2 * time.Minute)); len(got) != 1 || got[0].PPS != 10 || got[0].HeldPPS != 0 {
+		t.Errorf("after it was forgotten: %+v", got)
+	}
+}
+
+func TestTargetsAreBounded(t *testing.T) {
+	o := options()
+	o.MaxTargets = 1
+	v := NewView(o)
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1, 1}, Aggregate{other, vector.SYN, 1, 1}))
+	if n, refused := v.Targets(); n != 1 || refused != 1 {
+		t.Errorf("targets = %d, refused = %d; want 1 and 1", n, refused)
+	}
+}
+
+// The view must not depend on the order in which sensors' reports of one window arrive, to the last bit.
+func TestOrderOfSensorsDoesNotMatter(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		var reports []Report
+		for _, s := range []string{"a", "b", "c", "d", "e"} {
+			var as []Aggregate
+			for id := range vector.ID(4) {
+				as = append(as, Aggregate{victim, id, rng.Uint64N(1e6) + 1, rng.Uint64N(1e9) + 1})
+			}
+			reports = append(reports, report(s, Interval, time.Duration(rng.Int64N(1e9)+1), as...))
+		}
+		one, two := NewView(options()), NewView(options())
+		for _, r := range reports {
+			one.Apply(t0, r)
+		}
+		rng.Shuffle(len(reports), func(i, j int) { reports[i], reports[j] = reports[j], reports[i] })
+		for _, r := range reports {
+			two.Apply(t0, r)
+		}
+		for id := range vector.ID(4) {
+			if diff := cmp.Diff(one.Observe(victim, id), two.Observe(victim, id), cmpNet); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+	}
+}
