@@ -43,8 +43,8 @@ type target struct {
 type share struct {
 	sensor   string
 	pps, bps float64
-	start    time.Time // of the window a partial rate belongs to
-	partial  bool
+	cause    Cause     // of the report the rates are from
+	end      time.Time // of its span
 	held     bool
 }
 
@@ -88,10 +88,10 @@ func (v *View) Apply(now time.Time, r Report) []Observation {
 			v.targets[a.Target] = t
 		}
 		n := share{
-			sensor: r.Sensor, start: r.Start, partial: r.Cause == Trigger,
+			sensor: r.Sensor, cause: r.Cause, end: r.Start.Add(r.Span),
 			pps: float64(a.Packets) / seconds, bps: float64(a.Bytes) * 8 / seconds,
 		}
-		if t.put(a.Vector, n) {
+		if t.put(a.Vector, n, r.Start) {
 			s.targets[a.Target] = struct{}{}
 		}
 		changed = append(changed, k)
@@ -222,8 +222,9 @@ func (t *target) find(id vector.ID, name string) (int, bool) {
 }
 
 // put replaces the sensor's share and reports whether it is there afterwards. The rate of an unfinished window is a
-// lower bound: it never lowers what the sensor said before.
-func (t *target) put(id vector.ID, n share) bool {
+// lower bound: it never lowers what the sensor said before. While hot reports come, they are finer than the interval
+// reports whose span they lie in, and stand.
+func (t *target) put(id vector.ID, n share, start time.Time) bool {
 	i, ok := t.find(id, n.sensor)
 	if !ok {
 		if n.pps == 0 && n.bps == 0 {
@@ -233,11 +234,16 @@ func (t *target) put(id vector.ID, n share) bool {
 		t.shares++
 		return true
 	}
-	if old := &t.vectors[id][i]; n.partial && !old.held {
-		old.pps, old.bps, old.start, old.partial = max(old.pps, n.pps), max(old.bps, n.bps), n.start, true
-		return true
+	old := &t.vectors[id][i]
+	switch {
+	case old.held:
+		*old = n
+	case n.cause == Trigger:
+		old.pps, old.bps = max(old.pps, n.pps), max(old.bps, n.bps)
+	case n.cause == Interval && (old.cause == Hot && old.end.After(start)):
+	default:
+		*old = n
 	}
-	t.vectors[id][i] = n
 	return true
 }
 

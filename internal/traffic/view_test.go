@@ -78,6 +78,23 @@ func TestTriggerNeverLowersARate(t *testing.T) {
 	}
 }
 
+func TestIntervalReportDoesNotBlurAHotOne(t *testing.T) {
+	v := NewView(options())
+	hot := report("a", Hot, 100*time.Millisecond, Aggregate{victim, vector.DNS, 10_000, 1})
+	hot.Start = t0.Add(900 * time.Millisecond)
+	v.Apply(t0, hot)
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 20_000, 1}))
+	if got := v.Observe(victim, vector.DNS).PPS; got != 100_000 {
+		t.Errorf("the average of the interval replaced the newer rate: %v", got)
+	}
+	next := report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 5, 1})
+	next.Start = t0.Add(time.Second)
+	v.Apply(t0, next)
+	if got := v.Observe(victim, vector.DNS).PPS; got != 5 {
+		t.Errorf("the next interval did not replace the hot rate: %v", got)
+	}
+}
+
 func TestSilentSensorIsMissingNotZero(t *testing.T) {
 	v := NewView(options())
 	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 100, 100}))
