@@ -1,0 +1,122 @@
+package compile
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+func parse(t testing.TB, s string) route.Route {
+	t.Helper()
+	r, err := route.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+var t0 = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func TestCompileShape(t *testing.T) {
+	for _, c := range []struct {
+		name, route, refused string
+		p                    Profile
+	}{
+		{"all tables by default", "destination 192.0.2.1/32 then blackhole", "", Profile{}},
+		{"five ports", "destination 192.0.2.1/32 destination-port 1,3,5,7,9 then discard", "", Profile{}},
+		{"six ports", "destination 192.0.2.1/32 destination-port 1,3,5,7,9,11 then discard", "destination-port has 6 items", Profile{}},
+		{"ranges count two", "destination 192.0.2.1/32 source-port 1-2,4-5,7-8 then discard", "source-port has 6 items", Profile{}},
+		{"two ranges and a port", "destination 192.0.2.1/32 source-port 1-2,4-5,7 then discard", "", Profile{}},
+		{"set and clear count two", "destination 192.0.2.1/32 tcp-flags syn&!ack,rst&!ack,fin&!ack then discard", "tcp-flags has 6 items", Profile{}},
+		{"a router that takes more", "destination 192.0.2.1/32 destination-port 1,3,5,7,9,11 then discard", "", Profile{MaxItems: 10}},
+		{"no IPv6 rules", "destination 2001:db8::1/128 then discard", "not configured for ipv6-flowspec", Profile{Tables: []Table{IPv4FlowSpec}}},
+		{"no blackholes", "destination 192.0.2.1/32 then blackhole", "not configured for ipv4-unicast", Profile{Tables: []Table{IPv4FlowSpec}}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			res := Compile([]Entry{{Route: parse(t, c.route)}}, c.p)
+			switch {
+			case c.refused == "" && len(res.Accepted) != 1:
+				t.Errorf("refused: %v", res.Refused)
+			case c.refused != "" && (len(res.Refused) != 1 || !strings.Contains(res.Refused[0].Reason, c.refused)):
+				t.Errorf("got %+v, want refused with %q", res, c.refused)
+			}
+		})
+	}
+}
+
+func TestCompileOrder(t *testing.T) {
+	set := []Entry{
+		{Route: parse(t, "destination 192.0.2.1/32 protocol udp then rate-limit 1Mbps"), Created: t0},
+		{Route: parse(t, "destination 192.0.2.2/32 protocol udp then discard"), Created: t0.Add(2)},
+		{Route: parse(t, "destination 192.0.2.3/32 protocol udp then discard"), Created: t0.Add(1)},
+		{Route: parse(t, "destination 192.0.2.4/32 then blackhole"), Created: t0.Add(3)},
+		{Route: parse(t, "destination 192.0.2.5/32 protocol udp then rate-limit 1Mbps"), Created: t0.Add(4), Manual: true},
+	}
+	if got, want := Compile(set, Profile{}).Accepted, []int{4, 3, 2, 1, 0}; !slices.Equal(got, want) {
+		t.Errorf("order %v, want %v", got, want)
+	}
+	res := Compile(set, Profile{MaxRules: 2})
+	if got, want := res.Accepted, []int{4, 3}; !slices.Equal(got, want) {
+		t.Errorf("with room for two: %v, want %v", got, want)
+	}
+	if len(res.Refused) != 3 || res.Refused[0].Index != 0 || !strings.Contains(res.Refused[0].Reason, "at most 2 routes") {
+		t.Errorf("refused %+v", res.Refused)
+	}
+}
+
+// Every entry is either accepted or refused, once; the limit holds; a set's order does not change who gets in.
+func TestCompileProperty(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(1, 2))
+	for range 300 {
+		var set []Entry
+		for i := range rnd.IntN(40) {
+			action := []string{"discard", "rate-limit 8Mbps", "blackhole"}[rnd.IntN(3)]
+			match := fmt.Sprintf("destination 192.0.2.%d/32", i)
+			if action != "blackhole" && rnd.IntN(2) == 0 {
+				match += " destination-port 1,3,5,7,9,11,13"[:20+2*rnd.IntN(6)]
+				match = strings.TrimRight(match, ",")
+			}
+			set = append(set, Entry{Route: parse(t, match+" then "+action), Manual: rnd.IntN(4) == 0, Created: t0.Add(time.Duration(rnd.IntN(5)))})
+		}
+		p := Profile{MaxRules: rnd.IntN(20)}
+		res := Compile(set, p)
+		seen := map[int]bool{}
+		for _, i := range res.Accepted {
+			if seen[i] {
+				t.Fatalf("entry %d twice", i)
+			}
+			seen[i] = true
+		}
+		for _, r := range res.Refused {
+			if seen[r.Index] || r.Reason == "" {
+				t.Fatalf("entry %d twice or refused without a reason", r.Index)
+			}
+			seen[r.Index] = true
+		}
+		if len(seen) != len(set) {
+			t.Fatalf("%d of %d entries decided", len(seen), len(set))
+		}
+		if p.MaxRules > 0 && len(res.Accepted) > p.MaxRules {
+			t.Fatalf("%d accepted, limit %d", len(res.Accepted), p.MaxRules)
+		}
+		mixed := slices.Clone(set)
+		rnd.Shuffle(len(mixed), func(i, j int) { mixed[i], mixed[j] = mixed[j], mixed[i] })
+		if a, b := texts(set, res), texts(mixed, Compile(mixed, p)); !slices.Equal(a, b) {
+			t.Fatalf("the order of the set changed who gets in:\n%v\n%v", a, b)
+		}
+	}
+}
+
+func texts(set []Entry, res Result) []string {
+	var out []string
+	for _, i := range res.Accepted {
+		out = append(out, set[i].Route.String())
+	}
+	slices.Sort(out)
+	return out
+}
