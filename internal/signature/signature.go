@@ -1,0 +1,70 @@
+// Package signature says what packets of an attack have in common, as a FlowSpec match. For now it knows each vector's
+// own mark; it is pure.
+package signature
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// Signature is a match with what is to be known about it.
+type Signature struct {
+	Match route.Match
+	// Broad is set when the match also covers traffic that servers normally receive, so that anything but a blackhole
+	// or a generous rate hurts the target itself.
+	Broad bool
+	Says  string // the match in words
+}
+
+// For returns the narrowest match this package knows for a vector at a target.
+func For(target netip.Prefix, v vector.ID) Signature {
+	m := route.Match{Destination: target}
+	info, known := vector.Get(v)
+	if !known {
+		return Signature{Match: m, Broad: true, Says: "all packets to " + target.String()}
+	}
+	only := func(n uint16) []route.Range { return []route.Range{{Lo: n, Hi: n}} }
+	if info.Protocol >= 0 {
+		m.Protocol = only(uint16(info.Protocol))
+	}
+	broad := false
+	switch v {
+	case vector.SYN:
+		m.TCPFlags = []route.Bits{{Set: route.SYN, Clear: route.ACK}}
+	case vector.SYNACK:
+		m.TCPFlags = []route.Bits{{Set: route.SYN | route.ACK}}
+	case vector.RST:
+		m.TCPFlags = []route.Bits{{Set: route.RST}}
+	case vector.TCPInvalid:
+		m.TCPFlags = []route.Bits{
+			{Clear: route.FIN | route.SYN | route.RST | route.ACK},
+			{Set: route.FIN, Clear: route.ACK},
+			{Set: route.FIN | route.SYN},
+			{Set: route.SYN | route.RST},
+		}
+	case vector.ICMP:
+		m.Protocol = only(1)
+		if target.Addr().Is6() {
+			m.Protocol = only(58)
+		}
+	case vector.Fragment:
+		m.Fragment = []route.Bits{{Set: route.IsFragment}}
+	case vector.GRE:
+	default:
+		if info.SourcePort != 0 {
+			m.SourcePort = only(info.SourcePort)
+		} else {
+			broad = true
+		}
+	}
+	s := Signature{Match: route.Route{Match: m}.Canonical().Match, Broad: broad}
+	if broad {
+		s.Says = fmt.Sprintf("%s to %s; nothing separates the attack from other traffic of this kind", info.Says, target)
+	} else {
+		s.Says = fmt.Sprintf("%s to %s", info.Says, target)
+	}
+	return s
+}
