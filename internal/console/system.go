@@ -1,0 +1,221 @@
+// Package console serves the ConsoleService to engineers: it checks who asks and what, converts to the core's types, calls
+// the system and converts back.
+package console
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// System is what the console shows and steers. Reading answers on every controller; what changes something returns
+// [ErrNotLeader] where this one does not lead. Errors are the types of errors.go; any other is shown as internal.
+//
+// Lists may come in any order: the console sorts them.
+type System interface {
+	// Status returns the state of the whole system as this controller sees it.
+	Status(ctx context.Context) (Status, error)
+	// Sensors returns every sensor heard of.
+	Sensors(ctx context.Context) ([]Sensor, error)
+	// Peers returns the routers of this controller's speaker. speakerError says why the speaker cannot be asked; what
+	// is returned then is what was known last.
+	Peers(ctx context.Context) (peers []Peer, speakerError string, err error)
+	// Incidents returns the active incidents and, when ended is set, also those that ended lately.
+	Incidents(ctx context.Context, ended bool) ([]detect.Incident, error)
+	// Mitigations returns the active mitigations and, when ended is set, also those that ended lately or were refused.
+	Mitigations(ctx context.Context, ended bool) ([]mitigation.Mitigation, error)
+	// Holds returns the targets automation keeps its hands off.
+	Holds(ctx context.Context) ([]mitigation.Hold, error)
+	// Routes returns the desired routes and what the speaker announces.
+	Routes(ctx context.Context) (Routes, error)
+	// Announce makes a manual mitigation. With the RequestID of an earlier call it returns that call's mitigation.
+	Announce(ctx context.Context, a Announce) (mitigation.Mitigation, error)
+	// Withdraw ends mitigations and sets holds.
+	Withdraw(ctx context.Context, w Withdraw) (Withdrawn, error)
+	// DeleteHold ends the hold on exactly this target; [ErrNotFound] when there is none.
+	DeleteHold(ctx context.Context, d DeleteHold) error
+	// SetFreeze stops or resumes automation and returns the freeze in force, nil when automation runs.
+	SetFreeze(ctx context.Context, f SetFreeze) (*mitigation.Freeze, error)
+	// Policy returns the policy in force.
+	Policy(ctx context.Context) (Policy, error)
+	// Subscribe calls fn with every event from now on until cancel is called. fn does not block.
+	Subscribe(fn func(Event)) (cancel func())
+}
+
+// Status is the state of the system as one controller sees it.
+type Status struct {
+	Controller, Version string
+	Started             time.Time
+	Leader              string // empty when there is none
+	Term                uint64
+	IsLeader            bool
+	NotReady            []string // reasons; empty when ready
+	Freeze              *mitigation.Freeze
+
+	SensorsKnown, SensorsStale         int
+	PeersConfigured, PeersEstablished  int
+	IncidentsActive, MitigationsActive int
+	RoutesDesired                      int
+	RoutesSent                         int // summed over routers
+	PolicyHash, PolicySource           string
+	PolicyError                        string // why the newest policy was refused
+}
+
+// Sensor is one sensor as this controller sees it.
+type Sensor struct {
+	Name, Version  string
+	Started        time.Time
+	Interfaces     []SensorInterface
+	MapBytes       uint64
+	Connected      bool
+	Stale          bool // has not reported for three report intervals
+	LastReport     time.Time
+	Address        string
+	Counters       SensorCounters
+	Reports        uint64
+	MissingReports uint64
+	ClockSkew      time.Duration
+	Directive      DirectiveVersion // the one it follows
+	DirectiveError string           // why it refused the newest
+}
+
+// SensorInterface is one door through which a sensor sees packets; Mirror tells a mirror port from a host interface.
+type SensorInterface struct {
+	Name   string
+	Mirror bool
+}
+
+// DirectiveVersion is the place of a directive in the order of directives.
+type DirectiveVersion struct{ Term, Revision uint64 }
+
+// SensorCounters are a sensor's running totals since its start.
+type SensorCounters struct {
+	Packets, Bytes                                                  uint64
+	UnprotectedPackets, MalformedPackets, NonIPPackets              uint64
+	SlotExhaustedPackets, LostTriggers, LostSamples, DroppedReports uint64
+	SlotsUsed, SlotsTotal                                           uint64
+}
+
+// SessionState is the state of a BGP session (RFC 4271, section 8.2.2).
+type SessionState string
+
+// The session states.
+const (
+	SessionIdle        SessionState = "idle"
+	SessionConnect     SessionState = "connect"
+	SessionActive      SessionState = "active"
+	SessionOpenSent    SessionState = "open-sent"
+	SessionOpenConfirm SessionState = "open-confirm"
+	SessionEstablished SessionState = "established"
+)
+
+// Peer is one router as the speaker sees it.
+type Peer struct {
+	Name             string
+	Address          string
+	ASN              uint32
+	State            SessionState
+	Since            time.Time
+	Families         []string // both sides agreed on
+	MissingFamilies  []string // offered by us and not by the router
+	DesiredRoutes    int
+	SentRoutes       int
+	EstablishedCount uint64
+	LastError        string
+	LastErrorTime    time.Time
+}
+
+// Routes are the desired routes and what became of them.
+type Routes struct {
+	Desired      []Route
+	Unexpected   []Route // announced by the speaker though not desired
+	SpeakerError string  // why the speaker cannot be asked
+}
+
+// Route is one route and its state at each router.
+type Route struct {
+	Route    route.Route
+	Deadline time.Time
+	Created  time.Time
+	Owners   []string // identifiers of mitigations
+	Approved bool
+	Peers    []PeerRoute
+}
+
+// RouteState is what became of a route at one router. Sent is not "installed in hardware".
+type RouteState string
+
+// The route states.
+const (
+	RoutePending     RouteState = "pending"     // the session is down; sent when it comes up
+	RouteSent        RouteState = "sent"        // handed to BGP for an established session that carries its family
+	RouteUnsupported RouteState = "unsupported" // the router does not take its family or shape
+)
+
+// PeerRoute is the state of a route at one router.
+type PeerRoute struct {
+	Peer   string
+	State  RouteState
+	Reason string
+	Sent   time.Time
+}
+
+// Announce asks for a manual mitigation of one route.
+type Announce struct {
+	Route        route.Route // canonical and valid
+	TTL          time.Duration
+	Reason       string
+	RequestID    string // may be empty
+	Requester    string
+	Approved     bool // the requester may do what safety reserves for approvers
+	ValidateOnly bool // check only; the answer is the mitigation as it would be
+}
+
+// Withdraw selects mitigations to end: exactly one of ID, Target and All is set.
+type Withdraw struct {
+	ID        string
+	Target    netip.Prefix // every mitigation whose target lies inside
+	All       bool
+	Reason    string
+	Hold      *time.Duration // nil means the configured default, zero none
+	Requester string
+}
+
+// Withdrawn is what a [Withdraw] ended and which holds it set.
+type Withdrawn struct {
+	Mitigations []mitigation.Mitigation
+	Holds       []mitigation.Hold
+}
+
+// DeleteHold names the target of a hold to end.
+type DeleteHold struct {
+	Target    netip.Prefix
+	Reason    string
+	Requester string
+}
+
+// SetFreeze stops automation (Frozen) or resumes it.
+type SetFreeze struct {
+	Frozen    bool
+	Reason    string
+	Requester string
+}
+
+// Policy is the policy in force.
+type Policy struct {
+	Source, Hash, Text string
+	Loaded             time.Time
+	Error              string // why the newest one was refused
+}
+
+// Event is something that happened. Kind is one of a small closed set, such as "incident_onset" or "route_sent".
+type Event struct {
+	Time       time.Time
+	Kind       string
+	Message    string
+	Attributes map[string]string
+}
