@@ -39,6 +39,7 @@ const (
 	Onset       Kind = iota + 1 // a new incident
 	VectorAdded                 // a further vector of an incident passed its limit
 	End                         // the attack is over
+	Continues                   // a vector of an incident is over its limit, and nothing hides it
 )
 
 func (k Kind) String() string {
@@ -49,6 +50,8 @@ func (k Kind) String() string {
 		return "incident_vector_added"
 	case End:
 		return "incident_end"
+	case Continues:
+		return "incident_continues"
 	}
 	return "unknown"
 }
@@ -130,7 +133,10 @@ func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
 	}
 	if vs.confirmed {
 		s.measure(o, limits)
-		return nil
+		if s.masked {
+			return nil
+		}
+		return []Event{{Kind: Continues, Incident: s.snapshot(), Vectors: []vector.ID{o.Vector}}}
 	}
 	covered := o.Start.Add(o.Span).Sub(vs.overFrom)
 	if need := time.Duration(max(limits.Windows, 1)) * Window; max(limits.Windows, 1) > 1 && covered < need {

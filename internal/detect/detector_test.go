@@ -63,6 +63,9 @@ func run(t *testing.T, script string) string {
 			evs = d.Observe(now, obs(at, v, pps))
 		}
 		for _, e := range evs {
+			if e.Kind == Continues {
+				continue // TestContinues
+			}
 			out = append(out, fmt.Sprintf("%g %s %v", sec, e.Kind, e.Vectors))
 		}
 	}
@@ -93,6 +96,18 @@ func TestDetector(t *testing.T) {
 	}
 }
 
+func TestContinues(t *testing.T) {
+	d := New(testRules)
+	d.Observe(t0, obs(0, vector.DNS, 30_000))
+	if evs := d.Observe(t0, obs(0, vector.DNS, 30_000)); len(evs) != 1 || evs[0].Kind != Continues {
+		t.Errorf("an attack that goes on says nothing: %v", evs)
+	}
+	d.Mask(t0, victim, true)
+	if evs := d.Observe(t0, obs(0, vector.DNS, 30_000)); evs != nil {
+		t.Errorf("behind a mitigation it says %v", evs)
+	}
+}
+
 func TestReasonHasTheNumbers(t *testing.T) {
 	d := New(testRules)
 	evs := d.Observe(t0.Add(time.Second), obs(0, vector.DNS, 100_000))
@@ -120,7 +135,7 @@ func TestIncidentsAlternateAndEnd(t *testing.T) {
 						t.Fatalf("seed %d: onset while an incident is active", seed)
 					}
 					active = true
-				case End, VectorAdded:
+				case End, VectorAdded, Continues:
 					if !active {
 						t.Fatalf("seed %d: %s without an incident", seed, e.Kind)
 					}

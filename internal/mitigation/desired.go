@@ -1,0 +1,54 @@
+package mitigation
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Desired is one route that is to be announced, with those that want it.
+type Desired struct {
+	Route    route.Route
+	Owners   []string  // mitigation ids, sorted
+	Created  time.Time // of the oldest owner
+	Deadline time.Time // of the owner that ends last
+	Manual   bool      // an engineer asked for it
+	Approved bool      // an approver allowed what automation may not do
+}
+
+// Routes returns the set that r wants announced at now, sorted by text. Mitigations that want the same route share it:
+// it ends with the last of them. Where two want different actions for one match, the older one stands.
+func (r Records) Routes(now time.Time) []Desired {
+	byID := map[string]*Desired{}
+	active := slices.DeleteFunc(slices.Clone(r.Mitigations), func(m Mitigation) bool {
+		return m.State != Active || !now.Before(m.Deadline)
+	})
+	slices.SortFunc(active, func(a, b Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+	for _, m := range active {
+		for _, x := range m.Routes {
+			d := byID[x.ID()]
+			if d == nil {
+				byID[x.ID()] = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+				continue
+			}
+			if !d.Route.Equal(x) {
+				continue
+			}
+			d.Owners = append(d.Owners, m.ID)
+			if m.Deadline.After(d.Deadline) {
+				d.Deadline = m.Deadline
+			}
+			d.Manual = d.Manual || m.Manual()
+			d.Approved = d.Approved || m.Approved
+		}
+	}
+	out := make([]Desired, 0, len(byID))
+	for _, d := range byID {
+		slices.Sort(d.Owners)
+		out = append(out, *d)
+	}
+	slices.SortFunc(out, func(a, b Desired) int { return route.Compare(a.Route, b.Route) })
+	return out
+}

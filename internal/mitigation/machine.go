@@ -1,0 +1,364 @@
+package mitigation
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// Machine is the lifecycle of all mitigations. Each method takes the time, changes the machine and returns the records
+// to store; nothing may be announced before they are. It is not safe for concurrent use.
+type Machine struct {
+	all    map[string]*Mitigation
+	holds  map[netip.Prefix]Hold
+	freeze *Freeze
+	seen   map[sight]bool // newest evidence of each mitigated vector: does its traffic go on?
+}
+
+type sight struct {
+	target netip.Prefix
+	vector vector.ID
+}
+
+// Change is what a step wants stored. The zero Change is nothing.
+type Change struct {
+	Put         []Mitigation
+	Holds       []Hold
+	DeleteHolds []netip.Prefix
+	SetFreeze   bool
+	Freeze      *Freeze // with SetFreeze; nil lifts it
+}
+
+// Empty reports whether nothing is to be stored.
+func (c Change) Empty() bool {
+	return len(c.Put) == 0 && len(c.Holds) == 0 && len(c.DeleteHolds) == 0 && !c.SetFreeze
+}
+
+// Plan is what policy and signature want done about one vector at one target.
+type Plan struct {
+	Target   netip.Prefix
+	Vector   vector.ID
+	Incident string
+	Route    route.Route
+	TTL      time.Duration
+	Extend   time.Duration
+	MaxAge   time.Duration
+	Reason   string
+}
+
+// Why a plan was not followed.
+var (
+	ErrFrozen  = errors.New("automation is frozen")
+	ErrHeld    = errors.New("automation is held off the target")
+	ErrCovered = errors.New("an active mitigation covers it")
+)
+
+// ErrNotFound says that no such mitigation or hold exists.
+var ErrNotFound = errors.New("not found")
+
+// New returns a machine that goes on from what is stored.
+func New(r Records) *Machine {
+	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, seen: map[sight]bool{}}
+	for _, x := range r.Mitigations {
+		m.all[x.ID] = &x
+	}
+	for _, h := range r.Holds {
+		m.holds[h.Target] = h
+	}
+	// Evidence is not stored: what was mitigated when we took over must be seen again before it is extended.
+	for _, x := range m.active() {
+		for _, v := range x.Vectors {
+			m.seen[sight{x.Target, v}] = false
+		}
+	}
+	return m
+}
+
+// Respond follows a plan of automation. The error says why it does not: ErrFrozen, ErrHeld or ErrCovered.
+func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
+	if m.freeze != nil {
+		return Mitigation{}, fmt.Errorf("%w since %s by %s: %s", ErrFrozen, m.freeze.Since.UTC().Format(time.RFC3339), m.freeze.Requester, m.freeze.Reason)
+	}
+	if h, ok := m.Held(now, p.Target); ok {
+		return Mitigation{}, fmt.Errorf("%w %s until %s by %s: %s", ErrHeld, h.Target, h.Until.UTC().Format(time.RFC3339), h.Requester, h.Reason)
+	}
+	for _, x := range m.active() {
+		for _, r := range x.Routes {
+			if r.ID() == p.Route.ID() {
+				return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrCovered, x.ID, x.Requester)
+			}
+		}
+	}
+	x := &Mitigation{
+		Target: p.Target, State: Active, Incident: p.Incident, Vectors: []vector.ID{p.Vector}, Routes: []route.Route{p.Route},
+		Requester: Automation, Reason: p.Reason, Created: now, Deadline: now.Add(min(p.TTL, p.MaxAge)),
+		MaxDeadline: now.Add(p.MaxAge), Extend: p.Extend,
+	}
+	x.ID = m.newID(now, p.Route.ID())
+	m.all[x.ID] = x
+	m.seen[sight{p.Target, p.Vector}] = true
+	return *x, nil
+}
+
+// Request is an engineer's announcement.
+type Request struct {
+	Route     route.Route
+	TTL       time.Duration
+	Requester string
+	Reason    string
+	RequestID string
+	Approved  bool
+}
+
+// Announce follows an engineer's request. A request that was made before under the same id returns what it made then.
+func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated bool) {
+	if r.RequestID != "" {
+		for _, id := range slices.Sorted(maps.Keys(m.all)) {
+			if old := m.all[id]; old.RequestID == r.RequestID {
+				return *old, true
+			}
+		}
+	}
+	target := r.Route.Match.Destination
+	if !target.IsValid() {
+		target = r.Route.Match.Source
+	}
+	n := &Mitigation{
+		Target: target, State: Active, Routes: []route.Route{r.Route}, Requester: r.Requester, Reason: r.Reason,
+		RequestID: r.RequestID, Approved: r.Approved, Created: now, Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
+	}
+	n.ID = m.newID(now, r.Route.ID())
+	m.all[n.ID] = n
+	return *n, false
+}
+
+// Refuse takes a mitigation back that the safety kernel did not let pass, before it was ever stored as active.
+func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
+	x := m.all[id]
+	x.State, x.Ended, x.EndReason, x.EndDetail = Refused, now, EndUnsafe, detail
+	return *x
+}
+
+// Withdraw ends the active mitigations that pick selects and holds automation off their targets for hold; a hold of
+// zero sets none.
+func (m *Machine) Withdraw(now time.Time, pick func(Mitigation) bool, hold time.Duration, requester, reason string) Change {
+	var c Change
+	held := map[netip.Prefix]bool{}
+	for _, x := range m.active() {
+		if !pick(*x) {
+			continue
+		}
+		m.finish(x, now, EndWithdrawn, fmt.Sprintf("%s: %s", requester, reason))
+		c.Put = append(c.Put, *x)
+		if hold > 0 && !held[x.Target] {
+			held[x.Target] = true
+			h := Hold{Target: x.Target, Until: now.Add(hold), Requester: requester, Reason: reason}
+			m.holds[h.Target] = h
+			c.Holds = append(c.Holds, h)
+		}
+	}
+	return c
+}
+
+// DeleteHold lets automation act on a target again.
+func (m *Machine) DeleteHold(target netip.Prefix) (Change, error) {
+	if _, ok := m.holds[target]; !ok {
+		return Change{}, fmt.Errorf("hold on %s: %w", target, ErrNotFound)
+	}
+	delete(m.holds, target)
+	return Change{DeleteHolds: []netip.Prefix{target}}, nil
+}
+
+// SetFreeze stops automation, or resumes it when f is nil.
+func (m *Machine) SetFreeze(f *Freeze) Change {
+	m.freeze = f
+	return Change{SetFreeze: true, Freeze: f}
+}
+
+// Observe takes in what the sensors see of a mitigated vector: its traffic goes on when the trickle that the router
+// lets pass is there. A vector that is not observed keeps its last evidence, for silence is none.
+func (m *Machine) Observe(o traffic.Observation) {
+	k := sight{o.Target, o.Vector}
+	if _, ok := m.seen[k]; !ok {
+		return
+	}
+	if len(o.Missing) > 0 && len(o.Sensors) == 0 {
+		return
+	}
+	m.seen[k] = m.goesOn(o)
+}
+
+// trickle is the share of a rate limit that must come through to count as evidence.
+const trickle = 0.5
+
+func (m *Machine) goesOn(o traffic.Observation) bool {
+	for _, x := range m.active() {
+		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) {
+			continue
+		}
+		for _, r := range x.Routes {
+			switch r.Action.Kind {
+			case route.RateBytes:
+				if o.BPS >= trickle*float64(r.Action.Rate)*8 {
+					return true
+				}
+			case route.RatePackets:
+				if o.PPS >= trickle*float64(r.Action.Rate) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// Tick ends what is due and extends what evidence asks for, shortly before its deadline so that the routers see no gap.
+func (m *Machine) Tick(now time.Time) Change {
+	var c Change
+	for _, x := range m.active() {
+		switch {
+		case !now.Before(x.Deadline):
+			why := EndDeadline
+			if !x.Manual() && !x.Deadline.Before(x.MaxDeadline) {
+				why = EndMaxAge
+			}
+			m.finish(x, now, why, "")
+			c.Put = append(c.Put, *x)
+		case !now.Before(m.extendAt(x)) && m.mayExtend(x):
+			x.Deadline = earliest(x.Deadline.Add(x.Extend), x.MaxDeadline)
+			x.Extensions++
+			x.Evidence = fmt.Sprintf("the traffic goes on: extended to %s (%d times so far)", x.Deadline.UTC().Format(time.RFC3339), x.Extensions)
+			c.Put = append(c.Put, *x)
+		}
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
+		if !now.Before(m.holds[p].Until) {
+			delete(m.holds, p)
+			c.DeleteHolds = append(c.DeleteHolds, p)
+		}
+	}
+	return c
+}
+
+// Deadline returns when Tick next has something to do; zero means never.
+func (m *Machine) Deadline() time.Time {
+	var first time.Time
+	add := func(at time.Time) {
+		if first.IsZero() || at.Before(first) {
+			first = at
+		}
+	}
+	for _, x := range m.active() {
+		if m.mayExtend(x) {
+			add(m.extendAt(x))
+		}
+		add(x.Deadline)
+	}
+	for _, h := range m.holds {
+		add(h.Until)
+	}
+	return first
+}
+
+// extendAt leaves a quarter of the extension, at most five seconds, for the decision to reach every speaker.
+func (m *Machine) extendAt(x *Mitigation) time.Time {
+	return x.Deadline.Add(-min(x.Extend/4, 5*time.Second))
+}
+
+func (m *Machine) mayExtend(x *Mitigation) bool {
+	if m.freeze != nil || x.Manual() || x.Extend <= 0 || !x.Deadline.Before(x.MaxDeadline) {
+		return false
+	}
+	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool { return m.seen[sight{x.Target, v}] })
+}
+
+// Held returns the hold that covers a target.
+func (m *Machine) Held(now time.Time, target netip.Prefix) (Hold, bool) {
+	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
+		h := m.holds[p]
+		if now.Before(h.Until) && h.Target.Bits() <= target.Bits() && h.Target.Contains(target.Addr()) {
+			return h, true
+		}
+	}
+	return Hold{}, false
+}
+
+// Mitigated reports whether an active mitigation of an incident hides the target's traffic from the sensors.
+func (m *Machine) Mitigated(target netip.Prefix) bool {
+	for _, x := range m.active() {
+		if x.Target == target {
+			return true
+		}
+	}
+	return false
+}
+
+// Records returns all that is known, sorted.
+func (m *Machine) Records() Records {
+	r := Records{Freeze: m.freeze}
+	for _, id := range slices.Sorted(maps.Keys(m.all)) {
+		r.Mitigations = append(r.Mitigations, *m.all[id])
+	}
+	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
+		r.Holds = append(r.Holds, m.holds[p])
+	}
+	return r
+}
+
+// Forget drops mitigations that ended before t.
+func (m *Machine) Forget(t time.Time) (ids []string) {
+	for _, id := range slices.Sorted(maps.Keys(m.all)) {
+		if x := m.all[id]; x.State != Active && x.Ended.Before(t) {
+			delete(m.all, id)
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+func (m *Machine) finish(x *Mitigation, now time.Time, why, detail string) {
+	x.State, x.Ended, x.EndReason, x.EndDetail = Ended, now, why, detail
+	for _, v := range x.Vectors {
+		delete(m.seen, sight{x.Target, v})
+	}
+}
+
+// active returns the active mitigations, oldest first.
+func (m *Machine) active() []*Mitigation {
+	var out []*Mitigation
+	for _, x := range m.all {
+		if x.State == Active {
+			out = append(out, x)
+		}
+	}
+	slices.SortFunc(out, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+	return out
+}
+
+// newID names a mitigation after what it is and when it was made.
+func (m *Machine) newID(now time.Time, routeID string) string {
+	for n := 0; ; n++ {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %d", routeID, now.UnixNano(), n))
+		id := "m-" + hex.EncodeToString(sum[:5])
+		if _, taken := m.all[id]; !taken {
+			return id
+		}
+	}
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
