@@ -162,7 +162,9 @@ type RouteSpec struct {
 	// The mitigations that own the route, sorted.
 	Owners []string `protobuf:"bytes,4,rep,name=owners,proto3" json:"owners,omitempty"`
 	// True when an approver allowed what is refused to automation (such as a blackhole wider than a host).
-	Approved      bool `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"`
+	Approved bool `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"`
+	// True when an engineer asked for the route, not automation.
+	Manual        bool `protobuf:"varint,6,opt,name=manual,proto3" json:"manual,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -228,6 +230,13 @@ func (x *RouteSpec) GetOwners() []string {
 func (x *RouteSpec) GetApproved() bool {
 	if x != nil {
 		return x.Approved
+	}
+	return false
+}
+
+func (x *RouteSpec) GetManual() bool {
+	if x != nil {
+		return x.Manual
 	}
 	return false
 }
@@ -1187,14 +1196,15 @@ var File_trafficmonitor_v1_speaker_proto protoreflect.FileDescriptor
 
 const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x01\n" +
+	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n" +
 	"\tRouteSpec\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12;\n" +
 	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x16\n" +
 	"\x06owners\x18\x04 \x03(\tR\x06owners\x12\x1a\n" +
-	"\bapproved\x18\x05 \x01(\bR\bapproved\"x\n" +
+	"\bapproved\x18\x05 \x01(\bR\bapproved\x12\x16\n" +
+	"\x06manual\x18\x06 \x01(\bR\x06manual\"x\n" +
 	"\x10SetRoutesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
