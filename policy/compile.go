@@ -1,0 +1,137 @@
+package policy
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// compile resolves every inheritance once, so that an answer is one look-up. The file has been checked.
+func (f *file) compile() *Policy {
+	p := &Policy{
+		exceptions: f.exceptions,
+		scopes:     map[netip.Prefix]*scope{},
+		triggers:   map[vector.ID]Limits{},
+	}
+	p.base = &scope{group: DefaultGroup}
+	for v := range p.base.limits {
+		p.base.limits[v] = Limits{Windows: f.defaults.windows, EndBelow: f.defaults.endBelow, EndAfter: f.defaults.endAfter}
+	}
+	overlay(&p.base.limits, f.thresholds)
+	p.base.responses = f.steps("responses", f.responses)
+
+	type place struct {
+		prefix netip.Prefix
+		group  *group
+	}
+	var places []place
+	for i := range f.groups {
+		for _, prefix := range f.groups[i].prefixes {
+			places = append(places, place{prefix, &f.groups[i]})
+		}
+	}
+	// Broad prefixes first, so that a narrower one finds what it inherits.
+	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.prefix.Bits(), b.prefix.Bits()) })
+	for _, pl := range places {
+		parent := p.scope(pl.prefix)
+		s := parent
+		if parent.group != pl.group.name { // a prefix inside another of the same group adds nothing
+			s = &scope{group: pl.group.name, limits: parent.limits}
+			overlay(&s.limits, pl.group.thresholds)
+			s.responses = slices.Concat(f.steps("groups."+pl.group.name+".responses", pl.group.responses), parent.responses)
+		}
+		p.add(pl.prefix, s)
+	}
+
+	for _, v := range vector.All() {
+		low := p.base.limits[v.ID]
+		for _, pl := range places {
+			low = lowest(low, p.scopes[pl.prefix].limits[v.ID])
+		}
+		if !low.None() {
+			p.triggers[v.ID] = low
+		}
+	}
+	return p
+}
+
+func (p *Policy) add(prefix netip.Prefix, s *scope) {
+	p.scopes[prefix] = s
+	lengths := &p.lengths4
+	if prefix.Addr().Is6() {
+		lengths = &p.lengths6
+	}
+	if !slices.Contains(*lengths, prefix.Bits()) {
+		*lengths = append(*lengths, prefix.Bits())
+		slices.SortFunc(*lengths, func(a, b int) int { return cmp.Compare(b, a) })
+	}
+}
+
+// overlay applies thresholds to limits: those that name many vectors first, so that one that names a vector by itself
+// has the last word.
+func overlay(limits *[vector.Count]Limits, ts []threshold) {
+	type entry struct {
+		broad int
+		ids   []vector.ID
+		t     threshold
+	}
+	var entries []entry
+	for _, t := range ts {
+		for _, s := range t.vectors {
+			entries = append(entries, entry{len(s.ids), s.ids, t})
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(b.broad, a.broad) })
+	for _, e := range entries {
+		for _, v := range e.ids {
+			l := &limits[v]
+			set(&l.PPS, e.t.pps)
+			set(&l.BPS, e.t.bps)
+			set(&l.Windows, e.t.windows)
+			set(&l.EndBelow, e.t.endBelow)
+			set(&l.EndAfter, e.t.endAfter)
+		}
+	}
+}
+
+func set[T any](dst, v *T) {
+	if v != nil {
+		*dst = *v
+	}
+}
+
+func (f *file) steps(path string, rs []response) []step {
+	steps := make([]step, len(rs))
+	for i, r := range rs {
+		s := &steps[i]
+		s.path = fmt.Sprintf("%s[%d]", path, i)
+		for _, sel := range r.vectors {
+			for _, v := range sel.ids {
+				s.vectors[v] = true
+			}
+		}
+		if s.answer.Observe = r.action.Kind == 0; s.answer.Observe {
+			continue
+		}
+		s.answer.Action = r.action.Action
+		s.answer.TTL, s.answer.Extend, s.answer.MaxAge = f.spans(r)
+	}
+	return steps
+}
+
+// lowest takes the lowest of each value; no limit is higher than any limit.
+func lowest(a, b Limits) Limits {
+	limit := func(x, y float64) float64 {
+		if x == 0 || y == 0 {
+			return max(x, y)
+		}
+		return min(x, y)
+	}
+	return Limits{
+		PPS: limit(a.PPS, b.PPS), BPS: limit(a.BPS, b.BPS), Windows: min(a.Windows, b.Windows),
+		EndBelow: min(a.EndBelow, b.EndBelow), EndAfter: min(a.EndAfter, b.EndAfter),
+	}
+}

@@ -1,0 +1,405 @@
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// Version of the file format this program reads.
+const Version = 1
+
+// file is a policy as it is written.
+type file struct {
+	version    int
+	defaults   defaults
+	thresholds []threshold
+	responses  []response
+	groups     []group
+	exceptions []exception
+}
+
+type defaults struct {
+	windows             int
+	endBelow            float64
+	endAfter            time.Duration
+	ttl, extend, maxAge time.Duration
+}
+
+// threshold says what an attack is. What it does not say is taken from the next broader place: a word that includes
+// the vector in the same list, the next broader group, the defaults.
+type threshold struct {
+	vectors  []selector
+	pps, bps *float64 // 0 is no limit
+	windows  *int
+	endBelow *float64
+	endAfter *time.Duration
+}
+
+type response struct {
+	vectors             []selector
+	action              action
+	ttl, extend, maxAge *time.Duration
+}
+
+type group struct {
+	name       string
+	prefixes   []netip.Prefix
+	thresholds []threshold
+	responses  []response
+}
+
+func newFile() *file {
+	return &file{defaults: defaults{
+		windows: 1, endBelow: 0.7, endAfter: 10 * time.Second,
+		ttl: 10 * time.Minute, extend: 5 * time.Minute, maxAge: 24 * time.Hour,
+	}}
+}
+
+// The values that make sense.
+var (
+	windows  = document.Number(1, 1000)
+	endBelow = document.Percent(0.01, 1)
+	endAfter = document.Duration(time.Second, time.Hour)
+	ttl      = document.Duration(10*time.Second, 7*24*time.Hour)
+	extend   = document.Duration(0, 7*24*time.Hour)
+	maxAge   = document.Duration(time.Minute, 7*24*time.Hour)
+)
+
+func (f *file) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "version", Value: document.Scalar(&f.version, version()), Required: true,
+			Help: "The version of this file format, which is 1.",
+		},
+		document.Field{
+			Key: "defaults", Help: "What thresholds and responses say when they do not say it themselves.",
+			Value: document.Section(
+				document.Field{
+					Key: "windows", Value: document.Scalar(&f.defaults.windows, windows),
+					Help:   "How many windows of 33.55 ms in a row must pass a limit before it is an attack.",
+					Danger: "More windows are slower: 30 windows are a second.",
+				},
+				document.Field{
+					Key: "end_below", Value: document.Scalar(&f.defaults.endBelow, endBelow),
+					Help: "The share of the limit below which traffic must stay for the attack to be over.",
+				},
+				document.Field{
+					Key: "end_after", Value: document.Scalar(&f.defaults.endAfter, endAfter),
+					Help: "How long it must stay there.",
+				},
+				document.Field{
+					Key: "ttl", Value: document.Scalar(&f.defaults.ttl, ttl),
+					Help: "How long an announcement lives unless it is extended.",
+				},
+				document.Field{
+					Key: "extend", Value: document.Scalar(&f.defaults.extend, extend),
+					Help: "What one extension adds while the attack goes on; 0s never extends.",
+				},
+				document.Field{
+					Key: "max_age", Value: document.Scalar(&f.defaults.maxAge, maxAge),
+					Help:   "The age at which an announcement ends whatever the evidence.",
+					Danger: "safety.max_age of the controller caps it.",
+				},
+			),
+		},
+		document.Field{
+			Key: "thresholds", Value: thresholds(&f.thresholds), Required: true,
+			Help: "What an attack is, for every target.",
+		},
+		document.Field{
+			Key: "responses", Value: responses(&f.responses), Required: true,
+			Help: "What is done about it, for every target: the first that names a vector of the attack is taken.",
+		},
+		document.Field{
+			Key: "groups", Help: "Prefixes that differ, by name. The longest prefix that holds a target decides its group.",
+			Value: document.Named(&f.groups, document.Word(), func(g *group) *string { return &g.name }, (*group).schema),
+		},
+		document.Field{
+			Key: "exceptions", Help: "Prefixes at which automation only observes, whatever their group says.",
+			Value: document.List(&f.exceptions, nil, (*exception).schema),
+		},
+	)
+}
+
+func (g *group) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "prefixes", Value: document.OneOrMore(&g.prefixes, document.Prefix()), Required: true,
+			Help: "The prefixes of the group, IPv4 and IPv6.",
+		},
+		document.Field{
+			Key: "thresholds", Value: thresholds(&g.thresholds),
+			Help: "What is different for this group; the rest is inherited.",
+		},
+		document.Field{
+			Key: "responses", Value: responses(&g.responses),
+			Help: "Tried before the responses of broader groups and of the whole file.",
+		},
+	)
+}
+
+func thresholds(dst *[]threshold) document.Value {
+	return document.List(dst, nil, func(t *threshold) document.Value {
+		return document.Section(
+			document.Field{
+				Key: "vectors", Value: document.OneOrMore(&t.vectors, selectors()), Required: true,
+				Help: "The vectors it is for, by name or by all-reflection, all-tcp or all.",
+			},
+			document.Field{
+				Key: "pps", Value: document.Optional(&t.pps, orNone(document.PPS())),
+				Help:   "Packets per second to one target from which on it is an attack; none takes an inherited limit away.",
+				Danger: "Below what a healthy target receives, it makes the target's own traffic an attack.",
+			},
+			document.Field{
+				Key: "bps", Value: document.Optional(&t.bps, orNone(document.BPS())),
+				Help:   "Bits per second to one target, counted from the IP header on, from which on it is an attack; none takes an inherited limit away.",
+				Danger: "As with pps.",
+			},
+			document.Field{Key: "windows", Value: document.Optional(&t.windows, windows), Help: "As in defaults."},
+			document.Field{Key: "end_below", Value: document.Optional(&t.endBelow, endBelow), Help: "As in defaults."},
+			document.Field{Key: "end_after", Value: document.Optional(&t.endAfter, endAfter), Help: "As in defaults."},
+		)
+	})
+}
+
+func responses(dst *[]response) document.Value {
+	return document.List(dst, nil, func(r *response) document.Value {
+		return document.Section(
+			document.Field{
+				Key: "vectors", Value: document.OneOrMore(&r.vectors, selectors()), Required: true,
+				Help: "The vectors it answers, by name or by all-reflection, all-tcp or all.",
+			},
+			document.Field{
+				Key: "action", Value: document.Scalar(&r.action, actions()), Required: true,
+				Help:   "What is done: observe, rate-limit RATE, discard or blackhole.",
+				Danger: "A blackhole finishes the attack and the target. A discard leaves no evidence of whether the attack goes on.",
+			},
+			document.Field{Key: "ttl", Value: document.Optional(&r.ttl, ttl), Help: "As in defaults."},
+			document.Field{Key: "extend", Value: document.Optional(&r.extend, extend), Help: "As in defaults."},
+			document.Field{Key: "max_age", Value: document.Optional(&r.maxAge, maxAge), Help: "As in defaults."},
+		)
+	})
+}
+
+func (e *exception) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "prefixes", Value: document.OneOrMore(&e.prefixes, document.Prefix()), Required: true,
+			Help: "The prefixes; a target that overlaps one of them is only observed.",
+		},
+		document.Field{
+			Key: "reason", Value: document.Scalar(&e.reason, document.Text(1, 200)), Required: true,
+			Help: "Why, for the colleague who reads it at night.",
+		},
+		document.Field{
+			Key: "until", Value: document.Optional(&e.until, moment()),
+			Help: "When the exception ends; absent means never.",
+		},
+	)
+}
+
+func version() document.Codec[int] {
+	c := document.Number(0, 1<<30)
+	c.Type = "number"
+	number := c.Parse
+	c.Parse = func(s string) (int, error) {
+		v, err := number(s)
+		if err == nil && v != Version {
+			return 0, document.Wrong(c.Format(Version), "version %d is not known to this program", v)
+		}
+		return v, err
+	}
+	return c
+}
+
+// orNone lets a limit be written as none, which is 0.
+func orNone(c document.Codec[float64]) document.Codec[float64] {
+	parse, format := c.Parse, c.Format
+	c.Type += ", or none"
+	c.Parse = func(s string) (float64, error) {
+		if s == "none" {
+			return 0, nil
+		}
+		v, err := parse(s)
+		if number := strings.TrimRight(strings.SplitN(s, " ", 2)[0], "bpskMGT"); err != nil && number != "" && strings.Trim(number, "0.") == "" {
+			return 0, document.Wrong("none", "%q would make every packet an attack", s)
+		}
+		return v, err
+	}
+	c.Format = func(v float64) string {
+		if v == 0 {
+			return "none"
+		}
+		return format(v)
+	}
+	return c
+}
+
+// selector is a word that names vectors.
+type selector struct {
+	word string
+	ids  []vector.ID
+}
+
+// The words that name several vectors at once.
+const (
+	allVectors    = "all"
+	allReflection = "all-reflection"
+	allTCP        = "all-tcp"
+)
+
+func selectors() document.Codec[selector] {
+	var all, reflection, tcp []vector.ID
+	for _, v := range vector.All() {
+		all = append(all, v.ID)
+		if v.SourcePort != 0 {
+			reflection = append(reflection, v.ID)
+		}
+		if v.Protocol == 6 {
+			tcp = append(tcp, v.ID)
+		}
+	}
+	words := map[string][]vector.ID{allVectors: all, allReflection: reflection, allTCP: tcp}
+	known := append(vector.Names(), allVectors, allReflection, allTCP)
+	return document.Codec[selector]{
+		Type: "vector",
+		Parse: func(s string) (selector, error) {
+			if ids, ok := words[s]; ok {
+				return selector{s, ids}, nil
+			}
+			id, err := vector.Parse(s)
+			if err == nil {
+				return selector{s, []vector.ID{id}}, nil
+			}
+			if near := nearestVector(s, known); near != "" {
+				return selector{}, document.Wrong(near, "%q is not a vector", s)
+			}
+			return selector{}, fmt.Errorf("%q is not a vector; known are %s", s, strings.Join(known, ", "))
+		},
+		Format: func(s selector) string { return s.word },
+	}
+}
+
+// nearestVector also knows the short names people use: dns for dns-amplification.
+func nearestVector(s string, known []string) string {
+	for _, suffix := range []string{"-amplification", "-reflection"} {
+		long := strings.TrimSuffix(strings.ToLower(s), suffix) + "-amplification"
+		if slices.Contains(known, long) {
+			return long
+		}
+	}
+	if s == "reflection" || s == "amplification" {
+		return allReflection
+	}
+	if strings.EqualFold(s, "udp") {
+		return vector.UDPOther.String()
+	}
+	if strings.EqualFold(s, "tcp") {
+		return allTCP
+	}
+	return document.Nearest(s, known)
+}
+
+// action is what a response does; the zero Kind observes.
+type action struct{ route.Action }
+
+func actions() document.Codec[action] {
+	pps, bps := document.PPS(), document.BPS()
+	words := []string{"observe", "rate-limit", "discard", "blackhole"}
+	return document.Codec[action]{
+		Type: "observe, rate-limit RATE, discard or blackhole",
+		Parse: func(s string) (action, error) {
+			word, rest, _ := strings.Cut(s, " ")
+			rest = strings.TrimSpace(rest)
+			switch word {
+			case "observe", "discard", "blackhole":
+				if rest != "" && word == "blackhole" {
+					return action{}, document.Wrong(word, "%q: a policy blackholes the one host that is attacked, never a network; an approver can do that by hand", s)
+				}
+				if rest != "" {
+					return action{}, document.Wrong(word, "%q: %s stands alone", s, word)
+				}
+				return action{route.Action{Kind: map[string]route.ActionKind{"discard": route.Discard, "blackhole": route.Blackhole}[word]}}, nil
+			case "rate-limit":
+				return parseRateLimit(s, rest, pps, bps)
+			}
+			if near := document.Nearest(word, words); near != "" {
+				return action{}, document.Wrong(strings.TrimSpace(near+" "+rest), "%q is not an action", s)
+			}
+			switch word {
+			case "drop", "deny", "block":
+				return action{}, document.Wrong("discard", "%q is not an action", s)
+			case "rtbh", "null-route", "nullroute":
+				return action{}, document.Wrong("blackhole", "%q is not an action", s)
+			case "none", "nothing", "ignore", "alert":
+				return action{}, document.Wrong("observe", "%q is not an action", s)
+			case "limit", "rate", "police", "throttle":
+				return action{}, document.Wrong(strings.TrimSpace("rate-limit "+rest), "%q is not an action", s)
+			}
+			return action{}, fmt.Errorf("%q is not an action; known are observe, rate-limit RATE, discard, blackhole", s)
+		},
+		Format: formatAction,
+	}
+}
+
+func parseRateLimit(s, rest string, pps, bps document.Codec[float64]) (action, error) {
+	if rest == "" {
+		return action{}, document.Wrong("rate-limit 1 Mbps", "%q says no rate", s)
+	}
+	kind, c := route.RateBytes, bps
+	if strings.HasSuffix(strings.ToLower(rest), "pps") {
+		kind, c = route.RatePackets, pps
+	}
+	v, err := c.Parse(rest)
+	if err != nil {
+		return action{}, fmt.Errorf("rate-limit: %w", err)
+	}
+	rate := uint64(v)
+	if kind == route.RateBytes {
+		if rate%8 != 0 {
+			return action{}, fmt.Errorf("%q is not a whole number of octets per second, which is what a router is told", s)
+		}
+		rate /= 8
+	}
+	if rate > route.MaxRate {
+		return action{}, fmt.Errorf("%q is more than any interface carries", s)
+	}
+	return action{route.Action{Kind: kind, Rate: rate}}, nil
+}
+
+func formatAction(a action) string {
+	switch a.Kind {
+	case route.RateBytes:
+		return "rate-limit " + document.BPS().Format(float64(a.Rate*8))
+	case route.RatePackets:
+		return "rate-limit " + document.PPS().Format(float64(a.Rate))
+	case route.Discard, route.Blackhole:
+		return a.Kind.String()
+	}
+	return "observe"
+}
+
+func moment() document.Codec[time.Time] {
+	return document.Codec[time.Time]{
+		Type: "time such as 2026-12-31T18:00:00Z",
+		Parse: func(s string) (time.Time, error) {
+			t, err := time.Parse(time.RFC3339, s)
+			if err != nil {
+				if d, derr := time.Parse(time.DateOnly, s); derr == nil {
+					return t, document.Wrong(d.Format(time.RFC3339), "%q has no time of day", s)
+				}
+				return t, errors.New("is not a time with its zone, such as 2026-12-31T18:00:00Z")
+			}
+			return t, nil
+		},
+		Format: func(t time.Time) string { return t.Format(time.RFC3339Nano) },
+	}
+}

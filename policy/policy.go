@@ -1,0 +1,224 @@
+// Package policy is the language in which operators say what an attack is and what is done about it: limits per traffic
+// class, responses, groups of prefixes that differ, and exceptions that are only observed.
+//
+// It is pure: the same policy gives the same answers to the same questions, for IPv4 and IPv6 alike, and every answer
+// says which line of reasoning led to it. Load is the one function that reads a file.
+package policy
+
+import (
+	"crypto/sha256"
+	_ "embed"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+//go:embed default.yaml
+var defaultText []byte
+
+// DefaultGroup is the group of every target that no named group holds.
+const DefaultGroup = "default"
+
+// Limits say when the traffic of one vector at one target is an attack, and when it is over.
+type Limits struct {
+	// PPS and BPS are the rates, per second and counted from the IP header on, from which on it is an attack; 0 is no
+	// limit. Passing either is enough.
+	PPS, BPS float64
+	// Windows is how many windows in a row a rate must be passed.
+	Windows int
+	// EndBelow is the fraction of a limit below which the traffic must stay for EndAfter before the attack is over.
+	EndBelow float64
+	EndAfter time.Duration
+}
+
+// None reports whether there is no limit at all, so that the vector never makes an incident.
+func (l Limits) None() bool { return l.PPS == 0 && l.BPS == 0 }
+
+// Response is what the policy wants done about an attack.
+type Response struct {
+	// Observe means that nothing is announced; the other values are then zero.
+	Observe bool
+	Action  route.Action
+	// TTL is how long an announcement lives, Extend what one extension adds while evidence lasts (0 never extends),
+	// and MaxAge the age it may not exceed.
+	TTL, Extend, MaxAge time.Duration
+	// Reason says which response of which group this is.
+	Reason string
+}
+
+// Policy is a policy in force. It does not change.
+type Policy struct {
+	source, text, hash string
+	exceptions         []exception
+	base               *scope
+	scopes             map[netip.Prefix]*scope
+	// lengths are the prefix lengths of scopes, longest first, per family.
+	lengths4, lengths6 []int
+	triggers           map[vector.ID]Limits
+}
+
+// scope is what holds for the targets below one prefix of a group, with everything inherited already in it.
+type scope struct {
+	group     string
+	limits    [vector.Count]Limits
+	responses []step
+}
+
+// step is one response with the vectors it answers.
+type step struct {
+	path    string // where it stands in the file
+	vectors [vector.Count]bool
+	answer  Response
+}
+
+// Load reads the policy in a file. The error lists everything that is wrong with it.
+func Load(path string) (*Policy, error) {
+	text, err := document.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return Parse(path, text)
+}
+
+// Default returns the policy that is in force when none is configured: policy/default.yaml of the source.
+func Default() *Policy {
+	p, err := Parse("built-in default", defaultText)
+	if err != nil {
+		panic(fmt.Sprintf("the built-in policy is not valid: %v", err)) // a test parses it
+	}
+	return p
+}
+
+// Parse reads a policy from its text; name is where it came from. The error is a document.Problems with everything that
+// is wrong.
+func Parse(name string, text []byte) (*Policy, error) {
+	f := newFile()
+	report := document.Read(name, text, f.schema())
+	f.check(report)
+	if err := report.Err(); err != nil {
+		return nil, err
+	}
+	p := f.compile()
+	sum := sha256.Sum256(text)
+	p.source, p.text, p.hash = name, string(text), hex.EncodeToString(sum[:])
+	return p, nil
+}
+
+// Source says where the policy came from.
+func (p *Policy) Source() string { return p.source }
+
+// Hash is the SHA-256 of the text in hexadecimal.
+func (p *Policy) Hash() string { return p.hash }
+
+// Text is the text the policy was read from.
+func (p *Policy) Text() string { return p.text }
+
+// Group names the group of a target: the one with the longest prefix that holds all of it, or DefaultGroup.
+func (p *Policy) Group(target netip.Prefix) string { return p.scope(target).group }
+
+// Limits returns the limits of a vector at a target.
+func (p *Policy) Limits(target netip.Prefix, v vector.ID) Limits {
+	if int(v) >= vector.Count {
+		return Limits{}
+	}
+	return p.scope(target).limits[v]
+}
+
+// Triggers returns, for each vector that has a limit anywhere, the lowest of every value over all groups: what sensors
+// are told, so that none of them stays silent about what is an attack somewhere.
+func (p *Policy) Triggers() map[vector.ID]Limits {
+	out := make(map[vector.ID]Limits, len(p.triggers))
+	for v, l := range p.triggers {
+		out[v] = l
+	}
+	return out
+}
+
+// Respond chooses what is done about an attack of vectors on a target: nothing where an exception touches the target,
+// else the first response that names one of the vectors, those of the narrowest group first.
+//
+// One answer stands for all the vectors given. Who wants each vector treated by its own response asks for one at a time.
+func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time) Response {
+	for _, e := range p.exceptions {
+		if e.holds(target, now) {
+			return Response{Observe: true, Reason: e.says(target)}
+		}
+	}
+	for _, s := range p.scope(target).responses {
+		for _, v := range vectors {
+			if int(v) < vector.Count && s.vectors[v] {
+				return s.respond(target, v)
+			}
+		}
+	}
+	return Response{Observe: true, Reason: fmt.Sprintf("no response names %s: only observed", names(vectors))}
+}
+
+func (s step) respond(target netip.Prefix, v vector.ID) Response {
+	r := s.answer
+	switch {
+	case r.Observe:
+		r.Reason = fmt.Sprintf("%s: %s is only observed", s.path, v)
+	case r.Action.Kind == route.Blackhole && !target.IsSingleIP():
+		return Response{Observe: true, Reason: fmt.Sprintf("%s: %s is answered with blackhole, but %s is a network and a policy blackholes hosts only: only observed", s.path, v, target)}
+	default:
+		r.Reason = fmt.Sprintf("%s: %s is answered with %s", s.path, v, formatAction(action{r.Action}))
+	}
+	return r
+}
+
+// scope finds what holds for a target.
+func (p *Policy) scope(target netip.Prefix) *scope {
+	addr := target.Addr()
+	lengths := p.lengths4
+	if addr.Is6() {
+		lengths = p.lengths6
+	}
+	for _, bits := range lengths {
+		if bits > target.Bits() {
+			continue
+		}
+		if s, ok := p.scopes[netip.PrefixFrom(addr, bits).Masked()]; ok {
+			return s
+		}
+	}
+	return p.base
+}
+
+type exception struct {
+	prefixes []netip.Prefix
+	reason   string
+	until    *time.Time
+}
+
+// holds reports whether the exception touches the target, be it only in part, for a rule for a network hits each host.
+func (e exception) holds(target netip.Prefix, now time.Time) bool {
+	return (e.until == nil || now.Before(*e.until)) && slices.ContainsFunc(e.prefixes, target.Overlaps)
+}
+
+func (e exception) says(target netip.Prefix) string {
+	i := slices.IndexFunc(e.prefixes, target.Overlaps)
+	s := fmt.Sprintf("exception %s: %s: only observed", e.prefixes[i], e.reason)
+	if e.until != nil {
+		s += " until " + e.until.UTC().Format(time.RFC3339)
+	}
+	return s
+}
+
+func names(vectors []vector.ID) string {
+	if len(vectors) == 0 {
+		return "an attack without a vector"
+	}
+	words := make([]string, len(vectors))
+	for i, v := range vectors {
+		words[i] = v.String()
+	}
+	return strings.Join(words, ", ")
+}
