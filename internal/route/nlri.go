@@ -1,0 +1,119 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// MaxNLRI is the longest FlowSpec NLRI we encode, in octets after the length octet. RFC 8955, section 4.1 allows 4095,
+// but GoBGP v3.37 serialises 239 and more corrupt (osrg/gobgp#3596), and a router reads the wreck as match-everything.
+const MaxNLRI = 238
+
+// ErrTooLong is what AppendFlowSpec returns, wrapped, for a match that needs more than MaxNLRI octets.
+var ErrTooLong = errors.New("the rule does not fit a FlowSpec NLRI we can send")
+
+// Operator octets of RFC 8955, section 4.2.1. The first three are shared by numeric and bitmask operators.
+const (
+	opEnd   = 0x80 // last item of the component
+	opAnd   = 0x40 // joined to the item before by AND
+	opTwo   = 0x10 // the value takes two octets
+	opLess  = 0x04
+	opMore  = 0x02
+	opEqual = 0x01
+	opNot   = 0x02 // bitmask: negate
+	opMatch = 0x01 // bitmask: all bits of the value, not just any
+)
+
+// AppendFlowSpec appends the FlowSpec NLRI of m (RFC 8955, section 4; RFC 8956 for IPv6) to dst, its length octet first.
+// There is exactly one encoding of what a match means: routers tell rules apart by these octets.
+//
+// A single value is written "== v", a range ">= lo AND <= hi", in as few octets as the value fits. Flags that must be set
+// are written with the match bit (all of them), flags that must be clear as NOT without it (none of them).
+func AppendFlowSpec(dst []byte, m Match) ([]byte, error) {
+	r := Route{Match: m, Action: Action{Kind: Discard}}.Canonical()
+	if err := r.Validate(); err != nil {
+		return dst, fmt.Errorf("encode %q: %w", m, err)
+	}
+	m = r.Match
+
+	start := len(dst)
+	b := append(dst, 0) // the length, known below
+	b = appendPrefix(b, 1, m.Destination)
+	b = appendPrefix(b, 2, m.Source)
+	flags := false
+	for _, c := range m.numeric() {
+		if c.kind > 9 && !flags {
+			b, flags = appendBits(b, 9, m.TCPFlags), true
+		}
+		b = appendRanges(b, c.kind, *c.ranges)
+	}
+	b = appendBits(b, 12, m.Fragment)
+
+	n := len(b) - start - 1
+	if n > MaxNLRI {
+		return dst, fmt.Errorf("%w: %d octets, %d are possible: use ranges for lists of values, or split the rule", ErrTooLong, n, MaxNLRI)
+	}
+	b[start] = byte(n)
+	return b, nil
+}
+
+func appendPrefix(b []byte, kind uint8, p netip.Prefix) []byte {
+	if !p.IsValid() {
+		return b
+	}
+	b = append(b, kind, byte(p.Bits()))
+	if p.Addr().Is6() {
+		b = append(b, 0) // offset (RFC 8956, section 3.1): we match from the first bit on
+	}
+	return append(b, p.Addr().AsSlice()[:(p.Bits()+7)/8]...)
+}
+
+func appendRanges(b []byte, kind uint8, rs []Range) []byte {
+	if len(rs) == 0 {
+		return b
+	}
+	b = append(b, kind)
+	last := len(b)
+	for _, r := range rs {
+		if r.Lo == r.Hi {
+			last = len(b)
+			b = appendValue(b, opEqual, r.Lo)
+			continue
+		}
+		b = appendValue(b, opMore|opEqual, r.Lo)
+		last = len(b)
+		b = appendValue(b, opAnd|opLess|opEqual, r.Hi)
+	}
+	b[last] |= opEnd
+	return b
+}
+
+func appendValue(b []byte, op byte, v uint16) []byte {
+	if v <= 0xff {
+		return append(b, op, byte(v))
+	}
+	return append(b, op|opTwo, byte(v>>8), byte(v))
+}
+
+func appendBits(b []byte, kind uint8, bs []Bits) []byte {
+	if len(bs) == 0 {
+		return b
+	}
+	b = append(b, kind)
+	last := len(b)
+	for _, x := range bs {
+		and := byte(0)
+		if x.Set != 0 {
+			last = len(b)
+			b = append(b, opMatch, x.Set)
+			and = opAnd
+		}
+		if x.Clear != 0 {
+			last = len(b)
+			b = append(b, and|opNot, x.Clear)
+		}
+	}
+	b[last] |= opEnd
+	return b
+}

@@ -1,0 +1,176 @@
+package safety
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// setChecks lists the invariants over the set, asked for one entry after the other in order of age.
+var setChecks = []struct {
+	invariant Invariant
+	broken    func(*tally, *entry) (reason string)
+}{
+	{Conflict, conflict},
+	{QuotaRules, quotaRules},
+	{QuotaNew, quotaNew},
+	{QuotaTarget, quotaTarget},
+	{QuotaOwner, quotaOwner},
+	{QuotaOwnShare, quotaOwnShare},
+}
+
+// byAge orders entries so that those that should stay come first. It is total but for entries that are alike in all
+// that the kernel looks at.
+func byAge(a, b *entry) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.text, b.text),
+		slices.Compare(a.Owners, b.Owners), a.Deadline.Compare(b.Deadline))
+}
+
+// tally counts the entries accepted so far.
+type tally struct {
+	*kernel
+	action  map[string]route.Action // by identity
+	created []time.Time             // of each route, in order
+	targets map[netip.Prefix]int
+	owners  map[string]int
+	cut     map[route.Family]*area // own space that is cut off
+	own     map[route.Family]float64
+}
+
+func newTally(k *kernel) *tally {
+	return &tally{
+		kernel:  k,
+		action:  map[string]route.Action{},
+		targets: map[netip.Prefix]int{},
+		owners:  map[string]int{},
+		cut:     map[route.Family]*area{route.IPv4: {}, route.IPv6: {}},
+		own:     map[route.Family]float64{route.IPv4: k.own.space(false), route.IPv6: k.own.space(true)},
+	}
+}
+
+// add counts an accepted entry. The same route wanted twice is one route.
+func (t *tally) add(e *entry) {
+	for _, o := range owners(e) {
+		t.owners[o]++
+	}
+	if t.has(e) {
+		return
+	}
+	t.action[e.id] = e.Route.Action
+	t.created = append(t.created, e.Created)
+	t.targets[target(e)]++
+	if cutsOff(e) {
+		t.cut[e.Route.Family()].add(e.destination())
+	}
+}
+
+// has reports whether the very route is accepted already.
+func (t *tally) has(e *entry) bool {
+	a, ok := t.action[e.id]
+	return ok && a == e.Route.Action
+}
+
+func conflict(t *tally, e *entry) string {
+	a, ok := t.action[e.id]
+	if !ok || a == e.Route.Action {
+		return ""
+	}
+	return fmt.Sprintf("an older route with the same match says %q: a router would keep only one; withdraw that first", a)
+}
+
+func quotaRules(t *tally, e *entry) string {
+	if t.has(e) || len(t.action) < t.limits.MaxRules {
+		return ""
+	}
+	return fmt.Sprintf("%d routes are the most allowed: withdraw some, merge targets into prefixes, or raise max rules", t.limits.MaxRules)
+}
+
+// quotaNew looks at the minute that ends with the entry's creation, not at the present one. So the verdict stays the same
+// however often it is asked: what came in a storm is not let through a minute later.
+func quotaNew(t *tally, e *entry) string {
+	if t.has(e) {
+		return ""
+	}
+	since := e.Created.Add(-time.Minute)
+	i, _ := slices.BinarySearchFunc(t.created, since, func(c, since time.Time) int {
+		if c.After(since) {
+			return 1
+		}
+		return -1
+	})
+	if n := len(t.created) - i; n < t.limits.MaxNewPerMinute {
+		return ""
+	}
+	return fmt.Sprintf("%d new routes a minute are the most allowed: find out what asks for so many, or raise max new rules per minute", t.limits.MaxNewPerMinute)
+}
+
+// target is what a route is for.
+func target(e *entry) netip.Prefix {
+	if e.destination().IsValid() {
+		return e.destination()
+	}
+	return e.source()
+}
+
+func quotaTarget(t *tally, e *entry) string {
+	if t.has(e) || t.targets[target(e)] < t.limits.MaxRulesPerTarget {
+		return ""
+	}
+	return fmt.Sprintf("%s has %d routes, the most allowed for one target: use a wider match or a blackhole, or raise max rules per target",
+		target(e), t.limits.MaxRulesPerTarget)
+}
+
+// owners returns who wants an entry, each once; nobody is one, so that a route without an owner escapes no quota.
+func owners(e *entry) []string {
+	if len(e.Owners) == 0 {
+		return []string{""}
+	}
+	if len(e.Owners) == 1 {
+		return e.Owners
+	}
+	return slices.Compact(slices.Sorted(slices.Values(e.Owners)))
+}
+
+func quotaOwner(t *tally, e *entry) string {
+	for _, o := range owners(e) {
+		if t.owners[o] >= t.limits.MaxRulesPerOwner {
+			return fmt.Sprintf("%q owns %d routes, the most allowed: split the mitigation, use a wider match, or raise max rules per owner", o, t.limits.MaxRulesPerOwner)
+		}
+	}
+	return ""
+}
+
+// cutsOff reports whether a route takes all traffic, or all of a protocol, from its destination.
+func cutsOff(e *entry) bool {
+	if e.Route.IsBlackhole() {
+		return true
+	}
+	m := e.Route.Match
+	return e.Route.Action.Kind == route.Discard && m.Destination.IsValid() &&
+		len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.ICMPType)+len(m.ICMPCode)+
+			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment) == 0
+}
+
+func quotaOwnShare(t *tally, e *entry) string {
+	if !cutsOff(e) || t.has(e) {
+		return ""
+	}
+	f := e.Route.Family()
+	d := e.destination()
+	gain := t.cut[f].gain(d)
+	if gain == 0 {
+		return "" // cut off already
+	}
+	share := (t.cut[f].space + gain) / t.own[f]
+	if share <= t.limits.MaxOwnShare {
+		return ""
+	}
+	return fmt.Sprintf("with %s, %.2g%% of our own %s space would be cut off, at most %.2g%% may be: match ports or use a rate limit, or raise max own share",
+		d, share*100, f, t.limits.MaxOwnShare*100)
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

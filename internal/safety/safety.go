@@ -1,0 +1,158 @@
+// Package safety is the kernel: it says, as a pure function over the whole set, which routes must not be announced. No
+// policy, role or configuration key goes around it.
+//
+// It runs before a set is committed and again in the speaker, there also on the encoded octets, through a decoder that
+// shares nothing with the encoder. Every verdict carries the invariant that was broken and what to do about it.
+//
+// # Exceptions
+//
+// Manual lifts nothing: it only changes the advice. Approved (a person of the approver role allowed this very entry) lifts
+// exactly three things, and none of them entirely:
+//
+//   - [SourceOnly]: a rule without a destination, as long as its source is no wider than a floor and it cannot match BGP;
+//   - [Protected]: a rule that overlaps the never list, as long as it cannot match BGP;
+//   - [BlackholeWidth]: a blackhole wider than a host, as long as it is no wider than a floor.
+//
+// # BGP
+//
+// Our rules must never cut a BGP session of a router, and routers forward what we send them, also to themselves. Hence:
+//
+//   - A rule whose port lists include 179 while it may match TCP is refused, whomever it is for.
+//   - A rule that reaches protected space (its destination or source overlaps the never list, or it has no destination and
+//     so reaches every router) is refused when any packet of a BGP session could match it: TCP, one port 179, the other
+//     179 or 1024–65535. So a blackhole of protected space is never possible.
+//   - A rule for an own host that is not protected and that names no port may match its port 179 along with all others.
+//     That is no session of ours; a host that speaks BGP with us belongs into the never list.
+package safety
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Entry is one route of the set with what the kernel must know about it.
+type Entry struct {
+	Route    route.Route
+	Owners   []string // the mitigations that want it
+	Created  time.Time
+	Deadline time.Time
+	Manual   bool // an engineer asked for it
+	Approved bool // an approver allowed what is refused to others; see the exceptions above
+}
+
+// Invariant is what a violation broke: one of the constants, fit for a metric label.
+type Invariant string
+
+// The invariants, in the order they are reported.
+const (
+	// Per route.
+	Malformed      Invariant = "malformed"            // meaningless, or not in canonical form
+	ValueRange     Invariant = "value_range"          // a value outside the field it is compared with
+	MatchAll       Invariant = "match_all"            // neither a destination nor a source
+	OutsideOwn     Invariant = "outside_own_prefixes" // a destination that is not ours
+	SourceOnly     Invariant = "source_only"          // no destination, and nobody approved that
+	Protected      Invariant = "protected_prefix"     // overlaps the never list, and nobody approved that
+	BGP            Invariant = "bgp"                  // could cut a BGP session
+	BlackholeWidth Invariant = "blackhole_width"      // a blackhole wider than allowed
+	EncodedSize    Invariant = "encoded_size"         // does not fit a FlowSpec NLRI that may leave
+	Encoding       Invariant = "encoding"             // the octets do not mean the rule
+	Deadline       Invariant = "deadline"             // no end, or an end that has passed
+	MaxAge         Invariant = "max_age"              // an end too far away
+	// Over the set.
+	Conflict      Invariant = "conflict"             // same identity as an older route, another action
+	QuotaRules    Invariant = "quota_rules"          // too many routes
+	QuotaNew      Invariant = "quota_new_per_minute" // too many new routes within a minute
+	QuotaTarget   Invariant = "quota_per_target"     // too many routes for one target
+	QuotaOwner    Invariant = "quota_per_owner"      // too many routes of one owner
+	QuotaOwnShare Invariant = "quota_own_share"      // too much of our own address space cut off
+)
+
+// Invariants returns every invariant in the order they are reported.
+func Invariants() []Invariant {
+	var all []Invariant
+	for _, c := range checks {
+		all = append(all, c.invariant)
+	}
+	for _, q := range setChecks {
+		all = append(all, q.invariant)
+	}
+	return all
+}
+
+// Violation says why an entry must not be announced. An entry may have several.
+type Violation struct {
+	Index     int    // of the entry in the set
+	Route     string // its text
+	Invariant Invariant
+	Reason    string // what is wrong, with the values, and what to do
+}
+
+// Check returns every violation in the set, sorted by index and invariant; an entry without one may be announced. It is
+// deterministic: the order of the set decides nothing but the indices.
+//
+// Only entries that break no invariant of their own count towards the quotas and conflicts. These are decided in order of
+// age (Created, then text, then the other fields), so that older routes stay, and an entry they refuse counts no further.
+func Check(now time.Time, l Limits, set []Entry) []Violation {
+	k := &kernel{now: now, limits: l, own: newPrefixSet(l.Own), never: newPrefixSet(l.Never)}
+	var out []Violation
+	sound := make([]*entry, 0, len(set))
+	for i := range set {
+		e := &entry{Entry: &set[i], index: i, text: set[i].Route.String(), id: set[i].Route.ID()}
+		e.encode()
+		before := len(out)
+		for _, c := range checks {
+			if reason := c.broken(k, e); reason != "" {
+				out = append(out, Violation{i, e.text, c.invariant, reason})
+			}
+		}
+		if len(out) == before {
+			sound = append(sound, e)
+		}
+	}
+
+	slices.SortStableFunc(sound, byAge)
+	t := newTally(k)
+	for _, e := range sound {
+		before := len(out)
+		for _, c := range setChecks {
+			if reason := c.broken(t, e); reason != "" {
+				out = append(out, Violation{e.index, e.text, c.invariant, reason})
+			}
+		}
+		if len(out) == before {
+			t.add(e)
+		}
+	}
+	slices.SortStableFunc(out, func(a, b Violation) int { return a.Index - b.Index })
+	return out
+}
+
+// kernel is what the checks of one route see.
+type kernel struct {
+	now        time.Time
+	limits     Limits
+	own, never prefixSet
+}
+
+// entry is an Entry with what is derived from it once.
+type entry struct {
+	*Entry
+	index    int
+	text, id string
+	nlri     []byte
+	nlriErr  error
+}
+
+// encode keeps the octets of a FlowSpec rule. Blackholes are plain prefixes (RFC 4271), whose length Malformed checks.
+func (e *entry) encode() {
+	if !e.Route.IsBlackhole() {
+		e.nlri, e.nlriErr = route.AppendFlowSpec(nil, e.Route.Match)
+	}
+}
+
+func (e *entry) destination() netip.Prefix { return e.Route.Match.Destination }
+
+func (e *entry) source() netip.Prefix { return e.Route.Match.Source }
