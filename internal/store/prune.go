@@ -1,0 +1,107 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+)
+
+// prune removes, while we lead, what ended longer ago than Keep.
+func (t *Term) prune(ctx context.Context) {
+	every := min(max(t.s.opts.Keep/10, 100*time.Millisecond), time.Minute)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		if p := t.s.published.Load(); p != nil && p.whole {
+			if err := t.pruneOnce(ctx, old(p.Records, time.Now().Add(-t.s.opts.Keep))); err != nil && ctx.Err() == nil {
+				t.s.log.Warn("old mitigations could not be removed, trying again", "err", err, "in", every)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// old returns the keys of what ended before then.
+func old(r mitigation.Records, then time.Time) []string {
+	var keys []string
+	for _, m := range r.Mitigations {
+		if isOld(m, then) {
+			keys = append(keys, mitigationKey(m.ID))
+		}
+	}
+	for _, h := range r.Holds {
+		if h.Until.Before(then) {
+			keys = append(keys, holdKey(h.Target))
+		}
+	}
+	return keys
+}
+
+func isOld(m mitigation.Mitigation, then time.Time) bool {
+	switch {
+	case m.State == mitigation.Active:
+		return false
+	case !m.Ended.IsZero():
+		return m.Ended.Before(then)
+	}
+	return m.Created.Before(then) // refused: it never began
+}
+
+// pruneOnce removes the keys, a batch at a time, each batch only if none of it changed meanwhile.
+func (t *Term) pruneOnce(ctx context.Context, keys []string) error {
+	for len(keys) > 0 {
+		batch := keys[:min(len(keys), maxOps/2)]
+		keys = keys[len(batch):]
+		n, err := t.pruneBatch(ctx, batch)
+		switch {
+		case errors.Is(err, errChanged):
+			continue // the next round sees it
+		case err != nil:
+			return err
+		}
+		t.s.m.pruned.Add(float64(n))
+	}
+	return nil
+}
+
+func (t *Term) pruneBatch(ctx context.Context, keys []string) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	gets := make([]clientv3.Op, len(keys))
+	for i, k := range keys {
+		gets[i] = clientv3.OpGet(k)
+	}
+	rctx, cancel := context.WithTimeout(ctx, t.s.opts.Timeout)
+	defer cancel()
+	r, err := t.s.client.Txn(rctx).Then(gets...).Commit()
+	if err != nil {
+		return 0, t.s.unavailable("prune", err)
+	}
+	then := time.Now().Add(-t.s.opts.Keep)
+	var same []clientv3.Cmp
+	var ops []clientv3.Op
+	for _, x := range r.Responses {
+		for _, kv := range x.GetResponseRange().Kvs {
+			v := newView()
+			v.put(kv)
+			key := string(kv.Key)
+			if len(old(v.publish(then).Records, then)) == 1 {
+				same = append(same, clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision))
+				ops = append(ops, clientv3.OpDelete(key))
+			}
+		}
+	}
+	if len(ops) == 0 {
+		return 0, nil
+	}
+	_, err = t.txn(ctx, same, ops)
+	return len(ops), err
+}

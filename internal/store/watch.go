@@ -1,0 +1,193 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Watch calls fn with the complete Snapshot now and after every change, until ctx ends; then it returns nil. It survives
+// compaction, reconnects and outages of etcd, during which fn is not called. fn is never called concurrently, never with
+// an older revision than before, and only with the latest: what changes while it runs becomes one call.
+func (s *Store) Watch(ctx context.Context, fn func(Snapshot)) error {
+	changed, cancel := s.subscribe()
+	defer cancel()
+	var last int64
+	for first := true; ; {
+		if p := s.published.Load(); p != nil && p.whole && (first || p.Revision > last) {
+			first, last = false, p.Revision
+			s.m.notify.Observe(time.Since(p.at).Seconds())
+			fn(p.Snapshot)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		case <-s.ctx.Done():
+			return s.ended("watch")
+		}
+	}
+}
+
+// ended is the error of whoever still uses the store when it ended.
+func (s *Store) ended(what string) error {
+	if err := context.Cause(s.ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("store: %s: %w: %w", what, ErrClosed, err)
+	}
+	return fmt.Errorf("store: %s: %w", what, ErrClosed)
+}
+
+// Limits of the retries after a failed read or watch.
+const (
+	backoffMin = 50 * time.Millisecond
+	backoffMax = 2 * time.Second
+)
+
+// backoff is how long to wait before attempt n, with jitter so that controllers do not come back in step.
+func backoff(n int) time.Duration {
+	d := min(backoffMin<<min(n, 10), backoffMax)
+	return d/2 + rand.N(d/2)
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// follow keeps the view in step with etcd until the store is closed: a full read, then events; and again from the full
+// read when the events break off.
+func (s *Store) follow() {
+	var newest int64 // highest revision ever seen
+	for failed := 0; s.ctx.Err() == nil; {
+		began := time.Now()
+		err := s.followOnce(&newest)
+		if s.ctx.Err() != nil {
+			return
+		}
+		s.health.set(partWatch, err)
+		if time.Since(began) > backoffMax {
+			failed = 0
+		}
+		s.m.resyncs.WithLabelValues(resyncReason(err)).Inc()
+		s.log.Warn("lost the view of etcd, reading it again", "err", err)
+		pause(s.ctx, backoff(failed))
+		failed++
+	}
+}
+
+// Why the view was read again: values of a metric label.
+func resyncReason(err error) string {
+	switch {
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return "compacted"
+	case errors.Is(err, errRewound):
+		return "rewound"
+	case errors.Is(err, ErrUnavailable):
+		return "unavailable"
+	}
+	return "watch_ended"
+}
+
+var errRewound = errors.New("the revision of etcd went back")
+
+// followOnce reads everything, then follows the events until they break off. The error says why.
+func (s *Store) followOnce(newest *int64) error {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+
+	rctx, rcancel := context.WithTimeout(ctx, s.opts.Timeout)
+	all, err := s.client.Get(rctx, keyRoot, clientv3.WithPrefix())
+	rcancel()
+	if err != nil {
+		return s.unavailable("read all records", err)
+	}
+	// A linearizable read is never older than what was seen, unless this is other data.
+	if all.Header.Revision < *newest {
+		return fmt.Errorf("%w from %d to %d: %s was restored from a backup or replaced; "+
+			"restart every controller to go on with what it holds now", errRewound, *newest, all.Header.Revision, s.source())
+	}
+	v := newView()
+	for _, kv := range all.Kvs {
+		v.put(kv)
+	}
+	v.revision = all.Header.Revision
+	*newest = v.revision
+	s.health.set(partWatch, nil) // before what wakes those who wait for it
+	s.show(v)
+
+	// With a required leader a member cut off from its cluster ends the watch, rather than keeping silent.
+	events := s.client.Watch(clientv3.WithRequireLeader(ctx), keyRoot, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1))
+	for {
+		select {
+		case r, ok := <-events:
+			if !ok {
+				return errors.New("watch of etcd ended")
+			}
+			if err := v.follow(r); err != nil {
+				return err
+			}
+			// What has arrived meanwhile goes into the same snapshot.
+			for n := len(events); n > 0; n-- {
+				if err := v.follow(<-events); err != nil {
+					return err
+				}
+			}
+			*newest = max(*newest, v.revision)
+			s.show(v)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// follow takes in the events of one response.
+func (v *view) follow(r clientv3.WatchResponse) error {
+	if err := r.Err(); err != nil {
+		return fmt.Errorf("watch of etcd: %w", err)
+	}
+	for _, e := range r.Events {
+		switch e.Type {
+		case mvccpb.PUT:
+			v.put(e.Kv)
+		case mvccpb.DELETE:
+			v.remove(string(e.Kv.Key))
+		}
+		v.revision = max(v.revision, e.Kv.ModRevision)
+	}
+	return nil
+}
+
+// show publishes the view, and tells an engineer what is new and wrong in it.
+func (s *Store) show(v *view) {
+	was := s.published.Load()
+	p := v.publish(time.Now())
+	s.publish(p)
+	known := map[string]string{}
+	if was != nil {
+		for _, u := range was.Unreadable {
+			known[u.Key] = u.Err.Error()
+		}
+	}
+	for _, u := range p.Unreadable {
+		if known[u.Key] != u.Err.Error() {
+			s.log.Error("record cannot be read: it is left out, and written by a newer version or damaged; delete it or upgrade", "key", u.Key, "err", u.Err)
+		}
+	}
+	if was == nil || was.term.Number != p.term.Number || was.led != p.led {
+		if p.led && (was == nil || was.term.Number != p.term.Number) {
+			s.m.termChanges.Inc()
+		}
+		s.log.Info("leadership", "led", p.led, "leader", p.term.Name, "term", p.term.Number)
+	}
+}
