@@ -1,0 +1,234 @@
+// Package ingest takes the sensors' streams: it checks who speaks and what is said, converts it to the core's types and
+// hands it on, and it tells the sensors what to watch.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/pki"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+)
+
+// Delivery is one report on its way to the view, with the times of its journey.
+type Delivery struct {
+	Report    traffic.Report
+	Triggered time.Time // when the kernel raised the trigger, by the sensor's clock; zero for other reports
+	Received  time.Time // by ours
+}
+
+// Options configure a Server.
+type Options struct {
+	// Deliver hands a report on without blocking; false says that it was dropped.
+	Deliver func(Delivery) bool
+	// Own are our prefixes: what a sensor says of other targets is not used. Empty uses all.
+	Own []netip.Prefix
+	// Allowed names the sensors that may connect; empty allows every sensor the certificates allow.
+	Allowed []string
+	// StaleAfter is the silence after which a sensor counts as stale.
+	StaleAfter time.Duration
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+}
+
+// Server is the SensorService.
+type Server struct {
+	pb.UnimplementedSensorServiceServer
+
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+
+	mu        sync.Mutex
+	sensors   map[string]*sensor // guarded by mu
+	directive *Directive         // guarded by mu; nil while we do not lead
+	changed   chan struct{}      // guarded by mu; closed and replaced when directive changes
+}
+
+// maxSensors bounds the sensors remembered.
+const maxSensors = 50_000
+
+// NewServer returns a server without sensors.
+func NewServer(o Options) *Server {
+	s := &Server{o: o, log: o.Log.With("component", "ingest"), sensors: map[string]*sensor{}, changed: make(chan struct{})}
+	s.metrics = newMetrics(o.Registerer, s)
+	return s
+}
+
+// Register adds the service to a gRPC server.
+func (s *Server) Register(g grpc.ServiceRegistrar) { pb.RegisterSensorServiceServer(g, s) }
+
+// Direct makes d what every sensor is told from now on; nil, while we do not lead, tells them nothing new.
+func (s *Server) Direct(d *Directive) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.directive = d
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
+func (s *Server) current() (*Directive, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.directive, s.changed
+}
+
+// Connect serves one sensor's stream.
+func (s *Server) Connect(stream pb.SensorService_ConnectServer) error {
+	first, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	hello := first.GetHello()
+	if hello == nil {
+		return status.Error(codes.InvalidArgument, "the first message of a stream must be a hello")
+	}
+	name := hello.GetSensor()
+	if err := s.admit(stream.Context(), name); err != nil {
+		s.metrics.refused.Inc()
+		s.log.Warn("sensor refused", "sensor", fmt.Sprintf("%.128q", name), "err", err)
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(nil)
+	addr := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		addr = p.Addr.String()
+	}
+	x, err := s.join(name, addr, hello, cancel)
+	if err != nil {
+		return err
+	}
+	s.log.Info("sensor connected", "sensor", name, "address", addr, "version", fmt.Sprintf("%.64s", hello.GetVersion()))
+	defer func() {
+		s.leave(x, cancel)
+		s.log.Info("sensor disconnected", "sensor", name, "reason", context.Cause(ctx))
+	}()
+
+	var directives sync.WaitGroup
+	directives.Go(func() {
+		if err := s.sendDirectives(ctx, stream); err != nil {
+			cancel(err)
+		}
+	})
+	// Recv cannot be interrupted but by the handler's return, which ends the goroutine.
+	received := make(chan error, 1)
+	go func() { received <- s.receive(ctx, x, stream) }()
+	select {
+	case err = <-received:
+	case <-ctx.Done():
+		err = status.Error(codes.Aborted, context.Cause(ctx).Error())
+	}
+	cancel(err)
+	directives.Wait()
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
+}
+
+// admit checks the sensor's name against its certificate and the list of allowed sensors.
+func (s *Server) admit(ctx context.Context, name string) error {
+	if !validName(name) {
+		return status.Errorf(codes.InvalidArgument, "hello.sensor: a name has 1 to %d characters of A-Z a-z 0-9 . _ -", maxName)
+	}
+	if cn, role, ok := pki.PeerIdentity(ctx); ok {
+		if role != pki.RoleSensor {
+			return status.Errorf(codes.PermissionDenied, "the certificate of %q has the role %q: a sensor needs one of the role %q", cn, role, pki.RoleSensor)
+		}
+		if cn != name {
+			return status.Errorf(codes.PermissionDenied, "the sensor calls itself %q, its certificate %q: they must agree", name, cn)
+		}
+	}
+	if len(s.o.Allowed) > 0 && !slices.Contains(s.o.Allowed, name) {
+		return status.Errorf(codes.PermissionDenied, "sensor %q is not in sensors.allowed of the controller's configuration", name)
+	}
+	return nil
+}
+
+func (s *Server) sendDirectives(ctx context.Context, stream pb.SensorService_ConnectServer) error {
+	for {
+		d, changed := s.current()
+		if d != nil {
+			msg := &pb.ConnectResponse{Message: &pb.ConnectResponse_Directive{Directive: d.proto()}}
+			if err := stream.Send(msg); err != nil {
+				return fmt.Errorf("send directive: %w", err)
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// receive handles a stream's messages until it ends. What is wrong ends the stream with an error that says what, for a
+// sensor that sends nonsense must be noticed; what came before it stands.
+func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService_ConnectServer) error {
+	for {
+		msg, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return status.Error(codes.Aborted, context.Cause(ctx).Error())
+		}
+		now := time.Now()
+		switch {
+		case msg.GetReport() != nil:
+			r, err := report(x.name, msg.GetReport())
+			if err != nil {
+				s.metrics.malformed.Inc()
+				return status.Errorf(codes.InvalidArgument, "report %d: %v", msg.GetReport().GetSequence(), err)
+			}
+			s.metrics.reports.WithLabelValues(r.Cause.String()).Inc()
+			s.metrics.aggregates.Add(float64(len(r.Aggregates)))
+			if n := s.dropForeign(&r); n > 0 {
+				s.metrics.foreign.Add(float64(n))
+			}
+			x.note(now, msg.GetReport())
+			d := Delivery{Report: r, Received: now}
+			if t := msg.GetReport().GetTriggerTime(); r.Cause == traffic.Trigger && t.CheckValid() == nil {
+				d.Triggered = t.AsTime()
+			}
+			if !s.o.Deliver(d) {
+				s.metrics.dropped.WithLabelValues(r.Cause.String()).Inc()
+			}
+		case msg.GetSamples() != nil:
+			s.metrics.samples.Add(float64(len(msg.GetSamples().GetSamples())))
+		case msg.GetHello() != nil:
+			return status.Error(codes.InvalidArgument, "a hello may only be the first message of a stream")
+		default:
+			return status.Error(codes.InvalidArgument, "a message without content, or of a kind this controller does not know: upgrade the controller before the sensors")
+		}
+	}
+}
+
+// dropForeign removes aggregates of targets outside our own prefixes and returns how many there were.
+func (s *Server) dropForeign(r *traffic.Report) int {
+	if len(s.o.Own) == 0 {
+		return 0
+	}
+	before := len(r.Aggregates)
+	r.Aggregates = slices.DeleteFunc(r.Aggregates, func(a traffic.Aggregate) bool {
+		return !slices.ContainsFunc(s.o.Own, func(p netip.Prefix) bool {
+			return p.Bits() <= a.Target.Bits() && p.Contains(a.Target.Addr())
+		})
+	})
+	return before - len(r.Aggregates)
+}
