@@ -1,12 +1,18 @@
 package document
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // Nearest returns the known word that s was probably meant to be: a typing error away, or different only in case or in
 // how its parts are joined. Empty when none is near.
 func Nearest(s string, known []string) string {
 	if s == "" || len(s) > 64 {
 		return ""
+	}
+	if begun := slices.DeleteFunc(slices.Clone(known), func(k string) bool { return !strings.HasPrefix(k, s) }); len(s) > 2 && len(begun) == 1 {
+		return begun[0]
 	}
 	best, least := "", len(s)/3+1
 	for _, k := range known {

@@ -143,3 +143,6 @@ func join(path, key string) string {
 }
 
 func index(path string, i int) string { return fmt.Sprintf("%s[%d]", path, i) }
+
+// NewReport returns a report for values that stand in no file; name stands in its place.
+func NewReport(name string) *Report { return newReport(name, Section()) }

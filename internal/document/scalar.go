@@ -237,7 +237,10 @@ func Prefix() Codec[netip.Prefix] {
 				if q, perr := netip.ParsePrefix(s); perr == nil && !q.Addr().Is4In6() {
 					return p, Wrong(q.Masked().String(), "%q has bits set beyond its length", s)
 				}
-				return p, errors.New(cut(err.Error()))
+				if a, aerr := netip.ParseAddr(s); aerr == nil && a.Is4In6() {
+					return p, Wrong(a.Unmap().String(), "%q is an IPv4-mapped address: write it as IPv4", s)
+				}
+				return p, fmt.Errorf("%q is not a prefix such as 192.0.2.0/24 or 2001:db8::/32", cut(s))
 			}
 			return p, nil
 		},

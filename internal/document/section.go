@@ -38,7 +38,7 @@ func (s section) read(r *Report, path string, n *yaml.Node) {
 	}
 	for _, f := range s.fields {
 		if f.Required && !seen[f.Key] {
-			r.add(join(path, f.Key), max(n.Line, 1), "", "is missing: "+lower(f.Help))
+			r.add(join(path, f.Key), max(n.Line, 1), "", "is missing: "+lower(strings.TrimSuffix(f.Help, ".")))
 		}
 	}
 }

@@ -1,0 +1,173 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"time"
+)
+
+// Controller is the configuration of a controller and of the speaker beside it.
+type Controller struct {
+	Name        string
+	DataDir     string
+	Listen      Listen
+	TLS         TLS
+	Network     Network
+	Policy      string // path; empty means the built-in default
+	Safety      Safety
+	Store       Store
+	Speaker     Speaker
+	Sensors     Sensors
+	Log         Log
+	Pprof       bool
+	DefaultHold time.Duration
+}
+
+// Listen says where a controller is reached; the zero Address is not at all.
+type Listen struct {
+	Sensors       Address
+	Console       Address
+	ConsoleSocket Address
+	Telemetry     Address
+}
+
+// Network says whose traffic it is about.
+type Network struct {
+	Own   []netip.Prefix // what is protected, and all that rules may be announced for
+	Never []netip.Prefix // what no automatic rule may touch
+}
+
+// Safety holds the limits of the safety kernel.
+type Safety struct {
+	MaxRules, MaxNewPerMinute, MaxRulesPerTarget, MaxRulesPerOwner int
+	MaxAge                                                         time.Duration
+	BlackholeMinLength4, BlackholeMinLength6                       int
+	SourceMinLength4, SourceMinLength6                             int
+	MaxOwnShare                                                    float64 // 0 to 1
+	AllowWideBlackhole, AllowLongAge, AllowLargeShare              bool
+}
+
+// Store says where decisions are kept.
+type Store struct {
+	Endpoints []string // URLs of an etcd cluster; empty means embedded
+	TLS       TLS
+	LeaseTTL  time.Duration
+	Keep      time.Duration
+}
+
+// What a speaker does with its routes when it is told to stop.
+const (
+	OnStopGraceful = "graceful-restart" // leave them to the routers for the graceful restart time
+	OnStopWithdraw = "withdraw"         // take them back
+)
+
+// Speaker is the configuration of a BGP speaker.
+type Speaker struct {
+	Socket, Journal     string // paths
+	Spawn               bool
+	ASN                 uint32
+	RouterID            netip.Addr
+	ListenPort          int // -1 means none
+	OnStop              string
+	GracefulRestartTime time.Duration
+	Blackhole           Blackhole
+	Peers               []Peer
+}
+
+// Blackhole says how blackholes are announced.
+type Blackhole struct {
+	NextHop4, NextHop6 netip.Addr
+	Communities        []Community // besides BLACKHOLE (65535:666)
+}
+
+// Peer is one router.
+type Peer struct {
+	Name                 string
+	Address              netip.Addr
+	ASN                  uint32
+	Port                 uint16
+	LocalAddress         netip.Addr // the zero Addr means that the system chooses
+	Passive              bool
+	MultihopTTL          int // 0 means directly connected
+	TTLSecurity          bool
+	MD5File              string // path; empty means no TCP MD5
+	HoldTime             time.Duration
+	ConnectRetry         time.Duration
+	Families             []string
+	MaxRules             int // 0 means no limit
+	MaxItemsPerComponent int
+}
+
+// Families of BGP a peer may have.
+const (
+	IPv4Unicast  = "ipv4-unicast"
+	IPv6Unicast  = "ipv6-unicast"
+	IPv4FlowSpec = "ipv4-flowspec"
+	IPv6FlowSpec = "ipv6-flowspec"
+)
+
+// Sensors is what a controller tells and expects of sensors.
+type Sensors struct {
+	ReportInterval time.Duration
+	HotInterval    time.Duration
+	SampleOneIn    uint32 // 0 samples none
+	StaleAfter     time.Duration
+	Allowed        []string // names; empty allows every sensor with a valid certificate
+}
+
+// DefaultController returns what is in force where the file says nothing.
+func DefaultController() Controller {
+	return Controller{
+		Name:    hostname(),
+		DataDir: "/var/lib/trafficmonitor",
+		Listen: Listen{
+			Sensors:       Address{Host: "127.0.0.1", Port: 7442},
+			Console:       Address{Host: "127.0.0.1", Port: 7443},
+			ConsoleSocket: Address{Path: "/run/trafficmonitor/console.sock"},
+			Telemetry:     Address{Host: "127.0.0.1", Port: 7444},
+		},
+		Safety: Safety{
+			MaxRules: 1000, MaxNewPerMinute: 60, MaxRulesPerTarget: 8, MaxRulesPerOwner: 32,
+			MaxAge:              24 * time.Hour,
+			BlackholeMinLength4: 32, BlackholeMinLength6: 128,
+			SourceMinLength4: 24, SourceMinLength6: 48,
+			MaxOwnShare: 0.05,
+		},
+		Store: Store{LeaseTTL: 2 * time.Second, Keep: 24 * time.Hour},
+		Speaker: Speaker{
+			Socket:              "/run/trafficmonitor/speaker.sock",
+			Spawn:               true,
+			ListenPort:          -1,
+			OnStop:              OnStopGraceful,
+			GracefulRestartTime: 120 * time.Second,
+			Blackhole:           Blackhole{NextHop4: netip.MustParseAddr("192.0.2.1"), NextHop6: netip.MustParseAddr("100::1")},
+		},
+		Sensors: Sensors{
+			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,
+			SampleOneIn: 1024, StaleAfter: 3 * time.Second,
+		},
+		Log:         Log{Level: "info", Format: "text"},
+		DefaultHold: 30 * time.Minute,
+	}
+}
+
+// defaultPeer returns what is in force for a router where its entry says nothing.
+func defaultPeer() Peer {
+	return Peer{
+		Port: 179, HoldTime: 90 * time.Second, ConnectRetry: 5 * time.Second,
+		Families:             []string{IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec},
+		MaxItemsPerComponent: 5,
+	}
+}
+
+// resolve makes paths absolute and derives what follows from other keys.
+func (c *Controller) resolve(dir string) {
+	if c.Speaker.Journal == "" && c.DataDir != "" {
+		c.Speaker.Journal = filepath.Join(c.DataDir, "speaker.journal")
+	}
+	absolute(dir, &c.DataDir, &c.Policy, &c.Speaker.Socket, &c.Speaker.Journal,
+		&c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.Store.TLS.CA, &c.Store.TLS.Cert, &c.Store.TLS.Key)
+	for i := range c.Speaker.Peers {
+		absolute(dir, &c.Speaker.Peers[i].MD5File)
+	}
+}

@@ -1,0 +1,278 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+)
+
+// check reports what is well written and makes no sense, or is dangerous.
+func (c *Controller) check(r *document.Report) {
+	if c.Name == "" {
+		r.Add("name", "is missing, and this host has no name that could stand in: write one")
+	}
+	checkTLS(r, "tls", c.TLS)
+	checkListen(r, "listen.sensors", c.Listen.Sensors, c.TLS)
+	checkListen(r, "listen.console", c.Listen.Console, c.TLS)
+	checkListen(r, "listen.telemetry", c.Listen.Telemetry, c.TLS)
+	if a := c.Listen.ConsoleSocket; a != (Address{}) && a.Path == "" {
+		r.Add("listen.console_socket", "%s is not a unix socket: write unix:///path", a)
+	}
+	checkDistinct(r, []place{
+		{"listen.sensors", c.Listen.Sensors}, {"listen.console", c.Listen.Console},
+		{"listen.console_socket", c.Listen.ConsoleSocket}, {"listen.telemetry", c.Listen.Telemetry},
+		{"speaker.socket", Address{Path: c.Speaker.Socket}},
+	})
+	c.Network.check(r)
+	c.Safety.check(r)
+	c.Store.check(r)
+	c.Speaker.check(r)
+	if s := c.Sensors; s.HotInterval > s.ReportInterval {
+		r.Add("sensors.hot_interval", "%s is longer than report_interval, which is %s", document.FormatDuration(s.HotInterval), document.FormatDuration(s.ReportInterval))
+	}
+	if s := c.Sensors; s.StaleAfter < 2*s.ReportInterval {
+		r.Add("sensors.stale_after", "%s is less than two report intervals of %s: every sensor would count as lost between two reports",
+			document.FormatDuration(s.StaleAfter), document.FormatDuration(s.ReportInterval))
+	}
+	twice(r, "sensors.allowed", c.Sensors.Allowed)
+}
+
+type place struct {
+	at      string
+	address Address
+}
+
+// checkDistinct reports listeners that would get in one another's way. Port 0 is a port of its own each time.
+func checkDistinct(r *document.Report, places []place) {
+	for i, p := range places {
+		for _, q := range places[:i] {
+			if p.address == q.address && p.address != (Address{}) && (p.address.Path != "" || p.address.Port != 0) {
+				r.Add(p.at, "%s is where %s listens already", p.address, q.at)
+			}
+		}
+	}
+}
+
+// The shortest prefixes that can be one network's own.
+const (
+	minOwn4 = 8
+	minOwn6 = 16
+)
+
+func (n *Network) check(r *document.Report) {
+	if len(n.Own) == 0 {
+		r.Add("network.own_prefixes", "is empty: name the prefixes you protect; no rule is announced for anything else")
+	}
+	for i, p := range n.Own {
+		at := fmt.Sprintf("network.own_prefixes[%d]", i)
+		least := minOwn4
+		if p.Addr().Is6() {
+			least = minOwn6
+		}
+		switch {
+		case !p.IsValid(): // reported when it was read
+		case p.Bits() < least:
+			r.Add(at, "%s is shorter than /%d: name what is really yours", p, least)
+		case p.Addr().IsMulticast() || p.Addr().IsLoopback() || p.Addr().IsLinkLocalUnicast():
+			r.Add(at, "%s is not a network that is routed to hosts of yours", p)
+		}
+	}
+	twice(r, "network.own_prefixes", n.Own)
+	twice(r, "network.never", n.Never)
+	for i, p := range n.Never {
+		covers := func(own netip.Prefix) bool {
+			return p.IsValid() && own.IsValid() && own.Overlaps(p) && p.Bits() <= own.Bits()
+		}
+		if j := slices.IndexFunc(n.Own, covers); j >= 0 {
+			r.Add(fmt.Sprintf("network.never[%d]", i), "%s covers all of own_prefixes[%d], %s: nothing of it could be protected", p, j, n.Own[j])
+		}
+	}
+}
+
+// Beyond these a limit is dangerous and needs its word besides.
+const (
+	wideBlackhole4, wideBlackhole6 = 24, 48
+	wideSource4, wideSource6       = 16, 32
+	longAge                        = 7 * day
+	largeShare                     = 0.25
+)
+
+func (s *Safety) check(r *document.Report) {
+	if !s.AllowWideBlackhole {
+		for _, f := range []struct {
+			key         string
+			value, safe int
+		}{
+			{"blackhole_min_length_v4", s.BlackholeMinLength4, wideBlackhole4},
+			{"blackhole_min_length_v6", s.BlackholeMinLength6, wideBlackhole6},
+			{"source_min_length_v4", s.SourceMinLength4, wideSource4},
+			{"source_min_length_v6", s.SourceMinLength6, wideSource6},
+		} {
+			if f.value < f.safe {
+				r.Add("safety."+f.key, "%d is below %d, which is dangerous: set safety.allow_wide_blackhole: true besides if it is meant", f.value, f.safe)
+			}
+		}
+	}
+	if s.MaxAge > longAge && !s.AllowLongAge {
+		r.Add("safety.max_age", "%s is above %s, which is dangerous: set safety.allow_long_age: true besides if it is meant",
+			document.FormatDuration(s.MaxAge), document.FormatDuration(longAge))
+	}
+	if s.MaxOwnShare > largeShare && !s.AllowLargeShare {
+		r.Add("safety.max_own_share", "%g%% is above %g%%, which is dangerous: set safety.allow_large_share: true besides if it is meant",
+			s.MaxOwnShare*100, float64(largeShare)*100)
+	}
+	for _, f := range []struct {
+		key   string
+		value int
+	}{{"max_rules_per_target", s.MaxRulesPerTarget}, {"max_rules_per_owner", s.MaxRulesPerOwner}} {
+		if f.value > s.MaxRules {
+			r.Add("safety."+f.key, "%d is more than max_rules, which is %d", f.value, s.MaxRules)
+		}
+	}
+}
+
+func (s *Store) check(r *document.Report) {
+	checkTLS(r, "store.tls", s.TLS)
+	if len(s.Endpoints) == 0 && s.TLS.Enabled() {
+		r.Add("store.tls", "means nothing without store.endpoints: the embedded etcd is not reachable from outside")
+	}
+	twice(r, "store.endpoints", s.Endpoints)
+	for i, e := range s.Endpoints {
+		u, err := url.Parse(e)
+		if err != nil || e == "" {
+			continue // reported when it was read
+		}
+		at := fmt.Sprintf("store.endpoints[%d]", i)
+		switch {
+		case u.Scheme == "https" && !s.TLS.Enabled():
+			r.Add(at, "%s needs store.tls.ca, store.tls.cert and store.tls.key", e)
+		case u.Scheme == "http" && s.TLS.Enabled():
+			r.Suggest(at, "https://"+u.Host, "%s is not encrypted, although store.tls is set", e)
+		case u.Scheme == "http" && !(Address{Host: u.Hostname()}).IsLocal():
+			r.Suggest(at, "https://"+u.Host, "%s crosses the network unprotected, and who can write there can announce routes: use https and store.tls", e)
+		}
+	}
+	if s.LeaseTTL%time.Second != 0 {
+		r.Add("store.lease_ttl", "%s is not a whole number of seconds, which is what etcd counts in", s.LeaseTTL)
+	}
+}
+
+func endpointCodec() document.Codec[string] {
+	return document.Codec[string]{
+		Type: "URL",
+		Parse: func(s string) (string, error) {
+			u, err := url.Parse(s)
+			if err != nil || u.Scheme != "http" && u.Scheme != "https" {
+				if _, _, serr := net.SplitHostPort(s); serr == nil && !strings.Contains(s, "/") {
+					return "", document.Wrong("https://"+s, "%q is not a URL", s)
+				}
+				return "", document.Wrong("", "%q is not a URL such as https://etcd1.example.net:2379", s)
+			}
+			bare := u.Scheme + "://" + u.Host
+			switch {
+			case u.Hostname() == "":
+				return "", document.Wrong("", "%q has no host", s)
+			case u.Port() == "":
+				return "", document.Wrong(u.Scheme+"://"+net.JoinHostPort(u.Hostname(), "2379"), "%q has no port", s)
+			case u.User != nil:
+				return "", document.Wrong(bare, "a URL with a password in it: use certificates")
+			case s != bare:
+				return "", document.Wrong(bare, "%q has more than a host and a port", s)
+			}
+			return s, nil
+		},
+		Format: func(s string) string { return s },
+	}
+}
+
+func (s *Speaker) check(r *document.Report) {
+	if len(s.Peers) > 0 {
+		if s.ASN == 0 {
+			r.Add("speaker.asn", "is missing: with peers we need our autonomous system number")
+		}
+		if !s.RouterID.IsValid() {
+			r.Add("speaker.router_id", "is missing: with peers we need a BGP identifier, an IPv4 address of this host")
+		}
+	}
+	if s.ASN == 23456 || s.ASN == 65535 || s.ASN == 4294967295 {
+		r.Add("speaker.asn", "%d is reserved (RFC 6793, RFC 7300)", s.ASN)
+	}
+	if id := s.RouterID; id.IsValid() && (!id.Is4() || id.IsUnspecified()) {
+		r.Add("speaker.router_id", "%s is not an IPv4 address other than 0.0.0.0, which is how a BGP identifier is written", id)
+	}
+	seconds(r, "speaker.graceful_restart_time", s.GracefulRestartTime)
+	if a := s.Blackhole.NextHop4; a.IsValid() && !a.Is4() {
+		r.Add("speaker.blackhole.next_hop_v4", "%s is not an IPv4 address", a)
+	}
+	if a := s.Blackhole.NextHop6; a.IsValid() && !a.Is6() {
+		r.Add("speaker.blackhole.next_hop_v6", "%s is not an IPv6 address", a)
+	}
+	twice(r, "speaker.blackhole.communities", s.Blackhole.Communities)
+
+	names, addresses := map[string]int{}, map[netip.AddrPort]int{}
+	for i := range s.Peers {
+		p := &s.Peers[i]
+		at := fmt.Sprintf("speaker.peers[%d]", i)
+		if j, ok := names[p.Name]; ok && p.Name != "" {
+			r.Add(at+".name", "%s is the name of peers[%d] already", p.Name, j)
+		} else {
+			names[p.Name] = i
+		}
+		session := netip.AddrPortFrom(p.Address, p.Port)
+		if j, ok := addresses[session]; ok && p.Address.IsValid() {
+			r.Add(at+".address", "%s is the address of peers[%d] already", p.Address, j)
+		} else {
+			addresses[session] = i
+		}
+		s.checkPeer(r, at, p)
+	}
+}
+
+func (s *Speaker) checkPeer(r *document.Report, at string, p *Peer) {
+	if a := p.Address; a.IsUnspecified() || a.IsMulticast() {
+		r.Add(at+".address", "%s is not the address of a router", a)
+	}
+	if a := p.LocalAddress; a.IsValid() && p.Address.IsValid() && a.Is4() != p.Address.Is4() {
+		r.Add(at+".local_address", "%s is of another family than address, which is %s", a, p.Address)
+	}
+	if p.Passive && s.ListenPort <= 0 {
+		r.Add(at+".passive", "waits for the router to connect, but speaker.listen_port is %d: set it to 179, or leave passive out", s.ListenPort)
+	}
+	if p.TTLSecurity && p.MultihopTTL > 1 {
+		r.Add(at+".ttl_security", "takes packets from one hop away, but multihop_ttl is %d: leave one of them out", p.MultihopTTL)
+	}
+	if p.MultihopTTL > 1 && p.ASN == s.ASN && s.ASN != 0 {
+		r.Add(at+".multihop_ttl", "means nothing in iBGP, and asn %d is our own: leave it out", p.ASN)
+	}
+	if len(p.Families) == 0 {
+		r.Add(at+".families", "is empty: the session would carry nothing; leave the key out for all families")
+	}
+	twice(r, at+".families", p.Families)
+	seconds(r, at+".hold_time", p.HoldTime)
+	seconds(r, at+".connect_retry", p.ConnectRetry)
+}
+
+func seconds(r *document.Report, at string, d time.Duration) {
+	if d%time.Second != 0 {
+		r.Add(at, "%s is not a whole number of seconds, which is what BGP counts in", d)
+	}
+}
+
+// twice reports what stands in a list more than once.
+func twice[T comparable](r *document.Report, at string, list []T) {
+	var zero T
+	first := map[T]int{}
+	for i, v := range list {
+		if j, ok := first[v]; ok && v != zero {
+			r.Add(fmt.Sprintf("%s[%d]", at, i), "%v stands twice; the first is entry [%d]: keep one of them", v, j)
+			continue
+		}
+		first[v] = i
+	}
+}

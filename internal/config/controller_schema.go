@@ -1,0 +1,169 @@
+package config
+
+import (
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+)
+
+const day = 24 * time.Hour
+
+// schema is controller.yaml: every key, what it may hold and what it means.
+func (c *Controller) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "name", Value: document.Scalar(&c.Name, document.Word()),
+			Help: "Name of this controller, unlike that of any other replica.",
+		},
+		document.Field{
+			Key: "data_dir", Value: document.Scalar(&c.DataDir, pathCodec()),
+			Help:   "Folder for the embedded etcd and the speaker's journal; one controller per folder.",
+			Danger: "Without it decisions do not survive a restart. Local disk, not a network file system.",
+		},
+		document.Field{Key: "listen", Help: "Where this controller is reached; an empty text switches a listener off.", Value: c.Listen.schema()},
+		document.Field{
+			Key: "tls", Value: tlsFields(&c.TLS),
+			Help: "Identity of this controller towards sensors and engineers; both must show a certificate too. Without it all listeners stay on loopback and unix sockets.",
+		},
+		document.Field{Key: "network", Help: "Whose traffic this is about.", Value: c.Network.schema()},
+		document.Field{
+			Key: "policy", Value: document.Scalar(&c.Policy, document.OrEmpty(pathCodec())),
+			Help: "File with the policy; empty means the built-in default, policy/default.yaml.",
+		},
+		document.Field{Key: "safety", Help: "Limits no policy, role or bug can exceed. They are checked before a decision is stored and again by the speaker.", Value: c.Safety.schema()},
+		document.Field{Key: "store", Help: "Where decisions are kept and the leader is elected.", Value: c.Store.schema()},
+		document.Field{Key: "speaker", Help: "The BGP speaker, a process of its own, and its routers.", Value: c.Speaker.schema()},
+		document.Field{Key: "sensors", Help: "What sensors are told and what is expected of them.", Value: c.Sensors.schema()},
+		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&c.Log)},
+		document.Field{
+			Key: "pprof", Value: document.Scalar(&c.Pprof, document.Bool()),
+			Help:   "Also serve /debug/pprof on listen.telemetry.",
+			Danger: "Who reaches that address can then read memory and slow the process down.",
+		},
+		document.Field{
+			Key: "default_hold", Value: document.Scalar(&c.DefaultHold, document.Duration(0, 30*day)),
+			Help: "How long automation keeps its hands off a target after an engineer withdrew its rule without saying how long.",
+		},
+	)
+}
+
+func (l *Listen) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "sensors", Value: document.Scalar(&l.Sensors, document.OrEmpty(addressCodec(forListening))),
+			Help: "For sensors, gRPC.", Danger: "Other than loopback it needs tls.",
+		},
+		document.Field{
+			Key: "console", Value: document.Scalar(&l.Console, document.OrEmpty(addressCodec(forListening))),
+			Help: "For tmctl and other clients of the API, gRPC.", Danger: "Other than loopback it needs tls.",
+		},
+		document.Field{
+			Key: "console_socket", Value: document.Scalar(&l.ConsoleSocket, document.OrEmpty(addressCodec(forListening))),
+			Help: "For tmctl on this machine; who may open the socket has every right.",
+		},
+		document.Field{
+			Key: "telemetry", Value: document.Scalar(&l.Telemetry, document.OrEmpty(addressCodec(forMetrics))),
+			Help: "For Prometheus and health checks: /metrics, /healthz, /readyz, HTTP.", Danger: "Other than loopback it needs tls to be configured, though it is always plain HTTP; it changes nothing, but names your targets' groups and routers.",
+		},
+	)
+}
+
+func (n *Network) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "own_prefixes", Value: document.Scalars(&n.Own, document.Prefix()), Required: true,
+			Help:   "The prefixes we protect, IPv4 and IPv6; no rule is ever announced for a destination outside them.",
+			Danger: "What is missing here is not protected; what is here and not yours is a hijack when it is blackholed.",
+		},
+		document.Field{
+			Key: "never", Value: document.Scalars(&n.Never, document.Prefix()),
+			Help:   "Prefixes no automatic rule may touch: routers, management, resolvers, time servers.",
+			Danger: "Whatever operations need in order to reach the routers belongs here.",
+		},
+	)
+}
+
+func (s *Safety) schema() document.Value {
+	count := document.Number(1, 100_000)
+	return document.Section(
+		document.Field{Key: "max_rules", Value: document.Scalar(&s.MaxRules, count), Help: "Rules at any time, all targets together.", Danger: "Routers accept more than their hardware installs: stay below what the smallest one programs."},
+		document.Field{Key: "max_new_per_minute", Value: document.Scalar(&s.MaxNewPerMinute, count), Help: "Rules created within any minute.", Danger: "Hardware programs a few hundred rules a second at best."},
+		document.Field{Key: "max_rules_per_target", Value: document.Scalar(&s.MaxRulesPerTarget, count), Help: "Rules with the same destination."},
+		document.Field{Key: "max_rules_per_owner", Value: document.Scalar(&s.MaxRulesPerOwner, count), Help: "Rules of one mitigation."},
+		document.Field{Key: "max_age", Value: document.Scalar(&s.MaxAge, document.Duration(time.Minute, 90*day)), Help: "The age no rule exceeds, whoever asked for it.", Danger: "Above 168h it needs allow_long_age."},
+		document.Field{Key: "blackhole_min_length_v4", Value: document.Scalar(&s.BlackholeMinLength4, document.Number(16, 32)), Help: "The shortest IPv4 prefix an approver may blackhole; everyone else blackholes hosts.", Danger: "Below 24 it needs allow_wide_blackhole."},
+		document.Field{Key: "blackhole_min_length_v6", Value: document.Scalar(&s.BlackholeMinLength6, document.Number(32, 128)), Help: "The shortest IPv6 prefix an approver may blackhole; everyone else blackholes hosts.", Danger: "Below 48 it needs allow_wide_blackhole."},
+		document.Field{Key: "source_min_length_v4", Value: document.Scalar(&s.SourceMinLength4, document.Number(8, 32)), Help: "The shortest IPv4 source an approver may use in a rule without a destination.", Danger: "Below 16 it needs allow_wide_blackhole."},
+		document.Field{Key: "source_min_length_v6", Value: document.Scalar(&s.SourceMinLength6, document.Number(16, 128)), Help: "The shortest IPv6 source an approver may use in a rule without a destination.", Danger: "Below 32 it needs allow_wide_blackhole."},
+		document.Field{Key: "max_own_share", Value: document.Scalar(&s.MaxOwnShare, document.Percent(0.000001, 1)), Help: "The share of our address space, per family, that may be blackholed or discarded as a whole at one time.", Danger: "Above 25% it needs allow_large_share."},
+		document.Field{Key: "allow_wide_blackhole", Value: document.Scalar(&s.AllowWideBlackhole, document.Bool()), Help: "Allow dangerous minimum lengths above.", Danger: "One typing error can then take a whole site off the net."},
+		document.Field{Key: "allow_long_age", Value: document.Scalar(&s.AllowLongAge, document.Bool()), Help: "Allow a max_age above 168h.", Danger: "Forgotten rules stay."},
+		document.Field{Key: "allow_large_share", Value: document.Scalar(&s.AllowLargeShare, document.Bool()), Help: "Allow a max_own_share above 25%.", Danger: "An error of ours can then take a large part of the network down."},
+	)
+}
+
+func (s *Store) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "endpoints", Value: document.Scalars(&s.Endpoints, endpointCodec()),
+			Help: "URLs of the etcd cluster all replicas share; empty means an etcd of our own in data_dir, for a single controller.",
+		},
+		document.Field{Key: "tls", Value: tlsFields(&s.TLS), Help: "Identity towards etcd; needed for https."},
+		document.Field{
+			Key: "lease_ttl", Value: document.Scalar(&s.LeaseTTL, document.Duration(time.Second, time.Minute)),
+			Help: "How long a leader that died leads on; nothing new is decided in that time.", Danger: "Shorter than the longest pause of your etcd, leaders change without need.",
+		},
+		document.Field{Key: "keep", Value: document.Scalar(&s.Keep, document.Duration(time.Minute, 90*day)), Help: "How long ended mitigations stay visible."},
+	)
+}
+
+func (s *Speaker) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "socket", Value: document.Scalar(&s.Socket, pathCodec()), Help: "Unix socket between controller and speaker.", Danger: "Who may open it can announce and withdraw."},
+		document.Field{Key: "journal", Value: document.Scalar(&s.Journal, document.OrEmpty(pathCodec())), Help: "File in which the speaker keeps its routes and their ends, so that it can announce them after a restart before anyone speaks to it."},
+		document.Field{Key: "spawn", Value: document.Scalar(&s.Spawn, document.Bool()), Help: "Start the speaker when none answers on the socket; false where systemd starts it."},
+		document.Field{Key: "asn", Value: document.Scalar(&s.ASN, document.Number[uint32](0, 4294967295)), Help: "Our autonomous system number; needed as soon as there are peers."},
+		document.Field{Key: "router_id", Value: document.Scalar(&s.RouterID, document.OrEmpty(document.Addr())), Help: "Our BGP identifier, an IPv4 address; needed as soon as there are peers.", Danger: "Two speakers of one router need different ones."},
+		document.Field{Key: "listen_port", Value: document.Scalar(&s.ListenPort, document.Number(-1, 65535)), Help: "TCP port on which routers may open the session; -1 means none: we open it.", Danger: "An open port is one more thing to attack; passive peers need it."},
+		document.Field{Key: "on_stop", Value: document.Scalar(&s.OnStop, document.OneOf(OnStopGraceful, OnStopWithdraw)), Help: "What becomes of the routes when the speaker is told to stop: left to the routers for graceful_restart_time, or withdrawn.", Danger: "Not every router keeps FlowSpec rules through a graceful restart: FRR does not, BIRD does."},
+		document.Field{Key: "graceful_restart_time", Value: document.Scalar(&s.GracefulRestartTime, document.Duration(time.Second, 4095*time.Second)), Help: "How long routers may keep our routes after the session is lost (RFC 4724); whole seconds."},
+		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
+			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
+			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
+			document.Field{Key: "communities", Value: document.Scalars(&s.Blackhole.Communities, communityCodec()), Help: "Communities announced besides BLACKHOLE, 65535:666 (RFC 7999)."},
+		)},
+		document.Field{
+			Key: "peers", Help: "The routers.",
+			Value: document.List(&s.Peers, defaultPeer, (*Peer).schema),
+		},
+	)
+}
+
+func (p *Peer) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "name", Value: document.Scalar(&p.Name, document.Word()), Required: true, Help: "Name of the router in everything we show; a label of metrics."},
+		document.Field{Key: "address", Value: document.Scalar(&p.Address, document.Addr()), Required: true, Help: "Address of the session, IPv4 or IPv6."},
+		document.Field{Key: "asn", Value: document.Scalar(&p.ASN, document.Number[uint32](1, 4294967295)), Required: true, Help: "The router's autonomous system number; the same as ours makes the session iBGP."},
+		document.Field{Key: "port", Value: document.Scalar(&p.Port, document.Number[uint16](1, 65535)), Help: "The router's TCP port."},
+		document.Field{Key: "local_address", Value: document.Scalar(&p.LocalAddress, document.OrEmpty(document.Addr())), Help: "Our address of the session; empty lets the system choose."},
+		document.Field{Key: "passive", Value: document.Scalar(&p.Passive, document.Bool()), Help: "Wait for the router to open the session; needs speaker.listen_port."},
+		document.Field{Key: "multihop_ttl", Value: document.Scalar(&p.MultihopTTL, document.Number(0, 255)), Help: "TTL of an eBGP session over several hops; 0 means directly connected."},
+		document.Field{Key: "ttl_security", Value: document.Scalar(&p.TTLSecurity, document.Bool()), Help: "Take packets of the session from one hop away only (RFC 5082); both sides must set it."},
+		document.Field{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(pathCodec())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; empty means none.", Danger: "The secret itself never stands in this file."},
+		document.Field{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
+		document.Field{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "Time between two tries to connect; whole seconds."},
+		document.Field{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
+		document.Field{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means no limit of its own.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
+		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(1, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is not sent to this router.", Danger: "FRR 8.4 resets the session above 5."},
+	)
+}
+
+func (s *Sensors) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "report_interval", Value: document.Scalar(&s.ReportInterval, document.Duration(100*time.Millisecond, time.Minute)), Help: "Time between two reports of a sensor at which nothing is triggered."},
+		document.Field{Key: "hot_interval", Value: document.Scalar(&s.HotInterval, document.Duration(20*time.Millisecond, 10*time.Second)), Help: "Time between two reports of a target that passed a trigger."},
+		document.Field{Key: "sample_one_in", Value: document.Scalar(&s.SampleOneIn, document.Number[uint32](0, 1<<24)), Help: "One packet in so many is sampled; 0 samples none.", Danger: "Small numbers cost CPU on every rack."},
+		document.Field{Key: "stale_after", Value: document.Scalar(&s.StaleAfter, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "Silence after which a sensor counts as lost; its last evidence is then held, not read as the end of an attack."},
+		document.Field{Key: "allowed", Value: document.Scalars(&s.Allowed, document.Word()), Help: "Names of the sensors that may connect; empty allows every sensor with a valid certificate."},
+	)
+}

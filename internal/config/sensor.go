@@ -1,0 +1,178 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+)
+
+// Sensor is the configuration of a sensor: what a rack has to know by itself. All else it is told by the controllers.
+type Sensor struct {
+	Name        string
+	Controllers []ControllerAddress
+	TLS         TLS
+	Interfaces  []Interface
+	Slots       int
+	Backlog     int
+	StateFile   string // path; empty keeps no state
+	Telemetry   Address
+	Log         Log
+	Pprof       bool
+}
+
+// ControllerAddress is where one controller takes sensors.
+type ControllerAddress struct {
+	Address Address
+	// ServerName is the name its certificate must hold; empty means the host of the address.
+	ServerName string
+}
+
+// How a sensor looks at an interface.
+const (
+	ModeHost   = "host"   // tcx ingress; every packet passes
+	ModeMirror = "mirror" // XDP on a dedicated mirror port; copies are counted and dropped
+)
+
+// Interface is one network interface a sensor watches.
+type Interface struct {
+	Name  string
+	Mode  string
+	Force bool
+}
+
+// DefaultSensor returns what is in force where the file says nothing.
+func DefaultSensor() Sensor {
+	return Sensor{
+		Name:      hostname(),
+		Slots:     4096,
+		Backlog:   256,
+		StateFile: "/var/lib/trafficmonitor/sensor.state",
+		Telemetry: Address{Host: "127.0.0.1", Port: 7445},
+		Log:       Log{Level: "info", Format: "text"},
+	}
+}
+
+// schema is sensor.yaml: every key, what it may hold and what it means.
+func (s *Sensor) schema() document.Value {
+	return document.Section(
+		document.Field{
+			Key: "name", Value: document.Scalar(&s.Name, document.Word()),
+			Help: "Name of this sensor, unlike that of any other; with tls the common name of its certificate.",
+		},
+		document.Field{
+			Key: "controllers", Required: true, Help: "Every controller; the sensor streams to all of them.",
+			Value: document.List(&s.Controllers, nil, func(c *ControllerAddress) document.Value {
+				return document.Section(
+					document.Field{Key: "address", Value: document.Scalar(&c.Address, addressCodec(forDialling)), Required: true, Help: "Where the controller takes sensors: its listen.sensors.", Danger: "Other than loopback it needs tls."},
+					document.Field{Key: "server_name", Value: document.Scalar(&c.ServerName, document.OrEmpty(hostCodec())), Help: "The name the controller's certificate must hold; empty means the host of the address."},
+				)
+			}),
+		},
+		document.Field{Key: "tls", Value: tlsFields(&s.TLS), Help: "Identity of this sensor towards controllers."},
+		document.Field{
+			Key: "interfaces", Required: true, Help: "The interfaces whose incoming packets are counted.",
+			Value: document.List(&s.Interfaces, func() Interface { return Interface{Mode: ModeHost} }, func(i *Interface) document.Value {
+				return document.Section(
+					document.Field{Key: "name", Value: document.Scalar(&i.Name, interfaceCodec()), Required: true, Help: "Name of the interface."},
+					document.Field{Key: "mode", Value: document.Scalar(&i.Mode, document.OneOf(ModeHost, ModeMirror)), Help: "host counts at tcx ingress and passes every packet; mirror counts in XDP and drops every packet, for a port that receives copies only.", Danger: "mirror on an interface that carries traffic cuts it off; it is refused on one with addresses or routes."},
+					document.Field{Key: "force", Value: document.Scalar(&i.Force, document.Bool()), Help: "Use mirror although the interface has addresses or routes.", Danger: "All traffic to the interface is dropped."},
+				)
+			}),
+		},
+		document.Field{
+			Key: "slots", Value: document.Scalar(&s.Slots, document.Number(64, 1<<20)),
+			Help: "Hosts that can be counted one by one; what does not find a slot is counted for its prefix. Memory is fixed at the start: 2 KiB per slot and CPU at most.",
+		},
+		document.Field{
+			Key: "backlog", Value: document.Scalar(&s.Backlog, document.Number(1, 65536)),
+			Help: "Reports kept per controller while it is not reachable; the oldest go first.",
+		},
+		document.Field{
+			Key: "state_file", Value: document.Scalar(&s.StateFile, document.OrEmpty(pathCodec())),
+			Help: "File with the last directive, so that a restarted sensor watches before a controller answers; empty keeps none.",
+		},
+		document.Field{Key: "listen", Help: "Where this sensor is reached.", Value: document.Section(
+			document.Field{Key: "telemetry", Value: document.Scalar(&s.Telemetry, document.OrEmpty(addressCodec(forMetrics))), Help: "For Prometheus and health checks: /metrics, /healthz, /readyz, HTTP; empty means none.", Danger: "Other than loopback it needs tls to be configured, though it is always plain HTTP."},
+		)},
+		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&s.Log)},
+		document.Field{
+			Key: "pprof", Value: document.Scalar(&s.Pprof, document.Bool()),
+			Help:   "Also serve /debug/pprof on listen.telemetry.",
+			Danger: "Who reaches that address can then read memory and slow the process down.",
+		},
+	)
+}
+
+// interfaceCodec follows the kernel's dev_valid_name.
+func interfaceCodec() document.Codec[string] {
+	return document.Codec[string]{
+		Type: "name of an interface",
+		Parse: func(s string) (string, error) {
+			if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsFunc(s, func(c rune) bool { return c <= ' ' || c > '~' || c == '/' || c == ':' }) {
+				return "", document.Wrong("", "%q is not the name of an interface: 1 to 15 characters without spaces, slashes and colons", s)
+			}
+			return s, nil
+		},
+		Format: func(s string) string { return s },
+	}
+}
+
+func hostCodec() document.Codec[string] {
+	return document.Codec[string]{
+		Type: "name of a host",
+		Parse: func(s string) (string, error) {
+			if _, err := netip.ParseAddr(s); err != nil && !isHostname(s) {
+				return "", document.Wrong("", "%q is neither the name of a host nor an address", s)
+			}
+			return s, nil
+		},
+		Format: func(s string) string { return s },
+	}
+}
+
+func (s *Sensor) resolve(dir string) {
+	absolute(dir, &s.StateFile, &s.TLS.CA, &s.TLS.Cert, &s.TLS.Key)
+}
+
+// check reports what is well written and makes no sense, or is dangerous.
+func (s *Sensor) check(r *document.Report) {
+	if s.Name == "" {
+		r.Add("name", "is missing, and this host has no name that could stand in: write one")
+	}
+	checkTLS(r, "tls", s.TLS)
+	checkListen(r, "listen.telemetry", s.Telemetry, s.TLS)
+	if len(s.Controllers) == 0 {
+		r.Add("controllers", "is empty: name every controller; a sensor that reports to nobody is of no use")
+	}
+	seen := map[Address]int{}
+	for i, c := range s.Controllers {
+		at := fmt.Sprintf("controllers[%d]", i)
+		switch j, ok := seen[c.Address]; {
+		case c.Address == Address{}: // reported when it was read
+		case ok:
+			r.Add(at+".address", "%s is the address of controllers[%d] already", c.Address, j)
+		case !c.Address.IsLocal() && !s.TLS.Enabled():
+			r.Add(at+".address", "%s is on another machine, and there are no certificates: set tls.ca, tls.cert and tls.key (tmctl pki makes them for a start)", c.Address)
+		}
+		seen[c.Address] = i
+		if c.ServerName != "" && !s.TLS.Enabled() {
+			r.Add(at+".server_name", "means nothing without tls")
+		}
+	}
+	if len(s.Interfaces) == 0 {
+		r.Add("interfaces", "is empty: name the interfaces whose packets are to be counted")
+	}
+	names := map[string]int{}
+	for i, f := range s.Interfaces {
+		at := fmt.Sprintf("interfaces[%d]", i)
+		if j, ok := names[f.Name]; ok && f.Name != "" {
+			r.Add(at+".name", "%s is interfaces[%d] already", f.Name, j)
+		}
+		names[f.Name] = i
+		if f.Force && f.Mode != ModeMirror {
+			r.Add(at+".force", "means nothing with mode %s, which drops no packet", f.Mode)
+		}
+	}
+}
