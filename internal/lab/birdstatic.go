@@ -1,0 +1,110 @@
+package lab
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// birdStatic writes routes as static protocols of a BIRD configuration.
+func birdStatic(routes []route.Route) (string, error) {
+	text := map[string]*strings.Builder{}
+	kinds := []string{"ipv4", "ipv6", "flow4", "flow6"}
+	for _, k := range kinds {
+		text[k] = &strings.Builder{}
+	}
+	for _, r := range routes {
+		if err := r.Validate(); err != nil {
+			return "", fmt.Errorf("announce %q: %w", r, err)
+		}
+		r = r.Canonical()
+		if r.IsBlackhole() {
+			fmt.Fprintf(text[r.Family().String()], "  route %s blackhole { bgp_community.add((65535,666)); };\n", r.Match.Destination)
+			continue
+		}
+		kind := fmt.Sprintf("flow%d", r.Family())
+		// RFC 8955, sections 7.1 and 7.2: the rate is an IEEE float, bytes in 0x8006 and packets in 0x800c.
+		community, rate := uint32(0x80060000), float32(r.Action.Rate)
+		if r.Action.Kind == route.RatePackets {
+			community = 0x800c0000
+		}
+		fmt.Fprintf(text[kind], "  route %s { %s} { bgp_ext_community.add((generic, 0x%08x, 0x%08x)); };\n",
+			kind, birdMatch(r.Match, r.Family()), community, math.Float32bits(rate))
+	}
+	var out strings.Builder
+	for _, k := range kinds {
+		channel := k + ";"
+		if strings.HasPrefix(k, "flow") {
+			channel = fmt.Sprintf("%s { table flowtab%s; };", k, k[4:])
+		}
+		fmt.Fprintf(&out, "protocol static announce_%s {\n  %s\n%s}\n", k, channel, text[k])
+	}
+	return out.String(), nil
+}
+
+// birdMatch writes a match in BIRD's configuration language.
+func birdMatch(m route.Match, f route.Family) string {
+	var b strings.Builder
+	part := func(word, value string) {
+		if value != "" {
+			fmt.Fprintf(&b, "%s %s; ", word, value)
+		}
+	}
+	if m.Destination.IsValid() {
+		part("dst", m.Destination.String())
+	}
+	if m.Source.IsValid() {
+		part("src", m.Source.String())
+	}
+	protocol := "proto"
+	if f == route.IPv6 {
+		protocol = "next header"
+	}
+	part(protocol, birdRanges(m.Protocol))
+	part("port", birdRanges(m.Port))
+	part("dport", birdRanges(m.DestinationPort))
+	part("sport", birdRanges(m.SourcePort))
+	part("icmp type", birdRanges(m.ICMPType))
+	part("icmp code", birdRanges(m.ICMPCode))
+	part("tcp flags", joinBits(m.TCPFlags, func(bit uint8, set bool) string {
+		return fmt.Sprintf("0x%x/0x%x", map[bool]uint8{true: bit}[set], bit)
+	}))
+	part("length", birdRanges(m.Length))
+	part("dscp", birdRanges(m.DSCP))
+	part("fragment", joinBits(m.Fragment, func(bit uint8, set bool) string {
+		for word, v := range birdFragment {
+			if v == bit {
+				return map[bool]string{false: "!"}[set] + word
+			}
+		}
+		return ""
+	}))
+	return b.String()
+}
+
+func birdRanges(rs []route.Range) string {
+	parts := make([]string, len(rs))
+	for i, r := range rs {
+		parts[i] = fmt.Sprintf("%d..%d", r.Lo, r.Hi)
+		if r.Lo == r.Hi {
+			parts[i] = fmt.Sprint(r.Lo)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func joinBits(bs []route.Bits, one func(bit uint8, set bool) string) string {
+	alternatives := make([]string, len(bs))
+	for i, b := range bs {
+		var tests []string
+		for bit := uint8(1); bit != 0; bit <<= 1 {
+			if (b.Set|b.Clear)&bit != 0 {
+				tests = append(tests, one(bit, b.Set&bit != 0))
+			}
+		}
+		alternatives[i] = strings.Join(tests, " && ")
+	}
+	return strings.Join(alternatives, " || ")
+}
