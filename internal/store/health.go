@@ -155,7 +155,7 @@ func (s *Store) makeSpace() error {
 	if _, err := s.client.Compact(ctx, now.Header.Revision, clientv3.WithCompactPhysical()); err != nil && !isCompacted(err) {
 		return fmt.Errorf("compact at %d: %w", now.Header.Revision, err)
 	}
-	if _, err := s.client.Defragment(ctx, ""); err != nil {
+	if err := s.embedded.defragment(); err != nil {
 		return fmt.Errorf("defragment: %w", err)
 	}
 	if _, err := s.client.AlarmDisarm(ctx, &clientv3.AlarmMember{}); err != nil {
