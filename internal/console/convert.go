@@ -1,0 +1,160 @@
+package console
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+)
+
+func mapSlice[A, B any](in []A, f func(A) B) []B {
+	out := make([]B, len(in))
+	for i, a := range in {
+		out[i] = f(a)
+	}
+	return out
+}
+
+func timeProto(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+func statusProto(s Status) *tmv1.GetStatusResponse {
+	return &tmv1.GetStatusResponse{
+		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
+		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze),
+		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
+		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
+		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
+		RoutesDesired: uint32(s.RoutesDesired), RoutesSent: uint32(s.RoutesSent),
+		PolicyHash: s.PolicyHash, PolicySource: s.PolicySource, PolicyError: s.PolicyError,
+	}
+}
+
+func freezeProto(f *mitigation.Freeze) *tmv1.Freeze {
+	if f == nil {
+		return nil
+	}
+	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason}
+}
+
+func sensorProto(s Sensor) *tmv1.Sensor {
+	hello := &tmv1.Hello{Sensor: s.Name, Version: s.Version, StartTime: timeProto(s.Started), MapBytes: s.MapBytes}
+	for _, i := range s.Interfaces {
+		mode := tmv1.Interface_MODE_HOST
+		if i.Mirror {
+			mode = tmv1.Interface_MODE_MIRROR
+		}
+		hello.Interfaces = append(hello.Interfaces, &tmv1.Interface{Name: i.Name, Mode: mode})
+	}
+	return &tmv1.Sensor{
+		Hello: hello, Connected: s.Connected, Stale: s.Stale, LastReportTime: timeProto(s.LastReport), Address: s.Address,
+		Counters: &tmv1.SensorCounters{
+			Packets: s.Counters.Packets, Bytes: s.Counters.Bytes, UnprotectedPackets: s.Counters.UnprotectedPackets,
+			MalformedPackets: s.Counters.MalformedPackets, NonIpPackets: s.Counters.NonIPPackets,
+			SlotExhaustedPackets: s.Counters.SlotExhaustedPackets, LostTriggers: s.Counters.LostTriggers,
+			LostSamples: s.Counters.LostSamples, DroppedReports: s.Counters.DroppedReports,
+			SlotsUsed: s.Counters.SlotsUsed, SlotsTotal: s.Counters.SlotsTotal,
+		},
+		Reports: s.Reports, MissingReports: s.MissingReports, ClockSkew: durationpb.New(s.ClockSkew),
+		Directive:      &tmv1.DirectiveVersion{Term: s.Directive.Term, Revision: s.Directive.Revision},
+		DirectiveError: s.DirectiveError,
+	}
+}
+
+var sessionStates = map[SessionState]tmv1.Peer_SessionState{
+	SessionIdle:        tmv1.Peer_SESSION_STATE_IDLE,
+	SessionConnect:     tmv1.Peer_SESSION_STATE_CONNECT,
+	SessionActive:      tmv1.Peer_SESSION_STATE_ACTIVE,
+	SessionOpenSent:    tmv1.Peer_SESSION_STATE_OPEN_SENT,
+	SessionOpenConfirm: tmv1.Peer_SESSION_STATE_OPEN_CONFIRM,
+	SessionEstablished: tmv1.Peer_SESSION_STATE_ESTABLISHED,
+}
+
+func peerProto(p Peer) *tmv1.Peer {
+	return &tmv1.Peer{
+		Name: p.Name, Address: p.Address, Asn: p.ASN, State: sessionStates[p.State], StateTime: timeProto(p.Since),
+		Families: p.Families, MissingFamilies: p.MissingFamilies,
+		DesiredRoutes: uint32(p.DesiredRoutes), SentRoutes: uint32(p.SentRoutes),
+		EstablishedCount: p.EstablishedCount, LastError: p.LastError, LastErrorTime: timeProto(p.LastErrorTime),
+	}
+}
+
+var routeStates = map[RouteState]tmv1.PeerRoute_State{
+	RoutePending:     tmv1.PeerRoute_STATE_PENDING,
+	RouteSent:        tmv1.PeerRoute_STATE_SENT,
+	RouteUnsupported: tmv1.PeerRoute_STATE_UNSUPPORTED,
+}
+
+func routeProto(r Route) *tmv1.SpeakerRoute {
+	return &tmv1.SpeakerRoute{
+		Spec: &tmv1.RouteSpec{
+			Route: r.Route.String(), Deadline: timeProto(r.Deadline), CreateTime: timeProto(r.Created), Owners: r.Owners, Approved: r.Approved,
+		},
+		Peers: mapSlice(r.Peers, func(p PeerRoute) *tmv1.PeerRoute {
+			return &tmv1.PeerRoute{Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, SendTime: timeProto(p.Sent)}
+		}),
+	}
+}
+
+func incidentProto(i detect.Incident, mitigations []string) *tmv1.Incident {
+	state := tmv1.Incident_STATE_ENDED
+	if i.Active() {
+		state = tmv1.Incident_STATE_ACTIVE
+	}
+	return &tmv1.Incident{
+		Id: i.ID, Target: i.Target.String(), Group: i.Group, State: state,
+		Vectors: mapSlice(i.Vectors, func(m detect.Measurement) *tmv1.Measurement {
+			return &tmv1.Measurement{
+				Vector: m.Vector.String(), PacketsPerSecond: m.PPS, BitsPerSecond: m.BPS,
+				PeakPacketsPerSecond: m.PeakPPS, PeakBitsPerSecond: m.PeakBPS,
+				LimitPacketsPerSecond: m.LimitPPS, LimitBitsPerSecond: m.LimitBPS,
+			}
+		}),
+		OnsetTime: timeProto(i.Onset), DecideTime: timeProto(i.Decided), EndTime: timeProto(i.Ended),
+		Reason: i.Reason, Sensors: i.Sensors, Mitigations: mitigations,
+	}
+}
+
+var mitigationStates = map[mitigation.State]tmv1.Mitigation_State{
+	mitigation.Active:  tmv1.Mitigation_STATE_ACTIVE,
+	mitigation.Ended:   tmv1.Mitigation_STATE_ENDED,
+	mitigation.Refused: tmv1.Mitigation_STATE_REFUSED,
+}
+
+func mitigationProto(m mitigation.Mitigation) *tmv1.Mitigation {
+	end := m.EndReason
+	if m.EndDetail != "" {
+		end += ": " + m.EndDetail
+	}
+	out := &tmv1.Mitigation{
+		Id: m.ID, Target: m.Target.String(), State: mitigationStates[m.State], Incident: m.Incident,
+		Requester: m.Requester, Reason: m.Reason,
+		CreateTime: timeProto(m.Created), Deadline: timeProto(m.Deadline), MaxDeadline: timeProto(m.MaxDeadline),
+		Extensions: m.Extensions, EndTime: timeProto(m.Ended), EndReason: end, Evidence: m.Evidence,
+	}
+	for _, v := range m.Vectors {
+		out.Vectors = append(out.Vectors, v.String())
+	}
+	for _, r := range m.Routes {
+		out.Routes = append(out.Routes, r.String())
+	}
+	return out
+}
+
+func holdProto(h mitigation.Hold) *tmv1.Hold {
+	return &tmv1.Hold{Target: h.Target.String(), EndTime: timeProto(h.Until), Requester: h.Requester, Reason: h.Reason}
+}
+
+func eventProto(q queued) *tmv1.WatchEventsResponse {
+	return &tmv1.WatchEventsResponse{
+		Time: timeProto(q.event.Time), Kind: q.event.Kind, Message: q.event.Message, Attributes: q.event.Attributes, Lost: q.lost,
+	}
+}
