@@ -14,7 +14,6 @@ func (f *file) compile() *Policy {
 	p := &Policy{
 		exceptions: f.exceptions,
 		scopes:     map[netip.Prefix]*scope{},
-		triggers:   map[vector.ID]Limits{},
 	}
 	p.base = &scope{group: DefaultGroup}
 	for v := range p.base.limits {
@@ -35,27 +34,47 @@ func (f *file) compile() *Policy {
 	}
 	// Broad prefixes first, so that a narrower one finds what it inherits.
 	slices.SortStableFunc(places, func(a, b place) int { return cmp.Compare(a.prefix.Bits(), b.prefix.Bits()) })
+	type origin struct {
+		parent *scope
+		group  *group
+	}
+	scopes := []*scope{p.base}
+	made := map[origin]*scope{} // prefixes of one group in one broader scope share theirs
 	for _, pl := range places {
 		parent := p.scope(pl.prefix)
-		s := parent
-		if parent.group != pl.group.name { // a prefix inside another of the same group adds nothing
+		s := made[origin{parent, pl.group}]
+		if parent.group == pl.group.name { // a prefix inside another of the same group adds nothing
+			s = parent
+		}
+		if s == nil {
 			s = &scope{group: pl.group.name, limits: parent.limits}
 			overlay(&s.limits, pl.group.thresholds)
 			s.responses = slices.Concat(f.steps("groups."+pl.group.name+".responses", pl.group.responses), parent.responses)
+			made[origin{parent, pl.group}] = s
+			scopes = append(scopes, s)
 		}
 		p.add(pl.prefix, s)
 	}
+	p.triggers = lowestOf(scopes)
+	return p
+}
 
+// lowestOf takes the lowest limits of each vector that has any.
+func lowestOf(scopes []*scope) map[vector.ID]Limits {
+	triggers := map[vector.ID]Limits{}
 	for _, v := range vector.All() {
-		low := p.base.limits[v.ID]
-		for _, pl := range places {
-			low = lowest(low, p.scopes[pl.prefix].limits[v.ID])
-		}
-		if !low.None() {
-			p.triggers[v.ID] = low
+		for _, s := range scopes {
+			l := s.limits[v.ID]
+			if l.None() {
+				continue
+			}
+			if low, ok := triggers[v.ID]; ok {
+				l = lowest(low, l)
+			}
+			triggers[v.ID] = l
 		}
 	}
-	return p
+	return triggers
 }
 
 func (p *Policy) add(prefix netip.Prefix, s *scope) {

@@ -43,7 +43,11 @@ func Read(name string, text []byte, root Value) *Report {
 	r := newReport(name, root)
 	n := parse(r, text)
 	if n == nil {
+		r.unread = true
 		return r
+	}
+	if _, ok := root.(section); ok && n.Kind != yaml.MappingNode {
+		defer func() { r.unread = true }()
 	}
 	root.read(r, "", n)
 	return r

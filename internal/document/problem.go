@@ -47,7 +47,11 @@ func (ps Problems) Error() string {
 	var lines []string
 	for i, p := range ps {
 		if i == MaxProblems {
-			lines = append(lines, fmt.Sprintf("%s: and %d more problems", p.File, len(ps)-i))
+			more := fmt.Sprint(len(ps) - i)
+			if len(ps) == maxKept {
+				more = "very many"
+			}
+			lines = append(lines, fmt.Sprintf("%s: and %s more problems", p.File, more))
 			break
 		}
 		lines = append(lines, p.String())
@@ -61,7 +65,11 @@ type Report struct {
 	root     Value
 	problems Problems
 	lines    map[string]int // by path
+	unread   bool           // nothing of the file could be used, so nothing more can be said about it
 }
+
+// maxKept bounds the problems kept at all, so that a file of nothing else costs little.
+const maxKept = 1000
 
 func newReport(file string, root Value) *Report {
 	return &Report{file: file, root: root, lines: map[string]int{}}
@@ -83,7 +91,7 @@ func (r *Report) Suggest(path, suggestion, format string, args ...any) {
 
 // Bad reports whether the key at path, or one below or above it, has a problem already.
 func (r *Report) Bad(path string) bool {
-	return slices.ContainsFunc(r.problems, func(p Problem) bool {
+	return r.unread || slices.ContainsFunc(r.problems, func(p Problem) bool {
 		return p.Path == path || below(p.Path, path) || p.Path != "" && below(path, p.Path)
 	})
 }
@@ -105,6 +113,9 @@ func (r *Report) Err() error {
 }
 
 func (r *Report) add(path string, line int, suggestion, what string) {
+	if len(r.problems) == maxKept {
+		return
+	}
 	r.problems = append(r.problems, Problem{File: r.file, Line: line, Path: path, What: what, Suggestion: suggestion})
 }
 

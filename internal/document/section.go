@@ -79,6 +79,10 @@ func (s section) unknown(r *Report, path, at string, k *yaml.Node) {
 		r.add(at, k.Line, near, "is not a key here")
 		return
 	}
+	if len(r.problems) > MaxProblems {
+		r.add(at, k.Line, "", "is not a key here")
+		return
+	}
 	var elsewhere []string
 	for _, key := range Keys(r.root) {
 		if parent, ok := strings.CutSuffix(key.Path, "."+k.Value); ok {
@@ -186,9 +190,6 @@ func (l list[T]) node() *yaml.Node {
 			continue
 		}
 		n.Content = append(n.Content, c)
-		if c.Kind != yaml.ScalarNode {
-			n.Style = 0
-		}
 	}
 	if len(n.Content) == 0 {
 		n.Style = yaml.FlowStyle

@@ -45,15 +45,10 @@ func splitNumber(s string) (number, word string) {
 }
 
 func parseRate(s string, units []unit) (float64, error) {
-	var words []string
-	for _, u := range units {
-		words = append(words, u.word)
-	}
-	known := strings.Join(words, ", ")
 	number, word := splitNumber(s)
 	v, err := strconv.ParseFloat(number, 64)
 	if err != nil || strings.HasPrefix(number, ".") || strings.HasSuffix(number, ".") {
-		return 0, fmt.Errorf("%q is not a rate: write a number and one of %s", cut(s), known)
+		return 0, fmt.Errorf("%q is not a rate: write a number and a unit, such as 20 %s", cut(s), units[2].word)
 	}
 	for _, u := range units {
 		if u.word != word {
@@ -67,18 +62,38 @@ func parseRate(s string, units []unit) (float64, error) {
 		}
 		return v, nil
 	}
-	for _, u := range units {
-		if strings.EqualFold(u.word, word) {
-			return 0, Wrong(number+" "+u.word, "%q has an unknown unit %q", s, word)
-		}
+	return 0, unitError(s, number, word, units)
+}
+
+// unitError says what is wrong with the unit of a rate.
+func unitError(s, number, word string, units []unit) error {
+	words := make([]string, len(units))
+	for i, u := range units {
+		words[i] = u.word
+	}
+	known := strings.Join(words, ", ")
+	other, what := bits, "bits, but this counts packets"
+	if units[len(units)-1].word == "bps" {
+		other, what = packets, "packets, but this counts bits"
 	}
 	if word == "" {
-		return 0, fmt.Errorf("%q has no unit: use one of %s", s, known)
+		return fmt.Errorf("%q has no unit: use one of %s", cut(s), known)
 	}
-	if near := Nearest(word, words); near != "" {
-		return 0, Wrong(number+" "+near, "%q has an unknown unit %q", cut(s), cut(word))
+	if v, err := strconv.ParseFloat(number, 64); err == nil && len(word) <= 4 && strings.HasSuffix(word, "Bps") && what[0] == 'p' {
+		return Wrong(strconv.FormatFloat(v*8, 'f', -1, 64)+" "+strings.Replace(word, "B", "b", 1), "%q counts octets, but this counts bits", s)
 	}
-	return 0, fmt.Errorf("%q has an unknown unit %q: use one of %s", cut(s), cut(word), known)
+	for _, u := range other {
+		if strings.EqualFold(u.word, word) {
+			return fmt.Errorf("%q counts %s: use one of %s", s, what, known)
+		}
+	}
+	short := strings.NewReplacer("bit/s", "bps", "b/s", "bps", "bits", "bps", "bit", "bps", "p/s", "pps", "pkt/s", "pps").Replace(strings.ToLower(word))
+	for _, u := range units {
+		if strings.EqualFold(u.word, short) || len(u.word) == 4 && strings.EqualFold(u.word[:1], short) {
+			return Wrong(number+" "+u.word, "%q has an unknown unit %q", s, word)
+		}
+	}
+	return fmt.Errorf("%q has an unknown unit %q: use one of %s", cut(s), cut(word), known)
 }
 
 func formatRate(v float64, units []unit) string {
