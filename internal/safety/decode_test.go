@@ -158,6 +158,29 @@ func TestDecodeLongNLRI(t *testing.T) {
 	}
 }
 
+// The length takes two octets from 240 on (RFC 8955, section 4.1).
+func TestDecodeLengthOctets(t *testing.T) {
+	for _, n := range []int{232, 238, 239, 240, 241, 255, 256, 257} {
+		items := n - 7 // destination and type
+		text := "01 20c0000201 04 "
+		if items%2 == 1 {
+			text, items = text+"110400", items-3
+		}
+		nlri := octets(t, text+strings.Repeat("0150", items/2-1)+"8150")
+		if got, want := len(nlri) > n+1, n >= 240; got != want {
+			t.Fatalf("the test writes %d octets for %d", len(nlri), n)
+		}
+		m, err := DecodeFlowSpec(route.IPv4, nlri)
+		if err != nil {
+			t.Errorf("%d octets: %v", n, err)
+			continue
+		}
+		if err := CheckWire(route.IPv4, m, nlri); (err != nil) != (n > 238) {
+			t.Errorf("%d octets may leave: %v", n, err)
+		}
+	}
+}
+
 func TestCheckWire(t *testing.T) {
 	want := match(t, "destination 192.0.2.1 protocol udp source-port 53")
 	good := octets(t, "01 20c0000201 03 8111 06 8135")

@@ -1,0 +1,113 @@
+# TrafficMonitor. "make help" lists the targets; CI calls the same ones.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+GO       ?= go
+TOOL     := $(GO) tool -modfile=internal/tools/go.mod
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS  := -s -w -X main.version=$(VERSION)
+FUZZTIME ?= 20s
+
+ROOT_PKGS = $(shell scripts/packages.sh root)
+UNIT_PKGS = $(shell scripts/packages.sh unit)
+
+# The race detector needs a C compiler.
+RACE := $(if $(shell command -v gcc || command -v cc),-race)
+
+# How to become root for what needs it: nothing as root, else sudo. Test binaries are built as the user and only run as
+# root, with a build cache of their own should they build something.
+IS_ROOT := $(filter 0,$(shell id -u))
+SUDO    := $(if $(IS_ROOT),,$(shell command -v sudo))
+CAN_ROOT := $(IS_ROOT)$(SUDO)
+ROOT_ENV = env PATH="$$PATH" HOME="$$HOME" CI=$(CI) GOFLAGS=-buildvcs=false GOMODCACHE=$$($(GO) env GOMODCACHE) GOCACHE=$$($(GO) env GOCACHE)-root
+AS_ROOT  = $(if $(IS_ROOT),,$(SUDO) $(ROOT_ENV) KEEP="$${KEEP:-}" RUNS="$${RUNS:-}")
+
+##@ Build
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } /^[a-z0-9-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/controller, bin/sensor and bin/tmctl, static and with their version
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: generate
+generate: generate-proto generate-vectors generate-bpf ## Write all generated code again
+
+.PHONY: generate-proto
+generate-proto: ## Go from api/*.proto
+	$(TOOL) buf generate
+
+.PHONY: generate-vectors
+generate-vectors: ## The C header of the vector table
+	$(GO) generate ./internal/vector
+
+.PHONY: generate-bpf
+generate-bpf: ## BPF objects and their Go wrappers, with the pinned clang
+	@command -v clang-14 >/dev/null || { echo 'generate-bpf: the objects are made by clang-14: run "make deps"' >&2; exit 1; }
+	$(GO) generate ./internal/sensor/...
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf bin build
+
+##@ Check
+
+.PHONY: deps
+deps: ## Install the Debian packages that tests and demo need (once)
+	scripts/deps.sh test demo
+
+.PHONY: lint
+lint: ## go vet, staticcheck, gofumpt, buf, clang-format, shell syntax
+	scripts/lint.sh
+
+.PHONY: generate-check
+generate-check: ## Generate into a copy and compare with what is committed
+	scripts/generate-check.sh
+
+.PHONY: test
+test: deps generate-check lint test-unit test-root ## Everything: what CI runs
+
+.PHONY: test-unit
+test-unit: ## Tests that need neither root nor tools, with the race detector
+	@$(if $(RACE),,echo "test-unit: no C compiler, so no race detector: run \"make deps\"")
+	$(GO) test $(RACE) $(UNIT_PKGS)
+
+# A skipped test is a hidden one: where root can be had, CI=true turns each skip into a failure.
+.PHONY: test-root
+test-root: ## BPF, namespaces, real routers, end to end: as root, one package at a time
+	@$(if $(CAN_ROOT),,echo "test-root: neither root nor sudo: privileged tests skip themselves"$(if $(CI),; exit 1))
+	$(if $(ROOT_PKGS),$(if $(CAN_ROOT),CI=true )$(GO) test $(RACE) -count=1 -p 1 -timeout 15m $(if $(SUDO),-exec '$(SUDO) $(subst CI=$(CI),CI=true,$(ROOT_ENV))') $(ROOT_PKGS))
+
+.PHONY: test-e2e
+test-e2e: deps ## Only the end-to-end tests: real binaries, real routers
+	$(if $(CAN_ROOT),CI=true )$(GO) test -v -count=1 -p 1 -timeout 15m $(if $(SUDO),-exec '$(SUDO) $(subst CI=$(CI),CI=true,$(ROOT_ENV))') ./test/e2e/...
+
+.PHONY: fuzz
+fuzz: ## Every fuzz target for FUZZTIME (20s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: mutate-safety
+mutate-safety: ## Remove each safety invariant in turn and demand that its test goes red
+	$(GO) run ./scripts/mutate $(MUTATE)
+
+##@ See it work
+
+.PHONY: demo
+demo: deps build ## An attack from first packet to withdrawal, on this machine (KEEP=1 leaves it running)
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/demo
+	$(AS_ROOT) bin/lab/demo
+
+.PHONY: bench
+bench: build ## Time to mitigation beside FastNetMon (RUNS=20); writes build/bench.json
+	scripts/deps.sh test demo bench
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/bench
+	$(AS_ROOT) bin/lab/bench
+
+.PHONY: bench-go
+bench-go: ## Every Go benchmark once
+	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT_PKGS)
