@@ -362,3 +362,15 @@ func earliest(a, b time.Time) time.Time {
 	}
 	return b
 }
+
+// EndUnsafe ends active mitigations that the safety kernel does not let pass any more; detail says why, by id.
+func (m *Machine) EndUnsafe(now time.Time, detail map[string]string) Change {
+	var c Change
+	for _, x := range m.active() {
+		if why, ok := detail[x.ID]; ok {
+			m.finish(x, now, EndUnsafe, why)
+			c.Put = append(c.Put, *x)
+		}
+	}
+	return c
+}

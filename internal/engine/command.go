@@ -1,0 +1,174 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/policy"
+)
+
+// ErrNotLeading says that only the leader can do this.
+var ErrNotLeading = errNotLeading
+
+// RefusedError says what the safety kernel has against a request; nothing was announced.
+type RefusedError struct{ Violations []safety.Violation }
+
+func (e *RefusedError) Error() string {
+	return fmt.Sprintf("refused by the safety kernel: %s: %s", e.Violations[0].Invariant, e.Violations[0].Reason)
+}
+
+// StoreError says that a decision could not be stored and was not made.
+type StoreError struct{ Err error }
+
+func (e *StoreError) Error() string {
+	return fmt.Sprintf("the decision could not be stored, so it was not made: %v", e.Err)
+}
+
+func (e *StoreError) Unwrap() error { return e.Err }
+
+// Announce follows an engineer's request. With validateOnly nothing is stored or announced.
+func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnly bool) (m mitigation.Mitigation, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		if validateOnly {
+			real := e.machine
+			defer func() { e.machine = real }()
+			e.machine = mitigation.New(real.Records())
+		}
+		var repeated bool
+		if m, repeated = e.machine.Announce(now, r); repeated {
+			return nil
+		}
+		if vs := e.check(now, m.ID); len(vs) > 0 {
+			if !validateOnly {
+				e.refuse(now, m, vs)
+			}
+			return &RefusedError{vs}
+		}
+		if validateOnly {
+			return nil
+		}
+		if _, err := e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}}); err != nil {
+			return &StoreError{err}
+		}
+		e.log.Info("mitigation announced", "mitigation", m.ID, "rule", r.Route, "requester", m.Requester, "reason", m.Reason, "expires", m.Deadline)
+		e.o.Emit(EventAnnounced, fmt.Sprintf("%s by %s until %s: %s", r.Route, m.Requester, m.Deadline.UTC().Format(time.TimeOnly), m.Reason), map[string]string{
+			"mitigation": m.ID, "target": m.Target.String(), "route": r.Route.String(), "requester": m.Requester, "reason": m.Reason,
+			"deadline": m.Deadline.UTC().Format(time.RFC3339Nano),
+		})
+		return nil
+	})
+	return m, err
+}
+
+// Withdrawal selects mitigations to end by hand.
+type Withdrawal struct {
+	Pick      func(mitigation.Mitigation) bool
+	Hold      *time.Duration // nil means the default, zero none
+	Requester string
+	Reason    string
+}
+
+// Withdraw ends mitigations and holds automation off their targets.
+func (e *Engine) Withdraw(ctx context.Context, w Withdrawal) (c mitigation.Change, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		hold := e.o.DefaultHold
+		if w.Hold != nil {
+			hold = *w.Hold
+		}
+		c = e.machine.Withdraw(now, w.Pick, hold, w.Requester, w.Reason)
+		if len(c.Put) == 0 {
+			return mitigation.ErrNotFound
+		}
+		if _, err := e.commit(c); err != nil {
+			return &StoreError{err}
+		}
+		for _, m := range c.Put {
+			e.announceChange(m)
+		}
+		for _, h := range c.Holds {
+			e.o.Emit(EventHoldSet, fmt.Sprintf("%s holds automation off %s until %s: %s", h.Requester, h.Target, h.Until.UTC().Format(time.RFC3339), h.Reason),
+				map[string]string{"target": h.Target.String(), "requester": h.Requester, "reason": h.Reason})
+		}
+		return nil
+	})
+	return c, err
+}
+
+// DeleteHold lets automation act on a target again.
+func (e *Engine) DeleteHold(ctx context.Context, target netip.Prefix, requester, reason string) error {
+	return e.do(ctx, func(time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		c, err := e.machine.DeleteHold(target)
+		if err != nil {
+			return err
+		}
+		if _, err := e.commit(c); err != nil {
+			return &StoreError{err}
+		}
+		clear(e.retry)
+		e.o.Emit(EventHoldEnded, fmt.Sprintf("%s lifts the hold on %s: %s", requester, target, reason), map[string]string{"target": target.String(), "requester": requester, "reason": reason})
+		return nil
+	})
+}
+
+// SetFreeze stops automation, or resumes it when frozen is false, and returns the freeze in force.
+func (e *Engine) SetFreeze(ctx context.Context, frozen bool, requester, reason string) (f *mitigation.Freeze, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		kind, verb := EventUnfreeze, "resumes"
+		if frozen {
+			f = &mitigation.Freeze{Since: now, Requester: requester, Reason: reason}
+			kind, verb = EventFreeze, "stops"
+		}
+		if _, err := e.commit(e.machine.SetFreeze(f)); err != nil {
+			return &StoreError{err}
+		}
+		clear(e.retry)
+		e.log.Info("automation "+kind, "requester", requester, "reason", reason)
+		e.o.Emit(kind, fmt.Sprintf("%s %s all automation: %s", requester, verb, reason), map[string]string{"requester": requester, "reason": reason})
+		return nil
+	})
+	return f, err
+}
+
+// SetPolicy puts a policy in force.
+func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
+	return e.do(ctx, func(time.Time) error {
+		e.policy = p
+		e.detector.SetRules(rules{p})
+		clear(e.retry)
+		e.direct()
+		e.log.Info("policy loaded", "source", p.Source(), "hash", p.Hash())
+		e.o.Emit(EventPolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
+		return nil
+	})
+}
+
+// Incidents returns the active incidents and, when ended is set, those that ended lately; newest first.
+func (e *Engine) Incidents(ctx context.Context, ended bool) (out []detect.Incident, err error) {
+	err = e.do(ctx, func(time.Time) error {
+		out = e.detector.Incidents()
+		if ended {
+			out = append(out, e.ended...)
+		}
+		return nil
+	})
+	slices.SortStableFunc(out, func(a, b detect.Incident) int { return b.Onset.Compare(a.Onset) })
+	return out, err
+}

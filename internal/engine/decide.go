@@ -1,0 +1,229 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/signature"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// Kinds of events: a closed set, also used as metric labels and in the audit record.
+const (
+	EventIncidentOnset  = "incident_onset"
+	EventIncidentVector = "incident_vector_added"
+	EventIncidentEnd    = "incident_end"
+	EventObserved       = "observed_only"
+	EventNotActed       = "automation_withheld"
+	EventRefused        = "refused_by_safety"
+	EventAnnounced      = "mitigation_announced"
+	EventExtended       = "mitigation_extended"
+	EventEnded          = "mitigation_ended"
+	EventHoldSet        = "hold_set"
+	EventHoldEnded      = "hold_ended"
+	EventFreeze         = "freeze"
+	EventUnfreeze       = "unfreeze"
+	EventPolicyLoaded   = "policy_loaded"
+	EventPolicyRefused  = "policy_refused"
+	EventLeading        = "leading"
+	EventDeposed        = "deposed"
+	EventRoutesSet      = "routes_set"
+	EventRouteRefused   = "route_refused"
+	EventPeerState      = "peer_state"
+	EventSpeakerLost    = "speaker_lost"
+	EventSpeakerFound   = "speaker_found"
+)
+
+// events acts on what the detector says.
+func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
+	for _, ev := range evs {
+		inc := ev.Incident
+		switch ev.Kind {
+		case detect.Onset, detect.VectorAdded:
+			if !from.received.IsZero() {
+				e.metrics.stage(stageDecision, now.Sub(from.received))
+			}
+			kind := EventIncidentOnset
+			if ev.Kind == detect.VectorAdded {
+				kind = EventIncidentVector
+			}
+			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
+			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
+			e.o.Emit(kind, inc.Reason, map[string]string{
+				"incident": inc.ID, "target": inc.Target.String(), "vector": ev.Vectors[0].String(), "group": inc.Group,
+				"sensors": strings.Join(inc.Sensors, ","),
+			})
+			e.respond(now, inc, ev.Vectors, from)
+		case detect.Continues:
+			e.respond(now, inc, ev.Vectors, from)
+		case detect.End:
+			e.ended = append(e.ended, inc)
+			if len(e.ended) > maxEnded {
+				e.ended = e.ended[1:]
+			}
+			for _, v := range ev.Vectors {
+				delete(e.retry, sight{inc.Target, v})
+			}
+			e.log.Info("incident ended", "incident", inc.ID, "target", inc.Target, "duration", inc.Ended.Sub(inc.Onset).Round(time.Millisecond))
+			e.o.Emit(EventIncidentEnd, fmt.Sprintf("the attack on %s is over after %s", inc.Target, inc.Ended.Sub(inc.Onset).Round(time.Millisecond)),
+				map[string]string{"incident": inc.ID, "target": inc.Target.String()})
+		}
+	}
+}
+
+// respond does what the policy wants about vectors of an incident, one mitigation a vector.
+func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID, from origin) {
+	if e.machine == nil {
+		return
+	}
+	for _, v := range vectors {
+		k := sight{inc.Target, v}
+		if now.Before(e.retry[k]) {
+			continue
+		}
+		if e.machine == nil { // a commit of an earlier vector failed
+			return
+		}
+		e.retry[k] = now.Add(e.o.RetryAfter)
+		answer := e.policy.Respond(inc.Target, []vector.ID{v}, now)
+		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
+		if answer.Observe {
+			e.o.Emit(EventObserved, answer.Reason, about)
+			continue
+		}
+		sig := signature.For(inc.Target, v)
+		r := route.Route{Match: sig.Match, Action: answer.Action}
+		if answer.Action.Kind == route.Blackhole {
+			r.Match = route.Match{Destination: inc.Target}
+		}
+		m, err := e.machine.Respond(now, mitigation.Plan{
+			Target: inc.Target, Vector: v, Incident: inc.ID, Route: r, TTL: answer.TTL, Extend: answer.Extend, MaxAge: min(answer.MaxAge, e.o.Safety.MaxAge),
+			Reason: fmt.Sprintf("%s; %s", inc.Reason, answer.Reason),
+		})
+		switch {
+		case errors.Is(err, mitigation.ErrCovered):
+			continue
+		case err != nil:
+			e.metrics.withheld.Inc()
+			e.o.Emit(EventNotActed, fmt.Sprintf("%s against %s is withheld: %v", r, v, err), about)
+			continue
+		}
+		if refusals := e.check(now, m.ID); len(refusals) > 0 {
+			e.refuse(now, m, refusals)
+			continue
+		}
+		e.pending.add(m.ID, from)
+		if _, err := e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}}); err != nil {
+			return
+		}
+		e.metrics.decided.WithLabelValues(answer.Action.Kind.String()).Inc()
+		e.log.Info("mitigation announced", "mitigation", m.ID, "incident", inc.ID, "rule", r, "reason", m.Reason, "expires", m.Deadline)
+		about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
+		e.o.Emit(EventAnnounced, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
+	}
+}
+
+// check asks the safety kernel about the whole set and returns what it says against one mitigation.
+func (e *Engine) check(now time.Time, id string) []safety.Violation {
+	set, owners := e.entries(now)
+	var out []safety.Violation
+	for _, v := range safety.Check(now, e.o.Safety, set) {
+		for _, o := range owners[v.Index] {
+			if o == id {
+				out = append(out, v)
+			}
+		}
+	}
+	return out
+}
+
+// entries is the whole set as the kernel judges it: each mitigation with its own routes, so that two that want
+// different things for one match are seen.
+func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) {
+	rec := e.machine.Records()
+	for _, d := range rec.Routes(now) {
+		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
+		owners = append(owners, d.Owners)
+	}
+	// What Routes left out for an older one with another action is offered to the kernel too, which refuses it.
+	placed := map[string]bool{}
+	for _, os := range owners {
+		for _, o := range os {
+			placed[o] = true
+		}
+	}
+	for _, m := range rec.Mitigations {
+		if m.State != mitigation.Active || placed[m.ID] || !now.Before(m.Deadline) {
+			continue
+		}
+		for _, r := range m.Routes {
+			set = append(set, safety.Entry{Route: r, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved})
+			owners = append(owners, []string{m.ID})
+		}
+	}
+	return set, owners
+}
+
+// refuse records that the kernel let a mitigation not pass; nothing of it was stored or announced.
+func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Violation) {
+	var words []string
+	for _, v := range vs {
+		e.metrics.refused.WithLabelValues(string(v.Invariant)).Inc()
+		words = append(words, fmt.Sprintf("%s: %s", v.Invariant, v.Reason))
+	}
+	detail := strings.Join(words, "; ")
+	m = e.machine.Refuse(now, m.ID, detail)
+	e.log.Error("refused by the safety kernel", "mitigation", m.ID, "rule", m.Routes[0], "reason", detail)
+	e.o.Emit(EventRefused, fmt.Sprintf("%s: %s", m.Routes[0], detail), map[string]string{
+		"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "invariant": string(vs[0].Invariant), "requester": m.Requester,
+	})
+	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
+}
+
+// enforceSafety ends active mitigations that the kernel would not let pass today, for limits change with the
+// configuration.
+func (e *Engine) enforceSafety(now time.Time) {
+	if e.machine == nil {
+		return
+	}
+	set, owners := e.entries(now)
+	unsafe := map[string]string{}
+	for _, v := range safety.Check(now, e.o.Safety, set) {
+		for _, o := range owners[v.Index] {
+			unsafe[o] = fmt.Sprintf("%s: %s", v.Invariant, v.Reason)
+		}
+	}
+	if len(unsafe) == 0 {
+		return
+	}
+	c := e.machine.EndUnsafe(now, unsafe)
+	if _, err := e.commit(c); err != nil {
+		return
+	}
+	for _, m := range c.Put {
+		e.announceChange(m)
+	}
+}
+
+// announceChange records that a stored mitigation was extended or ended.
+func (e *Engine) announceChange(m mitigation.Mitigation) {
+	about := map[string]string{"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "deadline": m.Deadline.UTC().Format(time.RFC3339Nano)}
+	if m.State == mitigation.Active {
+		e.log.Info("mitigation extended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.Evidence, "expires", m.Deadline)
+		e.o.Emit(EventExtended, fmt.Sprintf("%s: %s", m.Routes[0], m.Evidence), about)
+		return
+	}
+	for _, v := range m.Vectors {
+		delete(e.retry, sight{m.Target, v})
+	}
+	e.metrics.ended.WithLabelValues(m.EndReason).Inc()
+	about["reason"] = m.EndReason
+	e.log.Info("mitigation ended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.EndReason, "detail", m.EndDetail)
+	e.o.Emit(EventEnded, strings.TrimSuffix(fmt.Sprintf("%s ended: %s: %s", m.Routes[0], m.EndReason, m.EndDetail), ": "), about)
+}

@@ -1,0 +1,410 @@
+// Package engine drives the core: it feeds reports to the view and the detector on every controller, and on the leader
+// turns incidents and engineers' words into committed mitigations. One goroutine owns all of that state.
+package engine
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/ingest"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/store"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
+)
+
+// Term is one span of leadership, as the engine uses it.
+type Term interface {
+	Number() uint64
+	Load(ctx context.Context) (mitigation.Records, error)
+	Commit(ctx context.Context, c store.Change) (revision int64, err error)
+}
+
+// Options configure an Engine.
+type Options struct {
+	Own     []netip.Prefix
+	Safety  safety.Limits
+	Policy  *policy.Policy
+	Traffic traffic.Options
+
+	DefaultHold    time.Duration // of a manual withdraw that names none
+	CommitTimeout  time.Duration
+	RetryAfter     time.Duration // before automation tries again what was refused, frozen or held
+	SampleOneIn    uint32
+	ReportInterval time.Duration
+	HotInterval    time.Duration
+
+	Direct func(*ingest.Directive)                                  // tells the sensors what to watch; nil directive: we do not lead
+	Emit   func(kind, message string, attributes map[string]string) // records an event; must not block
+	Log    *slog.Logger
+
+	Registerer prometheus.Registerer
+}
+
+// Engine is the state of one controller's brain.
+type Engine struct {
+	o       Options
+	log     *slog.Logger
+	metrics *metrics
+
+	reports  chan ingest.Delivery
+	commands chan command
+	terms    chan *leadership
+	records  chan store.Snapshot
+	stopped  chan struct{} // closed when Run has ended
+
+	// Owned by the loop.
+	policy    *policy.Policy
+	view      *traffic.View
+	detector  *detect.Detector
+	machine   *mitigation.Machine // nil while we do not lead
+	lead      *leadership         // nil while we do not lead
+	mitigated map[netip.Prefix]bool
+	retry     map[sight]time.Time // when automation may try again
+	ended     []detect.Incident   // newest last, at most maxEnded
+	revision  uint64              // of the directive, within the term
+
+	pending pending
+}
+
+type sight struct {
+	target netip.Prefix
+	vector vector.ID
+}
+
+type command struct {
+	run  func(now time.Time)
+	done chan struct{}
+}
+
+// leadership is one term with the way to end it.
+type leadership struct {
+	Term
+	ctx     context.Context
+	records mitigation.Records
+	failed  chan error // buffered; what ended the term from our side
+}
+
+const (
+	reportQueue = 8192
+	maxEnded    = 1000
+)
+
+// New returns an engine that does nothing until Run.
+func New(o Options) *Engine {
+	e := &Engine{
+		o: o, log: o.Log.With("component", "engine"),
+		reports: make(chan ingest.Delivery, reportQueue), commands: make(chan command),
+		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
+		policy: o.Policy, view: traffic.NewView(o.Traffic), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{},
+	}
+	e.detector = detect.New(rules{o.Policy})
+	e.metrics = newMetrics(o.Registerer, e)
+	e.pending.since = map[string]origin{}
+	return e
+}
+
+// rules gives the policy's limits to the detector.
+type rules struct{ *policy.Policy }
+
+func (r rules) Limits(p netip.Prefix, v vector.ID) detect.Limits {
+	l := r.Policy.Limits(p, v)
+	return detect.Limits{PPS: l.PPS, BPS: l.BPS, Windows: l.Windows, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
+}
+
+// Deliver takes a report; false says that the queue is full and the report was dropped.
+func (e *Engine) Deliver(d ingest.Delivery) bool {
+	select {
+	case e.reports <- d:
+		return true
+	default:
+		return false
+	}
+}
+
+// Lead makes the engine decide for as long as the term lasts. It returns when the term is over, with the error that
+// made the engine give it up, if it did.
+func (e *Engine) Lead(ctx context.Context, t Term) error {
+	records, err := t.Load(ctx)
+	if err != nil {
+		return fmt.Errorf("read the records of term %d: %w", t.Number(), err)
+	}
+	l := &leadership{Term: t, ctx: ctx, records: records, failed: make(chan error, 1)}
+	select {
+	case e.terms <- l:
+	case <-ctx.Done():
+		return nil
+	}
+	select {
+	case err := <-l.failed:
+		return err
+	case <-ctx.Done():
+	}
+	// The loop must have let go before another term may begin.
+	_ = e.do(context.WithoutCancel(ctx), func(time.Time) error { e.depose(l, nil); return nil })
+	return nil
+}
+
+// Follow takes the records every controller sees; a newer snapshot replaces one that was not looked at yet.
+func (e *Engine) Follow(s store.Snapshot) {
+	for {
+		select {
+		case e.records <- s:
+			return
+		default:
+		}
+		select {
+		case <-e.records:
+		default:
+		}
+	}
+}
+
+// Run is the loop; it ends with ctx.
+func (e *Engine) Run(ctx context.Context) error {
+	defer close(e.stopped)
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			if e.lead != nil {
+				e.depose(e.lead, nil)
+			}
+			return nil
+		case d := <-e.reports:
+			e.report(d)
+		case c := <-e.commands:
+			c.run(time.Now())
+			close(c.done)
+		case l := <-e.terms:
+			e.begin(l)
+		case s := <-e.records:
+			e.follow(s)
+		case <-timer.C:
+			e.tick(time.Now())
+		}
+		timer.Reset(e.untilNext(time.Now()))
+	}
+}
+
+// untilNext is how long the loop may sleep: to the next deadline, at most a second, for sensors go stale silently.
+func (e *Engine) untilNext(now time.Time) time.Duration {
+	wait := time.Second
+	consider := func(at time.Time) {
+		if !at.IsZero() {
+			wait = min(wait, max(at.Sub(now), time.Millisecond))
+		}
+	}
+	consider(e.detector.Deadline())
+	if e.machine != nil {
+		consider(e.machine.Deadline())
+	}
+	return wait
+}
+
+func (e *Engine) report(d ingest.Delivery) {
+	now := time.Now()
+	e.metrics.queue.Observe(now.Sub(d.Received).Seconds())
+	if !d.Triggered.IsZero() {
+		e.metrics.stage(stageIngest, d.Received.Sub(d.Triggered))
+	}
+	for _, o := range e.view.Apply(now, d.Report) {
+		if e.machine != nil {
+			e.machine.Observe(o)
+		}
+		e.events(now, e.detector.Observe(now, o), origin{triggered: d.Triggered, received: d.Received})
+	}
+}
+
+func (e *Engine) tick(now time.Time) {
+	for _, o := range e.view.Tick(now) {
+		e.events(now, e.detector.Observe(now, o), origin{})
+	}
+	e.events(now, e.detector.Tick(now), origin{})
+	for k, at := range e.retry {
+		if !now.Before(at) {
+			delete(e.retry, k)
+		}
+	}
+	if e.machine == nil {
+		return
+	}
+	if c := e.machine.Tick(now); !c.Empty() {
+		if _, err := e.commit(c); err != nil {
+			return
+		}
+		for _, m := range c.Put {
+			e.announceChange(m)
+		}
+		for _, p := range c.DeleteHolds {
+			e.o.Emit(EventHoldEnded, fmt.Sprintf("the hold on %s ended", p), map[string]string{"target": p.String()})
+		}
+	}
+	e.enforceSafety(now)
+}
+
+func (e *Engine) begin(l *leadership) {
+	now := time.Now()
+	e.lead = l
+	e.machine = mitigation.New(l.records)
+	e.retry = map[sight]time.Time{}
+	e.revision = 0
+	e.direct()
+	e.mask(now)
+	active := 0
+	for _, m := range l.records.Mitigations {
+		if m.State == mitigation.Active {
+			active++
+		}
+	}
+	e.log.Info("leading", "term", l.Number(), "mitigations", active)
+	e.o.Emit(EventLeading, fmt.Sprintf("this controller leads from term %d on, with %d active mitigations", l.Number(), active),
+		map[string]string{"term": fmt.Sprint(l.Number())})
+	e.tick(now)
+}
+
+// depose ends the term from our side. What was decided and not stored is forgotten with the machine.
+func (e *Engine) depose(l *leadership, why error) {
+	if e.lead != l {
+		return
+	}
+	e.lead, e.machine = nil, nil
+	e.o.Direct(nil)
+	select {
+	case l.failed <- why:
+	default:
+	}
+	e.log.Info("not leading any more", "term", l.Number(), "err", why)
+	e.o.Emit(EventDeposed, fmt.Sprintf("this controller does not lead any more (term %d)", l.Number()), map[string]string{"term": fmt.Sprint(l.Number())})
+}
+
+// direct tells the sensors what the policy wants watched.
+func (e *Engine) direct() {
+	if e.lead == nil {
+		return
+	}
+	e.revision++
+	d := &ingest.Directive{
+		Term: e.lead.Number(), Revision: e.revision, Protected: e.o.Own, SampleOneIn: e.o.SampleOneIn,
+		ReportInterval: e.o.ReportInterval, HotInterval: e.o.HotInterval,
+	}
+	for v, l := range e.policy.Triggers() {
+		d.Triggers = append(d.Triggers, ingest.Trigger{Vector: v, PPS: uint64(l.PPS), BPS: uint64(l.BPS)})
+	}
+	slices.SortFunc(d.Triggers, func(a, b ingest.Trigger) int { return cmp.Compare(a.Vector, b.Vector) })
+	e.o.Direct(d)
+}
+
+// follow takes what all controllers share. The leader knows it already, being who wrote it.
+func (e *Engine) follow(s store.Snapshot) {
+	if e.machine != nil {
+		return
+	}
+	e.setMitigated(time.Now(), s.Records.Mitigations)
+}
+
+// mask tells the detector which targets' traffic a mitigation hides.
+func (e *Engine) mask(now time.Time) {
+	if e.machine != nil {
+		e.setMitigated(now, e.machine.Records().Mitigations)
+	}
+}
+
+func (e *Engine) setMitigated(now time.Time, all []mitigation.Mitigation) {
+	next := map[netip.Prefix]bool{}
+	for _, m := range all {
+		if m.State == mitigation.Active {
+			next[m.Target] = true
+		}
+	}
+	for p := range e.mitigated {
+		if !next[p] {
+			e.detector.Mask(now, p, false)
+		}
+	}
+	for p := range next {
+		e.detector.Mask(now, p, true)
+	}
+	e.mitigated = next
+}
+
+var errNotLeading = errors.New("this controller does not lead")
+
+// commit stores a change; nothing of it is announced before. When it cannot be stored the term is given up: the next
+// one begins from what really is stored.
+func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
+	if e.lead == nil {
+		return 0, errNotLeading
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(e.lead.ctx, e.o.CommitTimeout)
+	defer cancel()
+	revision, err = e.lead.Commit(ctx, store.Change{
+		Put: c.Put, Holds: c.Holds, DeleteHolds: c.DeleteHolds, SetFreeze: c.SetFreeze, Freeze: c.Freeze,
+	})
+	e.metrics.stage(stageCommit, time.Since(began))
+	if err != nil {
+		e.metrics.commitErrors.Inc()
+		e.log.Error("commit refused: giving up the term, nothing new is announced", "term", e.lead.Number(), "err", err)
+		e.depose(e.lead, err)
+		return 0, err
+	}
+	e.mask(time.Now())
+	return revision, nil
+}
+
+// do runs fn in the loop.
+func (e *Engine) do(ctx context.Context, fn func(now time.Time) error) error {
+	var err error
+	c := command{run: func(now time.Time) { err = fn(now) }, done: make(chan struct{})}
+	select {
+	case e.commands <- c:
+	case <-e.stopped:
+		return errors.New("the engine has stopped")
+	case <-ctx.Done():
+		return fmt.Errorf("the engine did not answer in time: %w", ctx.Err())
+	}
+	<-c.done
+	return err
+}
+
+// pending remembers when the packets came that a mitigation answers, until its route is announced.
+type pending struct {
+	mu    sync.Mutex
+	since map[string]origin // guarded by mu; by mitigation
+}
+
+// origin is where a decision began.
+type origin struct{ triggered, received time.Time }
+
+func (p *pending) add(id string, o origin) {
+	if o.received.IsZero() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.since) < maxEnded {
+		p.since[id] = o
+	}
+}
+
+func (p *pending) take(id string) (origin, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	o, ok := p.since[id]
+	delete(p.since, id)
+	return o, ok
+}
