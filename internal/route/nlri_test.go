@@ -11,17 +11,27 @@ import (
 func TestAppendFlowSpec(t *testing.T) {
 	for _, tc := range []struct{ name, in, want string }{
 		{"RFC 8955 section 4.3.1", "destination 192.0.2.0/24 protocol tcp port 25", "0b 01 18c00002 03 8106 04 8119"},
-		{"RFC 8955 section 4.3.2", "destination 192.0.2.0/24 source 203.0.113.0/24 port 137-139,8080",
-			"12 01 18c00002 02 18cb0071 04 0389 458b 911f90"},
-		{"lengths below and above 256", "destination 192.0.2.1 source-port 255,257 length 200-300",
-			"12 01 20c0000201 06 01ff 910101 0a 03c8 d5012c"},
-		{"all components in order of type", "destination 192.0.2.1 source 198.51.100.0/24 protocol udp port 1 destination-port 2 source-port 3 icmp-type 4 icmp-code 5 tcp-flags syn length 6 dscp 7 fragment is-fragment",
-			"29 01 20c0000201 02 18c63364 03 8111 04 8101 05 8102 06 8103 07 8104 08 8105 09 8102 0a 8106 0b 8107 0c 8102"},
-		{"flags set, clear, both, alternatives", "destination 192.0.2.1 tcp-flags syn,syn&!ack&!rst,!psh",
-			"0f 01 20c0000201 09 0208 0102 0102 c214"},
+		{
+			"RFC 8955 section 4.3.2", "destination 192.0.2.0/24 source 203.0.113.0/24 port 137-139,8080",
+			"12 01 18c00002 02 18cb0071 04 0389 458b 911f90",
+		},
+		{
+			"lengths below and above 256", "destination 192.0.2.1 source-port 255,257 length 200-300",
+			"12 01 20c0000201 06 01ff 910101 0a 03c8 d5012c",
+		},
+		{
+			"all components in order of type", "destination 192.0.2.1 source 198.51.100.0/24 protocol udp port 1 destination-port 2 source-port 3 icmp-type 4 icmp-code 5 tcp-flags syn length 6 dscp 7 fragment is-fragment",
+			"29 01 20c0000201 02 18c63364 03 8111 04 8101 05 8102 06 8103 07 8104 08 8105 09 8102 0a 8106 0b 8107 0c 8102",
+		},
+		{
+			"flags set, clear, both, alternatives", "destination 192.0.2.1 tcp-flags syn,syn&!ack&!rst,!psh",
+			"0f 01 20c0000201 09 0208 0102 0102 c214",
+		},
 		{"default route has no octets", "destination 0.0.0.0/0 source 192.0.2.1", "08 01 00 02 20c0000201"},
-		{"IPv6 prefixes carry an offset", "destination 2001:db8::/32 source 2001:db8:0:2::/63 protocol tcp",
-			"15 01 20 00 20010db8 02 3f 00 20010db800000002 03 8106"},
+		{
+			"IPv6 prefixes carry an offset", "destination 2001:db8::/32 source 2001:db8:0:2::/63 protocol tcp",
+			"15 01 20 00 20010db8 02 3f 00 20010db800000002 03 8106",
+		},
 		{"IPv6 host", "destination 2001:db8::1 fragment is-fragment", "16 01 80 00 20010db8000000000000000000000001 0c 8102"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -45,8 +55,10 @@ func TestAppendFlowSpec(t *testing.T) {
 }
 
 func TestAppendFlowSpecIsCanonical(t *testing.T) {
-	a := Match{Destination: mustParse(t, "destination 192.0.2.1 then discard").Match.Destination,
-		Port: []Range{{90, 100}, {80, 80}, {81, 89}}, TCPFlags: []Bits{{Set: ACK}, {Set: SYN}, {Set: ACK}}}
+	a := Match{
+		Destination: mustParse(t, "destination 192.0.2.1 then discard").Match.Destination,
+		Port:        []Range{{90, 100}, {80, 80}, {81, 89}}, TCPFlags: []Bits{{Set: ACK}, {Set: SYN}, {Set: ACK}},
+	}
 	b := a
 	b.Port, b.TCPFlags = []Range{{80, 100}}, []Bits{{Set: SYN}, {Set: ACK}}
 	x, errX := AppendFlowSpec(nil, a)

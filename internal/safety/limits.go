@@ -91,8 +91,10 @@ func (l Limits) Validate() error {
 		name  string
 		value int
 	}{
-		{"max rules", l.MaxRules}, {"max new rules per minute", l.MaxNewPerMinute},
-		{"max rules per target", l.MaxRulesPerTarget}, {"max rules per owner", l.MaxRulesPerOwner},
+		{"max rules", l.MaxRules},
+		{"max new rules per minute", l.MaxNewPerMinute},
+		{"max rules per target", l.MaxRulesPerTarget},
+		{"max rules per owner", l.MaxRulesPerOwner},
 	} {
 		if q.value < 1 || q.value > maxRules {
 			bad("%s: %d is outside 1 to %d", q.name, q.value, maxRules)

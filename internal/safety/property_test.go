@@ -131,10 +131,10 @@ func randomEntry(rnd *rand.Rand) Entry {
 func restate(l Limits, set []Entry) error {
 	owners, targets, routes := map[string]int{}, map[netip.Prefix]int{}, map[string]route.Action{}
 	var created []time.Time
-	cut := map[netip.Addr]bool{}        // IPv4 addresses that are cut off
-	cut6 := map[string]bool{}           // and IPv6 /64s that are cut off entirely
-	var own4 float64 = 512              // addresses in Own
-	var own6 = float64(uint64(1) << 32) // /64s in Own
+	cut := map[netip.Addr]bool{}     // IPv4 addresses that are cut off
+	cut6 := map[string]bool{}        // and IPv6 /64s that are cut off entirely
+	var own4 float64 = 512           // addresses in Own
+	own6 := float64(uint64(1) << 32) // /64s in Own
 	overlaps := func(p netip.Prefix) bool {
 		return p.IsValid() && slices.ContainsFunc(l.Never, p.Overlaps)
 	}
