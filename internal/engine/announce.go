@@ -3,10 +3,10 @@ package engine
 import (
 	"context"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 	"github.com/amooglesoft/trafficmonitor/internal/store"
@@ -133,7 +133,7 @@ func (a *Announcer) set(ctx context.Context, s store.Snapshot) error {
 			continue
 		}
 		a.e.log.Error("the speaker refused a route", "rule", r.Route, "reason", r.Reason, "invariant", r.Invariant)
-		a.e.o.Emit(EventRouteRefused, fmt.Sprintf("the speaker refused %s: %s", r.Route, r.Reason), map[string]string{"route": r.Route, "invariant": r.Invariant})
+		a.e.o.Emit(audit.RouteRefused, fmt.Sprintf("the speaker refused %s: %s", r.Route, r.Reason), map[string]string{"route": r.Route, "invariant": r.Invariant})
 	}
 	a.refused = refused
 	for _, d := range routes {
@@ -146,24 +146,5 @@ func (a *Announcer) set(ctx context.Context, s store.Snapshot) error {
 			}
 		}
 	}
-	if res.Announced > 0 || res.Withdrawn > 0 {
-		a.e.o.Emit(EventRoutesSet, fmt.Sprintf("the speaker announced %d and withdrew %d routes", res.Announced, res.Withdrawn), map[string]string{
-			"announced": fmt.Sprint(res.Announced), "withdrawn": fmt.Sprint(res.Withdrawn), "routes": texts(routes),
-		})
-	}
 	return nil
-}
-
-// texts lists routes for people; the rest of a long list is counted.
-func texts(routes []mitigation.Desired) string {
-	const most = 10
-	var parts []string
-	for i, d := range routes {
-		if i == most {
-			parts = append(parts, fmt.Sprintf("and %d more", len(routes)-most))
-			break
-		}
-		parts = append(parts, d.Route.String())
-	}
-	return strings.Join(parts, "; ")
 }

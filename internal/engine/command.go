@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
@@ -60,7 +61,7 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 			return &StoreError{err}
 		}
 		e.log.Info("mitigation announced", "mitigation", m.ID, "rule", r.Route, "requester", m.Requester, "reason", m.Reason, "expires", m.Deadline)
-		e.o.Emit(EventAnnounced, fmt.Sprintf("%s by %s until %s: %s", r.Route, m.Requester, m.Deadline.UTC().Format(time.TimeOnly), m.Reason), map[string]string{
+		e.o.Emit(audit.ManualAnnounce, fmt.Sprintf("%s by %s until %s: %s", r.Route, m.Requester, m.Deadline.UTC().Format(time.TimeOnly), m.Reason), map[string]string{
 			"mitigation": m.ID, "target": m.Target.String(), "route": r.Route.String(), "requester": m.Requester, "reason": m.Reason,
 			"deadline": m.Deadline.UTC().Format(time.RFC3339Nano),
 		})
@@ -98,7 +99,7 @@ func (e *Engine) Withdraw(ctx context.Context, w Withdrawal) (c mitigation.Chang
 			e.announceChange(m)
 		}
 		for _, h := range c.Holds {
-			e.o.Emit(EventHoldSet, fmt.Sprintf("%s holds automation off %s until %s: %s", h.Requester, h.Target, h.Until.UTC().Format(time.RFC3339), h.Reason),
+			e.o.Emit(audit.HoldSet, fmt.Sprintf("%s holds automation off %s until %s: %s", h.Requester, h.Target, h.Until.UTC().Format(time.RFC3339), h.Reason),
 				map[string]string{"target": h.Target.String(), "requester": h.Requester, "reason": h.Reason})
 		}
 		return nil
@@ -120,7 +121,7 @@ func (e *Engine) DeleteHold(ctx context.Context, target netip.Prefix, requester,
 			return &StoreError{err}
 		}
 		clear(e.retry)
-		e.o.Emit(EventHoldEnded, fmt.Sprintf("%s lifts the hold on %s: %s", requester, target, reason), map[string]string{"target": target.String(), "requester": requester, "reason": reason})
+		e.o.Emit(audit.HoldLifted, fmt.Sprintf("%s lifts the hold on %s: %s", requester, target, reason), map[string]string{"target": target.String(), "requester": requester, "reason": reason})
 		return nil
 	})
 }
@@ -131,16 +132,16 @@ func (e *Engine) SetFreeze(ctx context.Context, frozen bool, requester, reason s
 		if e.machine == nil {
 			return ErrNotLeading
 		}
-		kind, verb := EventUnfreeze, "resumes"
+		kind, verb := audit.FreezeLifted, "resumes"
 		if frozen {
 			f = &mitigation.Freeze{Since: now, Requester: requester, Reason: reason}
-			kind, verb = EventFreeze, "stops"
+			kind, verb = audit.FreezeSet, "stops"
 		}
 		if _, err := e.commit(e.machine.SetFreeze(f)); err != nil {
 			return &StoreError{err}
 		}
 		clear(e.retry)
-		e.log.Info("automation "+kind, "requester", requester, "reason", reason)
+		e.log.Info("automation", "state", kind, "requester", requester, "reason", reason)
 		e.o.Emit(kind, fmt.Sprintf("%s %s all automation: %s", requester, verb, reason), map[string]string{"requester": requester, "reason": reason})
 		return nil
 	})
@@ -155,7 +156,7 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 		clear(e.retry)
 		e.direct()
 		e.log.Info("policy loaded", "source", p.Source(), "hash", p.Hash())
-		e.o.Emit(EventPolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
+		e.o.Emit(audit.PolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
 		return nil
 	})
 }

@@ -6,38 +6,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
-)
-
-// Kinds of events: a closed set, also used as metric labels and in the audit record.
-const (
-	EventIncidentOnset  = "incident_onset"
-	EventIncidentVector = "incident_vector_added"
-	EventIncidentEnd    = "incident_end"
-	EventObserved       = "observed_only"
-	EventNotActed       = "automation_withheld"
-	EventRefused        = "refused_by_safety"
-	EventAnnounced      = "mitigation_announced"
-	EventExtended       = "mitigation_extended"
-	EventEnded          = "mitigation_ended"
-	EventHoldSet        = "hold_set"
-	EventHoldEnded      = "hold_ended"
-	EventFreeze         = "freeze"
-	EventUnfreeze       = "unfreeze"
-	EventPolicyLoaded   = "policy_loaded"
-	EventPolicyRefused  = "policy_refused"
-	EventLeading        = "leading"
-	EventDeposed        = "deposed"
-	EventRoutesSet      = "routes_set"
-	EventRouteRefused   = "route_refused"
-	EventPeerState      = "peer_state"
-	EventSpeakerLost    = "speaker_lost"
-	EventSpeakerFound   = "speaker_found"
 )
 
 // events acts on what the detector says.
@@ -49,9 +24,9 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			if !from.received.IsZero() {
 				e.metrics.stage(stageDecision, now.Sub(from.received))
 			}
-			kind := EventIncidentOnset
+			kind := audit.IncidentOnset
 			if ev.Kind == detect.VectorAdded {
-				kind = EventIncidentVector
+				kind = audit.IncidentGrown
 			}
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
@@ -71,7 +46,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 				delete(e.retry, sight{inc.Target, v})
 			}
 			e.log.Info("incident ended", "incident", inc.ID, "target", inc.Target, "duration", inc.Ended.Sub(inc.Onset).Round(time.Millisecond))
-			e.o.Emit(EventIncidentEnd, fmt.Sprintf("the attack on %s is over after %s", inc.Target, inc.Ended.Sub(inc.Onset).Round(time.Millisecond)),
+			e.o.Emit(audit.IncidentEnded, fmt.Sprintf("the attack on %s is over after %s", inc.Target, inc.Ended.Sub(inc.Onset).Round(time.Millisecond)),
 				map[string]string{"incident": inc.ID, "target": inc.Target.String()})
 		}
 	}
@@ -94,7 +69,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		answer := e.policy.Respond(inc.Target, []vector.ID{v}, now)
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
 		if answer.Observe {
-			e.o.Emit(EventObserved, answer.Reason, about)
+			e.o.Emit(audit.MitigationObserved, answer.Reason, about)
 			continue
 		}
 		sig := signature.For(inc.Target, v)
@@ -111,7 +86,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			continue
 		case err != nil:
 			e.metrics.withheld.Inc()
-			e.o.Emit(EventNotActed, fmt.Sprintf("%s against %s is withheld: %v", r, v, err), about)
+			e.o.Emit(audit.MitigationRefused, fmt.Sprintf("%s against %s is withheld: %v", r, v, err), about)
 			continue
 		}
 		if refusals := e.check(now, m.ID); len(refusals) > 0 {
@@ -125,7 +100,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		e.metrics.decided.WithLabelValues(answer.Action.Kind.String()).Inc()
 		e.log.Info("mitigation announced", "mitigation", m.ID, "incident", inc.ID, "rule", r, "reason", m.Reason, "expires", m.Deadline)
 		about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
-		e.o.Emit(EventAnnounced, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
+		e.o.Emit(audit.MitigationCreated, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
 	}
 }
 
@@ -180,7 +155,7 @@ func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Viol
 	detail := strings.Join(words, "; ")
 	m = e.machine.Refuse(now, m.ID, detail)
 	e.log.Error("refused by the safety kernel", "mitigation", m.ID, "rule", m.Routes[0], "reason", detail)
-	e.o.Emit(EventRefused, fmt.Sprintf("%s: %s", m.Routes[0], detail), map[string]string{
+	e.o.Emit(audit.MitigationRefused, fmt.Sprintf("%s: %s", m.Routes[0], detail), map[string]string{
 		"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "invariant": string(vs[0].Invariant), "requester": m.Requester,
 	})
 	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
@@ -216,7 +191,7 @@ func (e *Engine) announceChange(m mitigation.Mitigation) {
 	about := map[string]string{"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "deadline": m.Deadline.UTC().Format(time.RFC3339Nano)}
 	if m.State == mitigation.Active {
 		e.log.Info("mitigation extended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.Evidence, "expires", m.Deadline)
-		e.o.Emit(EventExtended, fmt.Sprintf("%s: %s", m.Routes[0], m.Evidence), about)
+		e.o.Emit(audit.MitigationExtended, fmt.Sprintf("%s: %s", m.Routes[0], m.Evidence), about)
 		return
 	}
 	for _, v := range m.Vectors {
@@ -225,5 +200,9 @@ func (e *Engine) announceChange(m mitigation.Mitigation) {
 	e.metrics.ended.WithLabelValues(m.EndReason).Inc()
 	about["reason"] = m.EndReason
 	e.log.Info("mitigation ended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.EndReason, "detail", m.EndDetail)
-	e.o.Emit(EventEnded, strings.TrimSuffix(fmt.Sprintf("%s ended: %s: %s", m.Routes[0], m.EndReason, m.EndDetail), ": "), about)
+	kind := audit.MitigationEnded
+	if m.EndReason == mitigation.EndWithdrawn {
+		kind = audit.ManualWithdraw
+	}
+	e.o.Emit(kind, strings.TrimSuffix(fmt.Sprintf("%s ended: %s: %s", m.Routes[0], m.EndReason, m.EndDetail), ": "), about)
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
@@ -46,8 +47,8 @@ type Options struct {
 	ReportInterval time.Duration
 	HotInterval    time.Duration
 
-	Direct func(*ingest.Directive)                                  // tells the sensors what to watch; nil directive: we do not lead
-	Emit   func(kind, message string, attributes map[string]string) // records an event; must not block
+	Direct func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
+	Emit   func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
 	Log    *slog.Logger
 
 	Registerer prometheus.Registerer
@@ -250,7 +251,7 @@ func (e *Engine) tick(now time.Time) {
 			e.announceChange(m)
 		}
 		for _, p := range c.DeleteHolds {
-			e.o.Emit(EventHoldEnded, fmt.Sprintf("the hold on %s ended", p), map[string]string{"target": p.String()})
+			e.o.Emit(audit.HoldLifted, fmt.Sprintf("the hold on %s ended", p), map[string]string{"target": p.String()})
 		}
 	}
 	e.enforceSafety(now)
@@ -271,7 +272,7 @@ func (e *Engine) begin(l *leadership) {
 		}
 	}
 	e.log.Info("leading", "term", l.Number(), "mitigations", active)
-	e.o.Emit(EventLeading, fmt.Sprintf("this controller leads from term %d on, with %d active mitigations", l.Number(), active),
+	e.o.Emit(audit.LeaderElected, fmt.Sprintf("this controller leads from term %d on, with %d active mitigations", l.Number(), active),
 		map[string]string{"term": fmt.Sprint(l.Number())})
 	e.tick(now)
 }
@@ -288,7 +289,7 @@ func (e *Engine) depose(l *leadership, why error) {
 	default:
 	}
 	e.log.Info("not leading any more", "term", l.Number(), "err", why)
-	e.o.Emit(EventDeposed, fmt.Sprintf("this controller does not lead any more (term %d)", l.Number()), map[string]string{"term": fmt.Sprint(l.Number())})
+	e.o.Emit(audit.LeaderLost, fmt.Sprintf("this controller does not lead any more (term %d)", l.Number()), map[string]string{"term": fmt.Sprint(l.Number())})
 }
 
 // direct tells the sensors what the policy wants watched.

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -148,10 +149,10 @@ func run(t *testing.T, fn func(b *bench)) {
 				defer b.mu.Unlock()
 				b.directives = append(b.directives, d)
 			},
-			Emit: func(kind, _ string, _ map[string]string) {
+			Emit: func(kind audit.Kind, _ string, _ map[string]string) {
 				b.mu.Lock()
 				defer b.mu.Unlock()
-				b.events = append(b.events, kind)
+				b.events = append(b.events, string(kind))
 			},
 			Log: slog.New(slog.DiscardHandler), Registerer: b.reg,
 		})
@@ -193,7 +194,7 @@ func TestAttackToAnnouncementToEnd(t *testing.T) {
 		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
 			t.Fatalf("announced %q, want %q", got, dnsRule)
 		}
-		if k := b.kinds(); !strings.Contains(k, "leading incident_onset mitigation_announced routes_set") {
+		if k := b.kinds(); !strings.Contains(k, "leader_elected incident_onset mitigation_created") {
 			t.Errorf("events: %s", k)
 		}
 		// The router cuts it: a trickle of 1 Mbps for a while, then nothing, until the deadline.
@@ -214,7 +215,7 @@ func TestAttackToAnnouncementToEnd(t *testing.T) {
 		}
 		time.Sleep(11 * time.Second)
 		synctest.Wait()
-		if k := b.kinds(); !strings.HasSuffix(k, "mitigation_ended routes_set incident_end") && !strings.HasSuffix(k, "routes_set mitigation_ended incident_end") {
+		if k := b.kinds(); !strings.HasSuffix(k, "mitigation_ended incident_ended") {
 			t.Errorf("events: %s", k)
 		}
 		inc, err := b.Incidents(b.t.Context(), true)
@@ -255,7 +256,7 @@ func TestWithdrawnByHandStaysWithdrawn(t *testing.T) {
 		if got := b.announced(); len(got) != 0 {
 			t.Errorf("automation overrode the engineer: %q", got)
 		}
-		if !strings.Contains(b.kinds(), EventNotActed) {
+		if !strings.Contains(b.kinds(), string(audit.MitigationRefused)) {
 			t.Errorf("nobody was told that automation is held off: %s", b.kinds())
 		}
 		if err := b.DeleteHold(b.t.Context(), victim, "ann", "done"); err != nil {
