@@ -1,0 +1,15 @@
+#!/bin/sh
+# Compiles the programs and writes their Go wrappers; called by go generate. The compiler is pinned, so that what it
+# writes can be compared byte for byte. Kernel headers for a BPF target still need the machine's asm/ directory.
+set -eu
+
+: "${CLANG:=clang-14}"
+asm=/usr/include/$(uname -m)-linux-gnu
+
+bpf2go() {
+	go tool -modfile=../../tools/go.mod bpf2go -cc "$CLANG" -strip "llvm-strip${CLANG#clang}" -target bpfel -tags linux \
+		"$@" -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -I"$asm"
+}
+
+bpf2go -go-package bpf -type cell -type cell_block -type trigger -type sample Sensor sensor.bpf.c
+bpf2go -go-package bpf -output-suffix _test -no-global-types Floor floor.bpf.c

@@ -1,0 +1,182 @@
+//go:build linux
+
+package bpf
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// WindowShift makes a window 2^25 ns: long enough to count a trigger's worth of packets in, short enough to see an
+// attack's first packets as an attack.
+const WindowShift = 25
+
+// Window is the length of the span a trigger is compared with.
+const Window = time.Duration(1) << WindowShift
+
+// Sizes fix the memory of the maps when they are made.
+type Sizes struct {
+	CPUs       int // rows of the per-CPU counters: one more than the highest CPU number
+	Hosts      int // targets that can have counters of their own at the same time
+	Prefixes   int // protected prefixes, IPv4 and IPv6 together
+	Networks4  int // IPv4 /24 networks that protected prefixes touch
+	Blocks4    int // IPv4 /16 networks that protected prefixes touch
+	Triggers   int // bytes of the triggers' ring buffer, a power of two
+	Samples    int // bytes of the samples' ring buffer, a power of two
+	CutMirrors bool
+}
+
+// Slots is the number of rows that count: hosts first, prefixes after them.
+func (s Sizes) Slots() int { return s.Hosts + s.Prefixes }
+
+// Kernel is the sensor's programs and maps, loaded.
+type Kernel struct {
+	Sizes Sizes
+
+	objects SensorObjects
+	v4      table4
+	v6      map[netip.Prefix]uint32
+	totals  *ebpf.Memory
+	infos   *ebpf.Memory
+	stats   *ebpf.Memory
+}
+
+// Load makes the maps, loads the programs asked for and fills the list of free slots.
+func Load(s Sizes) (_ *Kernel, err error) {
+	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
+		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
+	}
+	spec, err := LoadSensor()
+	if err != nil {
+		return nil, fmt.Errorf("read the compiled programs: %w", err)
+	}
+	size := func(name string, entries, value int) {
+		m := spec.Maps[name]
+		m.MaxEntries = uint32(entries)
+		if value != 0 {
+			m.ValueSize = uint32(value)
+		}
+	}
+	size("network_blocks", s.Blocks4+1, 0)
+	size("host_blocks", s.Networks4+1, 0)
+	size("hosts6", s.Hosts, 0)
+	size("prefixes6", s.Prefixes, 0)
+	size("free_slots", s.Hosts, 0)
+	size("slot_infos", s.Slots(), 0)
+	size("totals", s.CPUs, s.Slots()*cellSize)
+	size("blocks", s.Slots(), s.CPUs*vector.Count*cellSize)
+	size("shared_windows", s.Slots(), 0)
+	size("cpu_stats", s.CPUs, 0)
+	size("triggers", s.Triggers, 0)
+	size("samples", s.Samples, 0)
+
+	cut := uint32(0)
+	if s.CutMirrors {
+		cut = 1
+	}
+	for name, value := range map[string]uint32{
+		"cpus": uint32(s.CPUs), "slots": uint32(s.Slots()), "window_shift": WindowShift, "truncated_mirror": cut,
+	} {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set constant %s: %w", name, err)
+		}
+	}
+
+	k := &Kernel{Sizes: s, v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
+	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
+		return nil, explain(err)
+	}
+	defer func() {
+		if err != nil {
+			k.Close()
+		}
+	}()
+	for _, m := range []struct {
+		memory **ebpf.Memory
+		of     *ebpf.Map
+	}{{&k.totals, k.objects.Totals}, {&k.infos, k.objects.SlotInfos}, {&k.stats, k.objects.CpuStats}} {
+		if *m.memory, err = m.of.Memory(); err != nil {
+			return nil, fmt.Errorf("map the counters into memory: %w", err)
+		}
+	}
+	if err := k.clearHosts(); err != nil {
+		return nil, err
+	}
+	if err := k.SetLevels([vector.Count]Level{}); err != nil {
+		return nil, err
+	}
+	for slot := range uint32(s.Hosts) {
+		if err := k.PushFree(slot); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
+// explain says what an operator can do about a program that does not load, and prints a verifier's complaint in full.
+func explain(err error) error {
+	var verifier *ebpf.VerifierError
+	switch {
+	case errors.As(err, &verifier):
+		return fmt.Errorf("the kernel refused a program; this is a bug, please report all of it: %+v", verifier)
+	case errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("this kernel lacks what the sensor needs; Linux 6.6 or newer has all of it: %w", err)
+	case strings.Contains(err.Error(), "operation not permitted"):
+		return fmt.Errorf("load the programs: %w (run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", err)
+	}
+	return fmt.Errorf("load the programs: %w", err)
+}
+
+// Close unloads everything. Attached links keep their programs alive until they are closed too.
+func (k *Kernel) Close() error { return k.objects.Close() }
+
+// TCX is the program for the ingress of a host interface: it counts and lets every packet pass.
+func (k *Kernel) TCX() *ebpf.Program { return k.objects.SensorTcx }
+
+// XDP is the program for a mirror port: it counts and drops every packet.
+func (k *Kernel) XDP() *ebpf.Program { return k.objects.SensorXdp }
+
+// MapMemory is one map and the kernel memory it takes.
+type MapMemory struct {
+	Name  string
+	Bytes uint64
+}
+
+// Memory lists what each map takes. None of them grows.
+func (k *Kernel) Memory() ([]MapMemory, error) {
+	o := &k.objects
+	var list []MapMemory
+	for _, m := range []struct {
+		name string
+		of   *ebpf.Map
+	}{
+		{"network_blocks", o.NetworkBlocks},
+		{"host_blocks", o.HostBlocks},
+		{"hosts6", o.Hosts6},
+		{"prefixes6", o.Prefixes6},
+		{"free_slots", o.FreeSlots},
+		{"slot_infos", o.SlotInfos},
+		{"totals", o.Totals},
+		{"blocks", o.Blocks},
+		{"shared_windows", o.SharedWindows},
+		{"cpu_stats", o.CpuStats},
+		{"triggers", o.Triggers},
+		{"samples", o.Samples},
+	} {
+		info, err := m.of.Info()
+		if err != nil {
+			return nil, fmt.Errorf("ask the kernel about map %s: %w", m.name, err)
+		}
+		bytes, _ := info.Memlock()
+		list = append(list, MapMemory{m.name, bytes})
+	}
+	list = append(list, MapMemory{"settings", uint64(settingsSize)})
+	return list, nil
+}

@@ -1,0 +1,96 @@
+//go:build ignore
+
+/*
+ * The sensor's two doors around one core: parse.h finds target and vector, target.h the slot, count.h counts.
+ *
+ * sensor_tcx sits on the ingress of a host interface and lets every packet pass to whatever comes next. sensor_xdp sits
+ * on a port that receives a copy of the traffic, and drops it once it is counted. They are one object because they
+ * share every map and variable.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+#include "types.h"
+#include "maps.h"
+#include "parse.h"
+#include "target.h"
+#include "count.h"
+
+#define TCX_NEXT (-1)
+
+/* Headers of every packet we can parse fit, but for IPv6 with very long extensions. */
+#define PULL 256
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Octets of the packet a sample holds, 1 to SAMPLE_HEADER, or 0 when there are none. */
+static __always_inline __u32 sample_size(const struct packet *p)
+{
+	__u32 size = p->wire - p->l3;
+
+	if (p->wire <= p->l3)
+		return 0;
+	if (size > SAMPLE_HEADER)
+		size = SAMPLE_HEADER;
+	/* The compiler may not merge this with the above: the verifier needs to see both bounds. */
+	asm volatile("" : "+r"(size));
+	return size & 0xff;
+}
+
+SEC("tc")
+int sensor_tcx(struct __sk_buff *skb)
+{
+	struct packet p = {.wire = skb->len, .segments = 1};
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct sample *sample;
+	enum parsed parsed;
+	__u32 every, size;
+
+	if (skb->gso_segs > 1)
+		p.segments = skb->gso_segs;
+	parsed = parse(&p, data, end);
+	if (parsed == PARSE_SHORT && end - data < p.wire) {
+		/* The headers are not in the linear part. */
+		if (!bpf_skb_pull_data(skb, p.wire < PULL ? p.wire : PULL)) {
+			data = (void *)(long)skb->data;
+			end = (void *)(long)skb->data_end;
+			parsed = parse(&p, data, end);
+		}
+	}
+	every = count(&p, parsed);
+	if (!every)
+		return TCX_NEXT;
+
+	size = sample_size(&p);
+	if (!size || size > SAMPLE_HEADER)
+		return TCX_NEXT;
+	sample = begin_sample(&p, every);
+	if (!sample)
+		return TCX_NEXT;
+	sample->captured = bpf_skb_load_bytes(skb, p.l3, sample->header, size) ? 0 : size;
+	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+	return TCX_NEXT;
+}
+
+SEC("xdp.frags")
+int sensor_xdp(struct xdp_md *xdp)
+{
+	struct packet p = {.wire = bpf_xdp_get_buff_len(xdp), .segments = 1, .cut = truncated_mirror};
+	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	struct sample *sample;
+	__u32 every, size;
+
+	every = count(&p, parse(&p, data, end));
+	if (!every)
+		return XDP_DROP;
+
+	size = sample_size(&p);
+	if (!size || size > SAMPLE_HEADER)
+		return XDP_DROP;
+	sample = begin_sample(&p, every);
+	if (!sample)
+		return XDP_DROP;
+	sample->captured = bpf_xdp_load_bytes(xdp, p.l3, sample->header, size) ? 0 : size;
+	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+	return XDP_DROP;
+}

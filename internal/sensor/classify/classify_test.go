@@ -1,0 +1,63 @@
+package classify
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+func udp4(source uint16, payload int) []byte {
+	b := make([]byte, 14+20+8+payload)
+	b[12], b[13] = 8, 0
+	ip := b[14:]
+	ip[0], ip[9] = 0x45, 17
+	binary.BigEndian.PutUint16(ip[2:], uint16(28+payload))
+	copy(ip[16:], []byte{192, 0, 2, 1})
+	binary.BigEndian.PutUint16(ip[20:], source)
+	binary.BigEndian.PutUint16(ip[24:], uint16(8+payload))
+	return b
+}
+
+func TestClassify(t *testing.T) {
+	target := netip.MustParseAddr("192.0.2.1")
+	for _, tc := range []struct {
+		name   string
+		frame  Frame
+		vector vector.ID
+		length int
+	}{
+		{"DNS answer", Frame{Data: udp4(53, 100)}, vector.DNS, 128},
+		{"UDP", Frame{Data: udp4(54, 100)}, vector.UDPOther, 128},
+		{"merged UDP", Frame{Data: udp4(443, 100), Segments: 4}, vector.UDPOther, 128 + 3*28},
+		{"cut by the mirror", Frame{Data: udp4(53, 100)[:60], Cut: true}, vector.DNS, 128},
+		{"cut on the way", Frame{Data: udp4(53, 100)[:60]}, vector.Malformed, 46},
+		{"cut by the capture", Frame{Data: udp4(53, 100)[:60], Wire: 142}, vector.DNS, 128},
+	} {
+		got := Classify(tc.frame, DefaultPorts())
+		if got.Vector != tc.vector || got.Length != tc.length || got.Target != target || !got.IP {
+			t.Errorf("%s: %+v, want %s of %d bytes", tc.name, got, tc.vector, tc.length)
+		}
+	}
+	frame := udp4(123, 0)
+	if got := Packet(frame[14:], len(frame)-14, DefaultPorts()); got.Vector != vector.NTP || got.Target != target {
+		t.Errorf("packet: %+v, want NTP", got)
+	}
+	if got := Classify(Frame{Data: make([]byte, 60)}, nil); got.IP {
+		t.Errorf("a frame of EtherType 0 is IP: %+v", got)
+	}
+}
+
+func FuzzClassify(f *testing.F) {
+	f.Add(udp4(53, 10), 0, 1, false)
+	f.Fuzz(func(t *testing.T, data []byte, wire, segments int, cut bool) {
+		if wire < len(data) || wire > 1<<20 || segments > 64 {
+			t.Skip()
+		}
+		r := Classify(Frame{Data: data, Wire: wire, Segments: segments, Cut: cut}, DefaultPorts())
+		if int(r.Vector) >= vector.Count || r.Vector == vector.Total || r.Length < 0 || r.Segments < 1 {
+			t.Fatalf("%+v", r)
+		}
+	})
+}
