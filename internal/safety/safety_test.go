@@ -490,6 +490,49 @@ func TestLimitsValidate(t *testing.T) {
 	}
 }
 
+// The bounds themselves are allowed.
+func TestLimitsBounds(t *testing.T) {
+	for name, set := range map[string]func(*Limits){
+		"least": func(l *Limits) {
+			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerTarget, l.MaxRulesPerOwner = 1, 1, 1, 1
+			l.MaxAge = time.Second
+			l.BlackholeMinLength4, l.BlackholeMinLength6, l.SourceMinLength4, l.SourceMinLength6 = 24, 48, 16, 32
+		},
+		"most without a key": func(l *Limits) {
+			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerTarget, l.MaxRulesPerOwner = maxRules, maxRules, maxRules, maxRules
+			l.MaxAge = 7 * 24 * time.Hour
+			l.BlackholeMinLength4, l.BlackholeMinLength6, l.SourceMinLength4, l.SourceMinLength6 = 32, 128, 32, 128
+			l.MaxOwnShare = 0.25
+		},
+		"most with every key": func(l *Limits) {
+			l.AllowLongAge, l.AllowWideBlackhole, l.AllowLargeShare = true, true, true
+			l.MaxAge = 90 * 24 * time.Hour
+			l.BlackholeMinLength4, l.BlackholeMinLength6, l.SourceMinLength4, l.SourceMinLength6 = 16, 32, 8, 16
+			l.MaxOwnShare = 1
+			l.Own = prefixes("10.0.0.0/8 2001::/16")
+		},
+	} {
+		l := limits()
+		set(&l)
+		if err := l.Validate(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	l := limits()
+	l.MaxOwnShare, l.BlackholeMinLength4, l.BlackholeMinLength6 = 1, 16, 128
+	for text, refused := range map[string]bool{
+		"approved destination 10.1.0.0/16 then blackhole":     false,
+		"approved destination 10.2.0.0/15 then blackhole":     true,
+		"approved destination 2001:db8::1 then blackhole":     false,
+		"approved destination 2001:db8::2/127 then blackhole": true,
+	} {
+		if got := Check(now, l, []Entry{parseEntry(t, text)}); (len(got) > 0) != refused {
+			t.Errorf("%s: got %v, refused should be %v", text, got, refused)
+		}
+	}
+}
+
 func BenchmarkCheck(b *testing.B) {
 	for _, n := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
