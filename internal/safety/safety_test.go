@@ -345,7 +345,7 @@ var perSet = []struct {
 		"owner= created=-3s destination 192.0.2.13", "owner= created=-2s destination 192.0.2.14", "! owner= created=-1s destination 192.0.2.15",
 	}},
 	{QuotaOwnShare, func(l *Limits) {
-		l.Own = prefixes("192.0.2.0/24 192.0.2.128/25 203.0.113.0/24 2001:db8::/46")
+		l.Own = prefixes("192.0.2.0/24 192.0.2.0/24 192.0.2.128/25 203.0.113.0/24 2001:db8::/46")
 		l.Never, l.MaxOwnShare, l.AllowLargeShare = nil, 0.5, true
 	}, []string{
 		"created=-9s destination 192.0.2.0/25",                         // 128 of 512
