@@ -48,6 +48,17 @@ const (
 	forDialling
 )
 
+// port is the usual port of a use, for a suggestion.
+func (u use) port() string {
+	switch u {
+	case forMetrics:
+		return "7444"
+	case forDialling:
+		return "7442"
+	}
+	return "7443"
+}
+
 func addressCodec(u use) document.Codec[Address] {
 	typ := "host:port or unix:///path"
 	if u == forMetrics {
@@ -71,7 +82,7 @@ func parseAddress(s string, u use) (Address, error) {
 		return Address{}, document.Wrong(strings.TrimSuffix(rest, "/"), "%q is a URL, but it must be host:port", s)
 	}
 	if ip, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
-		return Address{}, document.Wrong(net.JoinHostPort(ip.String(), "7443"), "%q has no port", s)
+		return Address{}, document.Wrong(net.JoinHostPort(ip.String(), u.port()), "%q has no port", s)
 	}
 	host, text, err := net.SplitHostPort(s)
 	if err != nil || strings.ContainsAny(host, "/ []@") {

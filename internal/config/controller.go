@@ -68,6 +68,7 @@ type Speaker struct {
 	ASN                 uint32
 	RouterID            netip.Addr
 	ListenPort          int // -1 means none
+	ListenAddresses     []netip.Addr
 	OnStop              string
 	GracefulRestartTime time.Duration
 	Blackhole           Blackhole
@@ -77,7 +78,7 @@ type Speaker struct {
 // Blackhole says how blackholes are announced.
 type Blackhole struct {
 	NextHop4, NextHop6 netip.Addr
-	Communities        []Community // besides BLACKHOLE (65535:666)
+	Communities        []Community // besides BLACKHOLE (65535:666) and NO_EXPORT
 }
 
 // Peer is one router.
@@ -96,6 +97,7 @@ type Peer struct {
 	Families             []string
 	MaxRules             int // 0 means no limit
 	MaxItemsPerComponent int
+	NextHop4, NextHop6   netip.Addr // of blackholes at this router; the zero Addr means those of Blackhole
 }
 
 // Families of BGP a peer may have.

@@ -131,7 +131,7 @@ func (s *Safety) check(r *document.Report) {
 		key   string
 		value int
 	}{{"max_rules_per_target", s.MaxRulesPerTarget}, {"max_rules_per_owner", s.MaxRulesPerOwner}} {
-		if f.value > s.MaxRules {
+		if f.value > s.MaxRules && r.Has("safety."+f.key) { // a default above max_rules does no harm
 			r.Add("safety."+f.key, "%d is more than max_rules, which is %d", f.value, s.MaxRules)
 		}
 	}
@@ -207,15 +207,20 @@ func (s *Speaker) check(r *document.Report) {
 		r.Add("speaker.router_id", "%s is not an IPv4 address other than 0.0.0.0, which is how a BGP identifier is written", id)
 	}
 	seconds(r, "speaker.graceful_restart_time", s.GracefulRestartTime)
-	if a := s.Blackhole.NextHop4; a.IsValid() && !a.Is4() {
-		r.Add("speaker.blackhole.next_hop_v4", "%s is not an IPv4 address", a)
+	checkHops(r, "speaker.blackhole", s.Blackhole.NextHop4, s.Blackhole.NextHop6)
+	if n := len(s.Blackhole.Communities); n > maxCommunities {
+		r.Add("speaker.blackhole.communities", "holds %d; at most %d are announced", n, maxCommunities)
 	}
-	if a := s.Blackhole.NextHop6; a.IsValid() && !a.Is6() {
-		r.Add("speaker.blackhole.next_hop_v6", "%s is not an IPv6 address", a)
+	if len(s.Socket) > maxSocket {
+		r.Add("speaker.socket", "is %d octets long; the path of a socket has at most %d", len(s.Socket), maxSocket)
 	}
+	if len(s.ListenAddresses) > 0 && s.ListenPort <= 0 {
+		r.Add("speaker.listen_addresses", "means nothing while speaker.listen_port is %d", s.ListenPort)
+	}
+	twice(r, "speaker.listen_addresses", s.ListenAddresses)
 	twice(r, "speaker.blackhole.communities", s.Blackhole.Communities)
 
-	names, addresses := map[string]int{}, map[netip.AddrPort]int{}
+	names, addresses := map[string]int{}, map[netip.Addr]int{}
 	for i := range s.Peers {
 		p := &s.Peers[i]
 		at := fmt.Sprintf("speaker.peers[%d]", i)
@@ -224,11 +229,10 @@ func (s *Speaker) check(r *document.Report) {
 		} else {
 			names[p.Name] = i
 		}
-		session := netip.AddrPortFrom(p.Address, p.Port)
-		if j, ok := addresses[session]; ok && p.Address.IsValid() {
+		if j, ok := addresses[p.Address]; ok && p.Address.IsValid() {
 			r.Add(at+".address", "%s is the address of peers[%d] already", p.Address, j)
 		} else {
-			addresses[session] = i
+			addresses[p.Address] = i
 		}
 		s.checkPeer(r, at, p)
 	}
@@ -244,7 +248,7 @@ func (s *Speaker) checkPeer(r *document.Report, at string, p *Peer) {
 	if p.Passive && s.ListenPort <= 0 {
 		r.Add(at+".passive", "waits for the router to connect, but speaker.listen_port is %d: set it to 179, or leave passive out", s.ListenPort)
 	}
-	if p.TTLSecurity && p.MultihopTTL > 1 {
+	if p.TTLSecurity && p.MultihopTTL > 0 {
 		r.Add(at+".ttl_security", "takes packets from one hop away, but multihop_ttl is %d: leave one of them out", p.MultihopTTL)
 	}
 	if p.MultihopTTL > 1 && p.ASN == s.ASN && s.ASN != 0 {
@@ -254,8 +258,21 @@ func (s *Speaker) checkPeer(r *document.Report, at string, p *Peer) {
 		r.Add(at+".families", "is empty: the session would carry nothing; leave the key out for all families")
 	}
 	twice(r, at+".families", p.Families)
+	checkHops(r, at, p.NextHop4, p.NextHop6)
 	seconds(r, at+".hold_time", p.HoldTime)
 	seconds(r, at+".connect_retry", p.ConnectRetry)
+}
+
+// maxCommunities leaves room for those the speaker adds.
+const maxCommunities = 30
+
+func checkHops(r *document.Report, at string, v4, v6 netip.Addr) {
+	if v4.IsValid() && (!v4.Is4() || v4.IsUnspecified()) {
+		r.Add(at+".next_hop_v4", "%s is not an IPv4 address packets could be sent to", v4)
+	}
+	if v6.IsValid() && (!v6.Is6() || v6.IsUnspecified()) {
+		r.Add(at+".next_hop_v6", "%s is not an IPv6 address packets could be sent to", v6)
+	}
 }
 
 func seconds(r *document.Report, at string, d time.Duration) {

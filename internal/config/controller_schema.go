@@ -121,16 +121,17 @@ func (s *Speaker) schema() document.Value {
 	return document.Section(
 		document.Field{Key: "socket", Value: document.Scalar(&s.Socket, pathCodec()), Help: "Unix socket between controller and speaker.", Danger: "Who may open it can announce and withdraw."},
 		document.Field{Key: "journal", Value: document.Scalar(&s.Journal, document.OrEmpty(pathCodec())), Help: "File in which the speaker keeps its routes and their ends, so that it can announce them after a restart before anyone speaks to it."},
-		document.Field{Key: "spawn", Value: document.Scalar(&s.Spawn, document.Bool()), Help: "Start the speaker when none answers on the socket; false where systemd starts it."},
-		document.Field{Key: "asn", Value: document.Scalar(&s.ASN, document.Number[uint32](0, 4294967295)), Help: "Our autonomous system number; needed as soon as there are peers."},
+		document.Field{Key: "spawn", Value: document.Scalar(&s.Spawn, document.Bool()), Help: "Start the speaker when none answers on the socket; false where systemd starts it.", Danger: "Under systemd a spawned speaker belongs to the controller's unit and dies with it: use trafficmonitor-speaker.service and false."},
+		document.Field{Key: "asn", Value: document.Scalar(&s.ASN, document.Number[uint32](0, 4294967295)), Help: "Our autonomous system number; 0 means none, which is enough without peers."},
 		document.Field{Key: "router_id", Value: document.Scalar(&s.RouterID, document.OrEmpty(document.Addr())), Help: "Our BGP identifier, an IPv4 address; needed as soon as there are peers.", Danger: "Two speakers of one router need different ones."},
 		document.Field{Key: "listen_port", Value: document.Scalar(&s.ListenPort, document.Number(-1, 65535)), Help: "TCP port on which routers may open the session; -1 means none: we open it.", Danger: "An open port is one more thing to attack; passive peers need it."},
+		document.Field{Key: "listen_addresses", Value: document.Scalars(&s.ListenAddresses, document.Addr()), Help: "Our addresses of that port; empty means all."},
 		document.Field{Key: "on_stop", Value: document.Scalar(&s.OnStop, document.OneOf(OnStopGraceful, OnStopWithdraw)), Help: "What becomes of the routes when the speaker is told to stop: left to the routers for graceful_restart_time, or withdrawn.", Danger: "Not every router keeps FlowSpec rules through a graceful restart: FRR does not, BIRD does."},
 		document.Field{Key: "graceful_restart_time", Value: document.Scalar(&s.GracefulRestartTime, document.Duration(time.Second, 4095*time.Second)), Help: "How long routers may keep our routes after the session is lost (RFC 4724); whole seconds."},
 		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
 			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
 			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
-			document.Field{Key: "communities", Value: document.Scalars(&s.Blackhole.Communities, communityCodec()), Help: "Communities announced besides BLACKHOLE, 65535:666 (RFC 7999)."},
+			document.Field{Key: "communities", Value: document.Scalars(&s.Blackhole.Communities, communityCodec()), Help: "Communities announced besides BLACKHOLE, 65535:666 (RFC 7999), and NO_EXPORT."},
 		)},
 		document.Field{
 			Key: "peers", Help: "The routers.",
@@ -151,10 +152,12 @@ func (p *Peer) schema() document.Value {
 		document.Field{Key: "ttl_security", Value: document.Scalar(&p.TTLSecurity, document.Bool()), Help: "Take packets of the session from one hop away only (RFC 5082); both sides must set it."},
 		document.Field{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(pathCodec())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; empty means none.", Danger: "The secret itself never stands in this file."},
 		document.Field{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
-		document.Field{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "Time between two tries to connect; whole seconds."},
+		document.Field{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
 		document.Field{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
 		document.Field{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means no limit of its own.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
 		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(1, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is not sent to this router.", Danger: "FRR 8.4 resets the session above 5."},
+		document.Field{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
+		document.Field{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
 	)
 }
 
