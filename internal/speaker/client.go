@@ -1,0 +1,168 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+// ErrNoSpeaker is what calls return, wrapped, when no speaker answers in time.
+var ErrNoSpeaker = errors.New("no speaker answers")
+
+// callTimeout bounds calls whose context has no deadline: nobody waits for ever for a speaker that hangs.
+const callTimeout = 10 * time.Second
+
+// Client is the controller's side of a speaker.
+type Client struct {
+	socket string
+	conn   *grpc.ClientConn
+	rpc    pb.SpeakerServiceClient
+}
+
+// Dial returns a client for the speaker on a unix socket. It connects when it is first used, and again when the speaker
+// was restarted.
+func Dial(socket string) (*Client, error) {
+	conn, err := grpc.NewClient("unix:"+socket,
+		grpc.WithTransportCredentials(insecure.NewCredentials()), // a unix socket; its mode says who may connect
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxStatusMessage), grpc.MaxCallSendMsgSize(maxStatusMessage)),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: .2, MaxDelay: time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: 5 * time.Second, PermitWithoutStream: true}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("speaker on %s: %w", socket, err)
+	}
+	return &Client{socket, conn, pb.NewSpeakerServiceClient(conn)}, nil
+}
+
+// Close ends the client.
+func (c *Client) Close() error { return c.conn.Close() }
+
+func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, callTimeout)
+}
+
+// Set makes routes the only ones the speaker announces. Routes it refused are in the result. It returns ErrStale when a
+// newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker when nobody answers.
+func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desired) (Result, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	req := &pb.SetRoutesRequest{Term: term, Revision: revision, Routes: make([]*pb.RouteSpec, len(routes))}
+	for i, d := range routes {
+		req.Routes[i] = toSpec(d, d.Route.String())
+	}
+	resp, err := c.rpc.SetRoutes(ctx, req)
+	if err != nil {
+		return Result{}, c.wrap("set routes", err)
+	}
+	res := Result{Announced: int(resp.GetAnnounced()), Withdrawn: int(resp.GetWithdrawn())}
+	for _, r := range resp.GetRefused() {
+		res.Refused = append(res.Refused, Refused{r.GetRoute(), r.GetInvariant(), r.GetReason()})
+	}
+	return res, nil
+}
+
+// Status returns the state of the speaker.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.rpc.GetSpeakerStatus(ctx, &pb.GetSpeakerStatusRequest{})
+	if err != nil {
+		return Status{}, c.wrap("status", err)
+	}
+	return statusFromProto(resp.GetStatus()), nil
+}
+
+// Watch calls fn with the present status and after every change, until ctx ends or the speaker is gone. A speaker that
+// hangs is noticed within 15 s.
+func (c *Client) Watch(ctx context.Context, fn func(Status)) error {
+	stream, err := c.rpc.WatchSpeaker(ctx, &pb.WatchSpeakerRequest{})
+	if err != nil {
+		return c.wrap("watch", err)
+	}
+	for {
+		resp, err := stream.Recv()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, io.EOF) {
+			return fmt.Errorf("speaker on %s: watch: %w: it stopped", c.socket, ErrNoSpeaker)
+		}
+		if err != nil {
+			return c.wrap("watch", err)
+		}
+		fn(statusFromProto(resp.GetStatus()))
+	}
+}
+
+// WithdrawAll presses the red button and returns how many routes were withdrawn.
+func (c *Client) WithdrawAll(ctx context.Context, requester, reason string) (int, error) {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	resp, err := c.rpc.WithdrawAll(ctx, &pb.WithdrawAllRequest{Requester: requester, Reason: reason})
+	if err != nil {
+		return 0, c.wrap("withdraw all", err)
+	}
+	return int(resp.GetWithdrawn()), nil
+}
+
+// Release releases the red button. The next Set announces again.
+func (c *Client) Release(ctx context.Context, requester, reason string) error {
+	ctx, cancel := c.bounded(ctx)
+	defer cancel()
+	if _, err := c.rpc.ReleaseWithdrawAll(ctx, &pb.ReleaseWithdrawAllRequest{Requester: requester, Reason: reason}); err != nil {
+		return c.wrap("release withdraw all", err)
+	}
+	return nil
+}
+
+func (c *Client) wrap(what string, err error) error {
+	st := status.Convert(err)
+	kind := error(nil)
+	switch st.Code() {
+	case codes.Unavailable, codes.DeadlineExceeded:
+		kind = ErrNoSpeaker
+	case codes.Canceled:
+		kind = context.Canceled
+	}
+	for _, d := range st.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetDomain() == errorDomain {
+			switch info.GetReason() {
+			case "STALE":
+				kind = ErrStale
+			case "WITHDRAWN_ALL":
+				kind = ErrWithdrawnAll
+			}
+		}
+	}
+	if kind == nil {
+		return fmt.Errorf("speaker on %s: %s: %s", c.socket, what, st.Message())
+	}
+	return &callError{fmt.Sprintf("speaker on %s: %s: %s", c.socket, what, st.Message()), kind}
+}
+
+// callError says what the speaker said and is what callers branch on.
+type callError struct {
+	text string
+	kind error
+}
+
+func (e *callError) Error() string { return e.text }
+func (e *callError) Unwrap() error { return e.kind }

@@ -1,0 +1,385 @@
+package speaker
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+)
+
+func parse(t testing.TB, s string) route.Route {
+	t.Helper()
+	r, err := route.Parse(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// desired returns routes that end in an hour.
+func desired(t testing.TB, texts ...string) []Desired {
+	t.Helper()
+	var out []Desired
+	now := time.Now()
+	for _, s := range texts {
+		out = append(out, Desired{Route: parse(t, s), Created: now.Add(-10 * time.Minute), Deadline: now.Add(time.Hour), Owners: []string{"m-1"}})
+	}
+	return out
+}
+
+func testLimits() safety.Limits {
+	l := safety.Defaults()
+	l.Own = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("10.0.0.0/8")}
+	l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerOwner = 100_000, 100_000, 100_000
+	l.MaxRulesPerTarget = 1000
+	l.MaxOwnShare, l.AllowLargeShare = 1, true
+	return l
+}
+
+func testLog(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+func testOptions(t testing.TB, peers ...Peer) Options {
+	dir := t.TempDir()
+	return Options{
+		Socket: filepath.Join(dir, "s"), Journal: filepath.Join(dir, "journal"), Version: "test",
+		ASN: 65000, RouterID: netip.MustParseAddr("10.66.0.1"), ListenPort: -1,
+		Peers: peers, Safety: testLimits(), Log: testLog(t),
+	}
+}
+
+// running is a speaker in this process.
+type running struct {
+	t      testing.TB
+	client *Client
+	reg    *prometheus.Registry
+	cancel context.CancelFunc
+	done   chan error
+}
+
+func start(t testing.TB, o Options) *running {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	o.Registerer = reg
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &running{t: t, reg: reg, cancel: cancel, done: make(chan error, 1)}
+	go func() { r.done <- Run(ctx, o) }()
+	t.Cleanup(r.stop)
+	waitFor(t, "the socket", func() bool {
+		select {
+		case err := <-r.done:
+			t.Fatalf("Run: %v", err)
+		default:
+		}
+		c, err := net.Dial("unix", o.Socket)
+		if err != nil {
+			return false
+		}
+		c.Close()
+		return true
+	})
+	c, err := Dial(o.Socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	r.client = c
+	return r
+}
+
+func (r *running) stop() {
+	r.cancel()
+	if r.done == nil {
+		return
+	}
+	select {
+	case err := <-r.done:
+		if err != nil {
+			r.t.Errorf("Run: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		r.t.Error("Run does not end")
+	}
+	r.done = nil
+}
+
+func (r *running) set(term, revision uint64, routes []Desired) Result {
+	r.t.Helper()
+	res, err := r.client.Set(context.Background(), term, revision, routes)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res
+}
+
+func (r *running) status() Status {
+	r.t.Helper()
+	st, err := r.client.Status(context.Background())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return st
+}
+
+// waitFor polls what has no channel to wait on: another process or the kernel.
+func waitFor(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); ; {
+		if ok() {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("waited 30 s for %s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// fakeRouter speaks just enough BGP to be a router: it keeps what it is told as texts of routes.
+type fakeRouter struct {
+	t      testing.TB
+	ln     net.Listener
+	tables []compile.Table
+	asn    uint32
+	onUp   func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
+
+	mu      sync.Mutex
+	rib     map[string]string // text of the match -> action in words; guarded by mu
+	updates int               // UPDATEs with routes in this and former sessions; guarded by mu
+	eor     int               // guarded by mu
+	open    open              // guarded by mu
+	up      int               // guarded by mu
+	notif   []byte            // last NOTIFICATION; guarded by mu
+	conn    net.Conn          // guarded by mu
+	keep    bool              // do not forget routes when the session ends without NOTIFICATION; guarded by mu
+}
+
+var fakeRouters atomic.Uint32 // peers of one speaker need different addresses
+
+func newFakeRouter(t testing.TB) *fakeRouter {
+	t.Helper()
+	ln, err := net.Listen("tcp4", fmt.Sprintf("127.0.1.%d:0", fakeRouters.Add(1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fakeRouter{t: t, ln: ln, tables: compile.Tables(), asn: 65001, rib: map[string]string{}}
+	t.Cleanup(func() { ln.Close(); f.drop() })
+	return f
+}
+
+// serve begins to accept; what is set before holds for all sessions.
+func (f *fakeRouter) serve() *fakeRouter {
+	go func() {
+		for {
+			c, err := f.ln.Accept()
+			if err != nil {
+				return
+			}
+			f.session(c)
+		}
+	}()
+	return f
+}
+
+func (f *fakeRouter) peer(name string) Peer {
+	a := f.ln.Addr().(*net.TCPAddr).AddrPort()
+	return Peer{Name: name, Address: a.Addr().Unmap(), Port: int(a.Port()), ASN: f.asn, ConnectRetry: time.Second}
+}
+
+// drop breaks the present session.
+func (f *fakeRouter) drop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.conn != nil {
+		f.conn.Close()
+	}
+}
+
+func (f *fakeRouter) session(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	typ, body, err := readMessage(r, nil)
+	if err != nil || typ != msgOpen {
+		return
+	}
+	o, err := parseOpen(body)
+	if err != nil {
+		f.t.Errorf("OPEN of the speaker: %v", err)
+		return
+	}
+	mine := open{
+		asn: f.asn, hold: 90, id: [4]byte{10, 66, 0, 11}, tables: f.tables, refresh: true, fourOctet: true,
+		graceful: true, restartFlags: 120,
+	}
+	for _, t := range f.tables {
+		mine.gracefulOf = append(mine.gracefulOf, gracefulTable{t, 0})
+	}
+	_, _ = c.Write(appendOpen(nil, mine))
+	if typ, _, err = readMessage(r, nil); err != nil || typ != msgKeepalive {
+		return
+	}
+	_, _ = c.Write(appendMessage(nil, msgKeepalive, nil))
+	f.mu.Lock()
+	f.up++
+	f.open, f.conn, f.notif = o, c, nil
+	f.mu.Unlock()
+	if f.onUp != nil {
+		f.onUp(c)
+	}
+	fresh := map[string]string{}
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.conn = nil
+		if !f.keep || f.notif != nil {
+			clear(f.rib)
+		}
+	}()
+	for {
+		typ, body, err := readMessage(r, nil)
+		if err != nil {
+			return
+		}
+		switch typ {
+		case msgNotification:
+			f.mu.Lock()
+			f.notif = slices.Clone(body)
+			f.mu.Unlock()
+			return
+		case msgUpdate:
+			f.update(body, fresh)
+		}
+	}
+}
+
+// update applies one UPDATE.
+func (f *fakeRouter) update(b []byte, fresh map[string]string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := int(binary.BigEndian.Uint16(b))
+	withdrawn, rest := b[2:2+n], b[2+n:]
+	n = int(binary.BigEndian.Uint16(rest))
+	attrs, nlri := rest[2:2+n], rest[2+n:]
+	if len(withdrawn)+len(nlri)+len(attrs) == 0 {
+		f.eor++
+		return
+	}
+	words := ""
+	var reach, unreach []byte
+	var t compile.Table
+	for len(attrs) > 0 {
+		typ, head, l := attrs[1], 3, int(attrs[2])
+		if attrs[0]&0x10 != 0 {
+			head, l = 4, int(binary.BigEndian.Uint16(attrs[2:]))
+		}
+		v := attrs[head : head+l]
+		attrs = attrs[head+l:]
+		switch typ {
+		case 3:
+			words += fmt.Sprintf(" next-hop %v", netip.AddrFrom4([4]byte(v)))
+		case 8:
+			for ; len(v) > 0; v = v[4:] {
+				words += fmt.Sprintf(" community %d:%d", binary.BigEndian.Uint16(v), binary.BigEndian.Uint16(v[2:]))
+			}
+		case 16:
+			words += fmt.Sprintf(" extended %x", v)
+		case 14:
+			t, _ = tableOfAFI(binary.BigEndian.Uint16(v), v[2])
+			if hop := v[4 : 4+v[3]]; len(hop) > 0 {
+				a, _ := netip.AddrFromSlice(hop)
+				words += fmt.Sprintf(" next-hop %v", a)
+			}
+			reach = v[5+v[3]:]
+		case 15:
+			t, _ = tableOfAFI(binary.BigEndian.Uint16(v), v[2])
+			if unreach = v[3:]; len(unreach) == 0 {
+				f.eor++
+				return
+			}
+		}
+	}
+	f.updates++
+	for _, m := range f.matches(compile.IPv4Unicast, withdrawn) {
+		delete(f.rib, m)
+	}
+	for _, m := range f.matches(t, unreach) {
+		delete(f.rib, m)
+	}
+	for _, m := range append(f.matches(compile.IPv4Unicast, nlri), f.matches(t, reach)...) {
+		f.rib[m] = words[1:]
+		fresh[m] = words
+	}
+}
+
+func (f *fakeRouter) matches(t compile.Table, b []byte) []string {
+	var out []string
+	for len(b) > 0 {
+		switch t {
+		case compile.IPv4FlowSpec, compile.IPv6FlowSpec:
+			fam := route.IPv4
+			if t == compile.IPv6FlowSpec {
+				fam = route.IPv6
+			}
+			m, err := safety.DecodeFlowSpec(fam, b[:1+b[0]])
+			if err != nil {
+				f.t.Errorf("the speaker sent the NLRI %x: %v", b, err)
+				return out
+			}
+			out = append(out, m.String())
+			b = b[1+b[0]:]
+		default:
+			n := (int(b[0]) + 7) / 8
+			a := make([]byte, 4)
+			if t == compile.IPv6Unicast {
+				a = make([]byte, 16)
+			}
+			copy(a, b[1:1+n])
+			addr, _ := netip.AddrFromSlice(a)
+			out = append(out, "blackhole "+netip.PrefixFrom(addr, int(b[0])).String())
+			b = b[1+n:]
+		}
+	}
+	return out
+}
+
+func (f *fakeRouter) routes() map[string]string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.rib)
+}
+
+func (f *fakeRouter) get(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn()
+}
+
+func (f *fakeRouter) sessions() (n int) {
+	f.get(func() { n = f.up })
+	return n
+}
+
+func TestMain(m *testing.M) {
+	if cfg := os.Getenv("SPEAKER_TEST_PROCESS"); cfg != "" {
+		os.Exit(testProcess(cfg))
+	}
+	os.Exit(m.Run())
+}

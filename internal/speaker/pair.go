@@ -1,0 +1,288 @@
+package speaker
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+)
+
+// pair passes messages between one router and GoBGP for one session.
+type pair struct {
+	guard  *guard
+	router net.Conn
+	local  *localConn
+
+	holdOff time.Time // when the next KEEPALIVE may stand in for an UPDATE; used by fromRouter only
+
+	mu         sync.Mutex
+	tables     []compile.Table // both sides offered; set by the router's OPEN
+	ourAlive   bool            // GoBGP sent its first KEEPALIVE
+	theirAlive bool            // the router did
+	up         bool
+	cause      error // the first reason the session ended
+}
+
+func (p *pair) isUp() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.up
+}
+
+// run returns why the session ended.
+func (p *pair) run() error {
+	o := p.local.open
+	// Our state is kept over a reset whatever GoBGP thinks of it: without the F bit a router drops the routes it kept
+	// for us when the session is back, and before it has them again (RFC 4724, section 4.2).
+	for i := range o.gracefulOf {
+		o.gracefulOf[i].flags |= 0x80
+	}
+	if err := p.toRouter(appendOpen(nil, o)); err != nil {
+		return &routerGone{err}
+	}
+	p.guard.setState(OpenSent)
+
+	var wg sync.WaitGroup
+	wg.Go(func() { p.finish(p.fromLocal()) })
+	p.finish(p.fromRouter())
+	wg.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cause
+}
+
+// finish notes the first cause, tells the router when there is a NOTIFICATION to send, and closes both sides.
+func (p *pair) finish(err error) {
+	p.mu.Lock()
+	first := p.cause == nil
+	if first {
+		p.cause = err
+	}
+	p.mu.Unlock()
+	var n *notification
+	if first && errors.As(err, &n) {
+		_ = p.toRouter(n.bytes())
+	}
+	p.router.Close()
+	p.local.Close()
+}
+
+func (p *pair) toRouter(b []byte) error {
+	_ = p.router.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := p.router.Write(b)
+	return err
+}
+
+// fromLocal passes what GoBGP says, many messages in one write where it says much.
+func (p *pair) fromLocal() error {
+	m := p.guard.metrics
+	name := p.guard.peer.Name
+	out := make([]byte, 0, 64<<10)
+	for {
+		// At least one message, then all that is there already.
+		out = out[:0]
+		var updates int
+		var last error
+		for {
+			head, err := p.local.r.Peek(headerLen)
+			if err != nil {
+				last = err
+				break
+			}
+			n, typ, err := parseHeader(head)
+			if err != nil {
+				return fmt.Errorf("GoBGP sent what is not BGP: %w", errors.New(err.Error()))
+			}
+			msg, err := p.local.r.Peek(n)
+			if err != nil {
+				last = err
+				break
+			}
+			out = append(out, msg...)
+			switch typ {
+			case msgUpdate:
+				updates++
+			case msgKeepalive:
+				p.alive(&p.ourAlive)
+			case msgNotification:
+				last = fmt.Errorf("we closed the session: %s", p.explain(msg[headerLen], msg[headerLen+1]))
+			}
+			_, _ = p.local.r.Discard(n)
+			if last != nil || p.local.r.Buffered() < headerLen || len(out) > 48<<10 {
+				break
+			}
+		}
+		if len(out) > 0 {
+			if err := p.toRouter(out); err != nil {
+				return &routerGone{err}
+			}
+			m.updates.WithLabelValues(name).Add(float64(updates))
+		}
+		if last != nil {
+			if errors.Is(last, io.EOF) || errors.Is(last, net.ErrClosed) {
+				return errors.New("GoBGP closed the session")
+			}
+			return last
+		}
+	}
+}
+
+// explain adds to a NOTIFICATION of ours what we know and GoBGP does not say.
+func (p *pair) explain(code, sub byte) string {
+	if code == errOpen && sub == 2 {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return fmt.Sprintf("the router says another AS than the configured %d: correct the peer's asn (NOTIFICATION 2/2)", p.guard.peer.ASN)
+	}
+	return notificationWords(code, sub)
+}
+
+// alive notes a KEEPALIVE; the session is established when both sides have sent one (RFC 4271, section 8.2.2).
+func (p *pair) alive(side *bool) {
+	p.mu.Lock()
+	if *side {
+		p.mu.Unlock()
+		return
+	}
+	*side = true
+	now := p.ourAlive && p.theirAlive && !p.up
+	if now {
+		p.up = true
+	}
+	tables := p.tables
+	p.mu.Unlock()
+	if now {
+		p.guard.established(tables)
+	}
+}
+
+// fromRouter reads what the router says and passes on what GoBGP needs of it, written anew.
+func (p *pair) fromRouter() error {
+	g := p.guard
+	r := bufio.NewReaderSize(p.router, 64<<10)
+	buf := make([]byte, maxMessage)
+	_ = p.router.SetReadDeadline(time.Now().Add(openTimeout))
+	var opened, alive bool
+	for {
+		typ, body, err := readMessage(r, buf)
+		if err != nil {
+			return p.readError(err, opened)
+		}
+		var pass []byte
+		switch {
+		case typ == msgNotification:
+			// What GoBGP passes to its own peers it may carry; the data is the router's and stays here.
+			_ = p.toLocal(appendMessage(nil, msgNotification, body[:2]))
+			return fmt.Errorf("the router closed the session: %s", notificationWords(body[0], body[1]))
+		case !opened:
+			if typ != msgOpen {
+				return &notification{errFSM, 1, fmt.Sprintf("the router sent a message of type %d before its OPEN", typ)}
+			}
+			if pass, err = p.theirOpen(body); err != nil {
+				return err
+			}
+			opened = true
+			_ = p.router.SetReadDeadline(time.Time{}) // the hold timer is GoBGP's
+			g.setState(OpenConfirm)
+		case !alive:
+			if typ != msgKeepalive {
+				return &notification{errFSM, 2, fmt.Sprintf("the router sent a message of type %d before its first KEEPALIVE", typ)}
+			}
+			alive = true
+			pass = appendMessage(nil, msgKeepalive, nil)
+			p.mu.Lock()
+			for _, t := range p.tables {
+				pass = append(pass, endOfRIB(t)...)
+			}
+			p.mu.Unlock()
+			p.alive(&p.theirAlive)
+		case typ == msgKeepalive:
+			pass = appendMessage(nil, msgKeepalive, nil)
+		case typ == msgUpdate:
+			g.metrics.dropped.WithLabelValues(g.peer.Name).Inc()
+			if now := time.Now(); now.After(p.holdOff) {
+				p.holdOff = now.Add(time.Second)
+				pass = appendMessage(nil, msgKeepalive, nil)
+			}
+		case typ == msgRouteRefresh:
+			pass = p.refresh(body)
+		default:
+			return &notification{errFSM, 3, fmt.Sprintf("the router sent a message of type %d in an established session", typ)}
+		}
+		if len(pass) > 0 {
+			if err := p.toLocal(pass); err != nil {
+				return errors.New("GoBGP closed the session")
+			}
+		}
+	}
+}
+
+func (p *pair) toLocal(b []byte) error {
+	_ = p.local.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, err := p.local.Write(b)
+	return err
+}
+
+func (p *pair) readError(err error, opened bool) error {
+	var n *notification
+	var timeout net.Error
+	switch {
+	case errors.As(err, &n):
+		return n
+	case errors.Is(err, net.ErrClosed):
+		return errors.New("the session was closed here")
+	case errors.As(err, &timeout) && timeout.Timeout() && !opened:
+		return &notification{4, 0, fmt.Sprintf("the router took the connection and sent no OPEN within %s: is this host configured there as a neighbour?", openTimeout)}
+	}
+	return &routerGone{err}
+}
+
+// theirOpen checks the router's OPEN and returns the one GoBGP gets.
+func (p *pair) theirOpen(body []byte) ([]byte, error) {
+	o, err := parseOpen(body)
+	if err != nil {
+		return nil, err
+	}
+	if want := p.guard.peer.ASN; o.asn != want {
+		return nil, &notification{errOpen, 2, fmt.Sprintf("the router says it is AS %d and the peer is configured with AS %d: correct the peer's asn", o.asn, want)}
+	}
+	if o.id == p.local.open.id && p.guard.peer.ASN == p.guard.asn {
+		return nil, &notification{errOpen, 3, fmt.Sprintf("the router's BGP identifier %s is our own: give this speaker another router_id", o.identifier())}
+	}
+	var both []compile.Table
+	for _, t := range p.local.open.tables {
+		if slices.Contains(o.tables, t) {
+			both = append(both, t)
+		}
+	}
+	o.tables = both
+	o.multi = true
+	p.mu.Lock()
+	p.tables = both
+	p.mu.Unlock()
+	if len(both) == 0 {
+		return nil, &notification{errOpen, 7, "the router offers none of our families: activate them there for this neighbour"}
+	}
+	return appendOpen(nil, o), nil
+}
+
+// refresh passes a plain ROUTE-REFRESH (RFC 2918) for a table we carry.
+func (p *pair) refresh(body []byte) []byte {
+	if len(body) != 4 || body[2] != 0 {
+		return nil
+	}
+	t, ok := tableOfAFI(binary.BigEndian.Uint16(body), body[3])
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !ok || !slices.Contains(p.tables, t) {
+		return nil
+	}
+	return appendMessage(nil, msgRouteRefresh, []byte{body[0], body[1], 0, body[3]})
+}

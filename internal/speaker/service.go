@@ -1,0 +1,274 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/health"
+	"google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// What Set refuses as a whole.
+var (
+	ErrStale        = errors.New("the set is older than the one applied")
+	ErrWithdrawnAll = errors.New("the red button is pressed")
+)
+
+const (
+	maxStatusMessage = 256 << 20 // 100,000 routes with four routers
+	watchPause       = 20 * time.Millisecond
+)
+
+// service is SpeakerService: convert, call, convert.
+type service struct {
+	pb.UnimplementedSpeakerServiceServer
+	s    *speaker
+	stop context.Context // ends the watches when the speaker ends
+}
+
+func (s *speaker) serve(ctx context.Context, ln net.Listener) error {
+	srv := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxStatusMessage), grpc.MaxSendMsgSize(maxStatusMessage),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 2 * time.Second, PermitWithoutStream: true}),
+	)
+	pb.RegisterSpeakerServiceServer(srv, &service{s: s, stop: ctx})
+	grpc_health_v1.RegisterHealthServer(srv, health.NewServer())
+	stopped := make(chan struct{})
+	defer context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		done := make(chan struct{})
+		go func() { srv.GracefulStop(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(2 * time.Second):
+			srv.Stop()
+		}
+	})()
+	err := srv.Serve(ln)
+	if ctx.Err() != nil {
+		<-stopped
+		err = nil
+	}
+	os.Remove(s.o.Socket)
+	return err
+}
+
+func (v *service) SetRoutes(_ context.Context, req *pb.SetRoutesRequest) (*pb.SetRoutesResponse, error) {
+	items, refused := v.s.read(req.GetRoutes())
+	res, err := v.s.set(req.GetTerm(), req.GetRevision(), items, refused)
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	out := &pb.SetRoutesResponse{Announced: uint32(res.Announced), Withdrawn: uint32(res.Withdrawn)}
+	for _, r := range res.Refused {
+		out.Refused = append(out.Refused, &pb.RefusedRoute{Route: r.Route, Invariant: r.Invariant, Reason: r.Reason})
+	}
+	return out, nil
+}
+
+// read parses the specs; what was parsed for the present set already is not parsed again.
+func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) {
+	known := map[string]item{}
+	if len(specs) > 100 {
+		for _, it := range s.shown.Load().items {
+			known[it.text] = it
+		}
+	}
+	items = make([]item, 0, len(specs))
+	for i, spec := range specs {
+		it, ok := known[spec.GetRoute()]
+		if !ok {
+			r, err := route.Parse(spec.GetRoute())
+			if err != nil {
+				s.metrics.refused.WithLabelValues(RefusedText).Inc()
+				refused = append(refused, Refused{spec.GetRoute(), RefusedText, fmt.Sprintf("routes[%d]: %v", i, err)})
+				continue
+			}
+			it = newItem(Desired{Route: r})
+		}
+		it.Deadline, it.Created = fromTime(spec.GetDeadline()), fromTime(spec.GetCreateTime())
+		it.Owners, it.Approved, it.Manual = spec.GetOwners(), spec.GetApproved(), spec.GetManual()
+		items = append(items, it)
+	}
+	return items, refused
+}
+
+func (v *service) GetSpeakerStatus(context.Context, *pb.GetSpeakerStatusRequest) (*pb.GetSpeakerStatusResponse, error) {
+	return &pb.GetSpeakerStatusResponse{Status: statusToProto(v.s.status())}, nil
+}
+
+func (v *service) WatchSpeaker(_ *pb.WatchSpeakerRequest, stream grpc.ServerStreamingServer[pb.WatchSpeakerResponse]) error {
+	for {
+		next := v.s.watch.next() // before the status is read, so that no change is missed
+		if err := stream.Send(&pb.WatchSpeakerResponse{Status: statusToProto(v.s.status())}); err != nil {
+			return err
+		}
+		select {
+		case <-next:
+		case <-stream.Context().Done():
+			return nil
+		case <-v.stop.Done():
+			return status.Error(codes.Unavailable, "the speaker stops")
+		}
+		select { // a burst of changes is one message
+		case <-time.After(watchPause):
+		case <-stream.Context().Done():
+			return nil
+		}
+	}
+}
+
+func (v *service) WithdrawAll(_ context.Context, req *pb.WithdrawAllRequest) (*pb.WithdrawAllResponse, error) {
+	if err := who(req.GetRequester(), req.GetReason()); err != nil {
+		return nil, err
+	}
+	n, err := v.s.withdrawAll(req.GetRequester(), req.GetReason())
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &pb.WithdrawAllResponse{Withdrawn: uint32(n)}, nil
+}
+
+func (v *service) ReleaseWithdrawAll(_ context.Context, req *pb.ReleaseWithdrawAllRequest) (*pb.ReleaseWithdrawAllResponse, error) {
+	if err := who(req.GetRequester(), req.GetReason()); err != nil {
+		return nil, err
+	}
+	if err := v.s.release(req.GetRequester(), req.GetReason()); err != nil {
+		return nil, grpcError(err)
+	}
+	return &pb.ReleaseWithdrawAllResponse{}, nil
+}
+
+func who(requester, reason string) error {
+	var errs []error
+	if strings.TrimSpace(requester) == "" {
+		errs = append(errs, errors.New("requester: say who asks for it"))
+	}
+	if strings.TrimSpace(reason) == "" {
+		errs = append(errs, errors.New("reason: say why; the next one on duty reads it"))
+	}
+	if len(errs) > 0 {
+		return status.Error(codes.InvalidArgument, errors.Join(errs...).Error())
+	}
+	return nil
+}
+
+const errorDomain = "speaker.trafficmonitor"
+
+func grpcError(err error) error {
+	code, reason := codes.Internal, "FAILED"
+	switch {
+	case errors.Is(err, ErrStale):
+		code, reason = codes.FailedPrecondition, "STALE"
+	case errors.Is(err, ErrWithdrawnAll):
+		code, reason = codes.FailedPrecondition, "WITHDRAWN_ALL"
+	}
+	st := status.New(code, err.Error())
+	if with, derr := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}); derr == nil {
+		st = with
+	}
+	return st.Err()
+}
+
+// status is what the speaker knows now.
+func (s *speaker) status() Status {
+	st := s.shown.Load()
+	out := Status{
+		Version: s.o.Version, PID: os.Getpid(), Start: s.start, ASN: s.o.ASN, RouterID: s.o.RouterID.String(),
+		Term: st.term, Revision: st.revision, WithdrawnAllBy: st.button.String(),
+	}
+	sessions := make([]session, len(s.routers))
+	for i, r := range s.routers {
+		sessions[i] = r.guard.snapshot()
+		desired, sent, _ := r.counts(sessions[i])
+		out.Peers = append(out.Peers, PeerStatus{
+			Name: r.peer.Name, Address: r.peer.Address.String(), ASN: r.peer.ASN,
+			State: sessions[i].state, Since: sessions[i].since, Families: sessions[i].families, Missing: sessions[i].missing,
+			Desired: desired, Sent: sent, Established: sessions[i].established,
+			LastError: sessions[i].lastError, LastErrorTime: sessions[i].lastErrorAt,
+		})
+	}
+	out.Routes = make([]RouteStatus, 0, len(st.items))
+	for _, it := range st.items {
+		rs := RouteStatus{Desired: it.Desired, Peers: make([]PeerRoute, len(s.routers))}
+		for i, r := range s.routers {
+			rs.Peers[i] = r.routeState(it.id, sessions[i])
+		}
+		out.Routes = append(out.Routes, rs)
+	}
+	return out
+}
+
+// watchers wakes everybody who waits for a change.
+type watchers struct {
+	mu sync.Mutex
+	ch chan struct{} // closed at the next change; guarded by mu
+}
+
+func (w *watchers) next() <-chan struct{} {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch == nil {
+		w.ch = make(chan struct{})
+	}
+	return w.ch
+}
+
+func (w *watchers) changed() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ch != nil {
+		close(w.ch)
+		w.ch = nil
+	}
+}
+
+// probeSocket makes sure that nobody answers on the socket.
+func probeSocket(path string) error {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return nil
+	}
+	c.Close()
+	return fmt.Errorf("socket %s: another speaker answers there: stop it, or give this one another socket and journal", path)
+}
+
+// listenSocket opens the socket for its owner and group only, in place of a stale one. It gets its name when it has
+// its mode, so nobody can connect before.
+func listenSocket(path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("create the socket's directory: %w", err)
+	}
+	if st, err := os.Lstat(path); err == nil && st.Mode()&os.ModeSocket == 0 {
+		return nil, fmt.Errorf("socket %s: something else than a socket is there: remove it or choose another path", path)
+	}
+	tmp := path + ".new"
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: tmp, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	ln.SetUnlinkOnClose(false)
+	if err := errors.Join(os.Chmod(tmp, 0o660), os.Rename(tmp, path)); err != nil {
+		ln.Close()
+		return nil, fmt.Errorf("open socket: %w", err)
+	}
+	return ln, nil
+}

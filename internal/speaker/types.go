@@ -1,0 +1,150 @@
+package speaker
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Desired is one route that is to be announced, with its end.
+type Desired struct {
+	Route    route.Route
+	Deadline time.Time // when it ends, whoever is alive
+	Created  time.Time // when it was first decided
+	Owners   []string  // the mitigations that own it, sorted
+	Approved bool      // an approver allowed what is refused to automation
+	Manual   bool      // an engineer asked for it
+}
+
+// Refused is a route the speaker did not announce.
+type Refused struct {
+	Route     string
+	Invariant string // a small closed set: an invariant of the safety kernel, or one of the Refused constants
+	Reason    string
+}
+
+// Why the speaker itself refuses a route; the safety kernel has its own names.
+const (
+	RefusedText      = "route_text" // the text is not a route
+	RefusedDuplicate = "duplicate"  // a second action for one match
+	RefusedDeadline  = "deadline"   // no deadline, or it has passed
+	RefusedEncoding  = "encoding"   // the encoded bytes are not what was meant
+)
+
+// Result tells what a call of Set did.
+type Result struct {
+	Announced, Withdrawn int
+	Refused              []Refused
+}
+
+// SessionState is the state of a BGP session (RFC 4271, section 8.2.2).
+type SessionState int
+
+// The states.
+const (
+	Idle SessionState = iota + 1
+	Connect
+	Active
+	OpenSent
+	OpenConfirm
+	Established
+)
+
+func (s SessionState) String() string {
+	switch s {
+	case Idle:
+		return "idle"
+	case Connect:
+		return "connect"
+	case Active:
+		return "active"
+	case OpenSent:
+		return "open-sent"
+	case OpenConfirm:
+		return "open-confirm"
+	case Established:
+		return "established"
+	}
+	return "unknown"
+}
+
+// RouteState is the state of a route at one router. Sent is not "installed in hardware".
+type RouteState int
+
+// The states.
+const (
+	Pending     RouteState = iota + 1 // the session is down; the route goes out when it comes up
+	Sent                              // handed to BGP for an established session that carries its table
+	Unsupported                       // the router does not take the table or the shape
+)
+
+// Status is the state of one speaker.
+type Status struct {
+	Version        string
+	PID            int
+	Start          time.Time
+	ASN            uint32
+	RouterID       string
+	Peers          []PeerStatus  // sorted by name
+	Routes         []RouteStatus // sorted by text
+	Term, Revision uint64        // of the newest applied set
+	WithdrawnAllBy string        // who pressed the red button and why; empty while it is released
+}
+
+// PeerStatus is one router as the speaker sees it.
+type PeerStatus struct {
+	Name, Address string
+	ASN           uint32
+	State         SessionState
+	Since         time.Time
+	Families      []compile.Table // both sides agreed on
+	Missing       []compile.Table // we offered and the router did not
+	Desired, Sent int             // routes
+	Established   uint64          // times the session came up since the speaker's start
+	LastError     string          // last NOTIFICATION or transport error in words, with what to do
+	LastErrorTime time.Time
+}
+
+// RouteStatus is one route in the speaker.
+type RouteStatus struct {
+	Desired
+	Peers []PeerRoute // sorted by peer
+}
+
+// PeerRoute says what became of a route at one router.
+type PeerRoute struct {
+	Peer   string
+	State  RouteState
+	Reason string
+	Sent   time.Time
+}
+
+// Button is the pressed red button: nothing is announced until it is released.
+type Button struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+func (b *Button) String() string {
+	if b == nil {
+		return ""
+	}
+	return b.By + ": " + b.Reason
+}
+
+// item is a Desired with what is computed from its route once.
+type item struct {
+	Desired
+	text string // Route.String()
+	id   string // Route.ID()
+}
+
+func newItem(d Desired) item { return item{d, d.Route.String(), d.Route.ID()} }
+
+func sortItems(items []item) {
+	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.text, b.text) })
+}
