@@ -76,8 +76,8 @@ func (h *health) spaceless() bool {
 func (s *Store) probeOnce() {
 	ctx, cancel := context.WithTimeout(s.ctx, s.opts.Timeout)
 	defer cancel()
-	began := time.Now()
-	_, err := s.client.Get(ctx, keyTerm, clientv3.WithKeysOnly())
+	began, since := time.Now(), s.seen.get()
+	r, err := s.client.Get(ctx, keyTerm, clientv3.WithKeysOnly())
 	if s.ctx.Err() != nil {
 		return
 	}
@@ -88,6 +88,12 @@ func (s *Store) probeOnce() {
 		}
 		s.health.set(partProbe, s.unavailable("probe", err))
 		return
+	}
+	if err := s.seen.check(r.Header, since); err != nil {
+		select {
+		case s.rewind <- struct{}{}:
+		default:
+		}
 	}
 	s.m.probe.Observe(time.Since(began).Seconds())
 	s.m.up.Set(1)

@@ -14,20 +14,23 @@ import (
 
 // Lead campaigns until ctx ends; then it returns nil. While this controller leads it calls fn with the Term, and fn's
 // ctx ends when leadership is lost or may be. fn is to return then; when it returns earlier, the controller resigns.
-// Either way it campaigns again, after a pause if fn returned an error.
+// Either way it campaigns again, after a pause that grows while terms are short.
 func (s *Store) Lead(ctx context.Context, fn func(ctx context.Context, t *Term) error) error {
+	said := ""
 	for failed := 0; ; {
+		began := time.Now()
 		led, err := s.leadOnce(ctx, fn)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case s.ctx.Err() != nil:
 			return s.ended("lead")
-		case led && err == nil:
-			failed = 0
-			continue
-		case err != nil:
+		case led && time.Since(began) > backoffMax:
+			failed, said = 0, ""
+		}
+		if err != nil && said != err.Error() { // once, not at every attempt
 			s.log.Warn("campaigning again", "led", led, "err", err)
+			said = err.Error()
 		}
 		pause(ctx, backoff(failed))
 		failed++
@@ -140,9 +143,13 @@ func (s *Store) endSession(session *concurrency.Session) {
 func (t *Term) begin(ctx context.Context) error {
 	rctx, cancel := context.WithTimeout(ctx, t.s.opts.Timeout)
 	defer cancel()
+	since := t.s.seen.get()
 	r, err := t.s.client.Txn(rctx).Then(clientv3.OpGet(keyTerm), clientv3.OpGet(keyCommit)).Commit()
 	if err != nil {
 		return t.s.unavailable("begin a term", err)
+	}
+	if err := t.s.seen.check(r.Header, since); err != nil {
+		return t.s.rewound(err)
 	}
 	var last termRecord
 	for _, kv := range r.Responses[0].GetResponseRange().Kvs {

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -17,7 +18,7 @@ func (t *Term) prune(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		if p := t.s.published.Load(); p != nil && p.whole {
-			if err := t.pruneOnce(ctx, old(p.Records, time.Now().Add(-t.s.opts.Keep))); err != nil && ctx.Err() == nil {
+			if err := t.pruneOnce(ctx, old(p.Records, time.Now().Add(-t.s.opts.Keep), t.s.opts.KeepMost)); err != nil && ctx.Err() == nil {
 				t.s.log.Warn("old mitigations could not be removed, trying again", "err", err, "in", every)
 			}
 		}
@@ -29,11 +30,18 @@ func (t *Term) prune(ctx context.Context) {
 	}
 }
 
-// old returns the keys of what ended before then.
-func old(r mitigation.Records, then time.Time) []string {
-	var keys []string
+// old returns the keys of what ended before then, and of the oldest of what ended later when there are more than most.
+func old(r mitigation.Records, then time.Time, most int) []string {
+	var ended []mitigation.Mitigation
 	for _, m := range r.Mitigations {
-		if isOld(m, then) {
+		if m.State != mitigation.Active {
+			ended = append(ended, m)
+		}
+	}
+	slices.SortStableFunc(ended, func(a, b mitigation.Mitigation) int { return endOf(b).Compare(endOf(a)) }) // latest first
+	var keys []string
+	for i, m := range ended {
+		if i >= most || endOf(m).Before(then) {
 			keys = append(keys, mitigationKey(m.ID))
 		}
 	}
@@ -45,14 +53,12 @@ func old(r mitigation.Records, then time.Time) []string {
 	return keys
 }
 
-func isOld(m mitigation.Mitigation, then time.Time) bool {
-	switch {
-	case m.State == mitigation.Active:
-		return false
-	case !m.Ended.IsZero():
-		return m.Ended.Before(then)
+// endOf is when m ended; one that was refused never began.
+func endOf(m mitigation.Mitigation) time.Time {
+	if m.Ended.IsZero() {
+		return m.Created
 	}
-	return m.Created.Before(then) // refused: it never began
+	return m.Ended
 }
 
 // pruneOnce removes the keys, a batch at a time, each batch only if none of it changed meanwhile.
@@ -93,7 +99,7 @@ func (t *Term) pruneBatch(ctx context.Context, keys []string) (int, error) {
 			v := newView()
 			v.put(kv)
 			key := string(kv.Key)
-			if len(old(v.publish(then).Records, then)) == 1 {
+			if len(old(v.publish(then).Records, then, 0)) == 1 { // still one that may go
 				same = append(same, clientv3.Compare(clientv3.ModRevision(key), "=", kv.ModRevision))
 				ops = append(ops, clientv3.OpDelete(key))
 			}

@@ -55,6 +55,7 @@ const (
 	DefaultLeaseTTL = 3 * time.Second
 	DefaultTimeout  = 2 * time.Second
 	DefaultKeep     = 7 * 24 * time.Hour
+	DefaultKeepMost = 2000
 )
 
 // Options of a store.
@@ -68,6 +69,7 @@ type Options struct {
 	LeaseTTL time.Duration // how long a leader that died leads on; rounded up to seconds, etcd's floor is 1–2 s
 	Timeout  time.Duration // of one request to etcd
 	Keep     time.Duration // how long ended mitigations are kept
+	KeepMost int           // how many of them at most, the latest: they cost memory, and time at every change
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -83,8 +85,8 @@ func (o Options) withDefaults() (Options, error) {
 	if len(o.Endpoints) == 0 && o.DataDir == "" {
 		errs = append(errs, errors.New("neither etcd endpoints nor a data directory: set one"))
 	}
-	if o.LeaseTTL < 0 || o.Timeout < 0 || o.Keep < 0 {
-		errs = append(errs, errors.New("a duration is negative"))
+	if o.LeaseTTL < 0 || o.Timeout < 0 || o.Keep < 0 || o.KeepMost < 0 {
+		errs = append(errs, errors.New("a limit is negative"))
 	}
 	if o.LeaseTTL == 0 {
 		o.LeaseTTL = DefaultLeaseTTL
@@ -94,6 +96,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.Keep == 0 {
 		o.Keep = DefaultKeep
+	}
+	if o.KeepMost == 0 {
+		o.KeepMost = DefaultKeepMost
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -118,7 +123,9 @@ type Store struct {
 	tasks  sync.WaitGroup
 
 	published atomic.Pointer[published] // nil until first synchronised
+	seen      newest
 	health    health
+	rewind    chan struct{} // probe to follow: read again, this is other data
 
 	mu      sync.Mutex
 	waiters map[chan struct{}]struct{} // guarded by mu; each is told that published changed
@@ -132,7 +139,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{opts: o, log: o.Log, waiters: map[chan struct{}]struct{}{}}
+	s := &Store{opts: o, log: o.Log, waiters: map[chan struct{}]struct{}{}, rewind: make(chan struct{}, 1)}
 	s.health.set(partWatch, errors.New("not yet synchronised with etcd"))
 	if s.m, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, fmt.Errorf("store: register metrics: %w", err)

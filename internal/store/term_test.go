@@ -273,6 +273,42 @@ func TestPrune(t *testing.T) {
 	eventually(t, "pruned is counted", func() bool { return testutil.ToFloat64(s.m.pruned) == 3 })
 }
 
+func TestPruneKeepsTheLatest(t *testing.T) {
+	s := open(t, Options{DataDir: t.TempDir(), Keep: time.Second * 3600, KeepMost: 2})
+	all := samples(t, 70) // more than a batch
+	for i := range all {
+		if i > 0 {
+			all[i].State, all[i].Ended = mitigation.Ended, time.Now().Add(time.Duration(i)*time.Second)
+		}
+	}
+	l := lead(t, s)
+	rev := commit(t, l, Change{Put: all})
+	w := watch(t, s)
+	n := w.at(rev)
+	if err := l.pruneOnce(t.Context(), old(n.Records, time.Now(), 2)); err != nil {
+		t.Fatal(err)
+	}
+	got := w.until("three", func(n Snapshot) bool { return len(n.Records.Mitigations) == 3 })
+	for i, id := range []string{all[0].ID, all[68].ID, all[69].ID} {
+		if got.Records.Mitigations[i].ID != id {
+			t.Errorf("left %s, want %s", got.Records.Mitigations[i].ID, id)
+		}
+	}
+}
+
+// TestPruneLeavesWhatChanged: what was ended when the leader looked, and is active when it deletes, stays.
+func TestPruneLeavesWhatChanged(t *testing.T) {
+	s := open(t, Options{DataDir: t.TempDir()})
+	l := lead(t, s)
+	commit(t, l, Change{Put: samples(t, 1)})
+	if n, err := l.pruneBatch(t.Context(), []string{mitigationKey("m000000"), mitigationKey("gone")}); n != 0 || err != nil {
+		t.Errorf("pruned %d, %v", n, err)
+	}
+	if r, err := l.Load(t.Context()); err != nil || len(r.Mitigations) != 1 {
+		t.Errorf("left %d, %v", len(r.Mitigations), err)
+	}
+}
+
 func TestConcurrentUse(t *testing.T) {
 	s := open(t, Options{DataDir: t.TempDir()})
 	w := watch(t, s)

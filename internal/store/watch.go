@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -68,19 +70,22 @@ func pause(ctx context.Context, d time.Duration) {
 // follow keeps the view in step with etcd until the store is closed: a full read, then events; and again from the full
 // read when the events break off.
 func (s *Store) follow() {
-	var newest int64 // highest revision ever seen
+	said := ""
 	for failed := 0; s.ctx.Err() == nil; {
 		began := time.Now()
-		err := s.followOnce(&newest)
+		err := s.followOnce()
 		if s.ctx.Err() != nil {
 			return
 		}
 		s.health.set(partWatch, err)
 		if time.Since(began) > backoffMax {
-			failed = 0
+			failed, said = 0, ""
 		}
 		s.m.resyncs.WithLabelValues(resyncReason(err)).Inc()
-		s.log.Warn("lost the view of etcd, reading it again", "err", err)
+		if said != err.Error() { // once, not at every attempt
+			s.log.Warn("lost the view of etcd, reading it again until it is back", "err", err)
+			said = err.Error()
+		}
 		pause(s.ctx, backoff(failed))
 		failed++
 	}
@@ -99,30 +104,70 @@ func resyncReason(err error) string {
 	return "watch_ended"
 }
 
-var errRewound = errors.New("the revision of etcd went back")
+var errRewound = errors.New("these are not the records seen before")
+
+// newest remembers what etcd said last: which cluster it is, and the highest revision.
+type newest struct {
+	mu       sync.Mutex
+	cluster  uint64 // guarded by mu; 0 before the first answer
+	revision int64  // guarded by mu
+}
+
+func (n *newest) get() (revision int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.revision
+}
+
+// check takes in the header of a linearizable answer to a question asked after since was the newest revision. Such an
+// answer is never older, unless etcd was restored from a backup or replaced behind its address. A watch does not
+// notice that: it waits in silence for revisions to come.
+func (n *newest) check(h *pb.ResponseHeader, since int64) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	switch {
+	case h.Revision < since:
+		return fmt.Errorf("%w: the revision went back from %d to %d", errRewound, since, h.Revision)
+	case n.cluster != 0 && n.cluster != h.ClusterId:
+		return fmt.Errorf("%w: the cluster is %x, was %x", errRewound, h.ClusterId, n.cluster)
+	}
+	n.cluster, n.revision = h.ClusterId, max(n.revision, h.Revision)
+	return nil
+}
+
+// saw takes in the revision of an event.
+func (n *newest) saw(revision int64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.revision = max(n.revision, revision)
+}
+
+// rewound says what to do about errRewound.
+func (s *Store) rewound(err error) error {
+	return fmt.Errorf("%w: %s was restored from a backup or replaced; nothing is decided until every controller is restarted, "+
+		"which makes it go on with what is there now", err, s.source())
+}
 
 // followOnce reads everything, then follows the events until they break off. The error says why.
-func (s *Store) followOnce(newest *int64) error {
+func (s *Store) followOnce() error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 
 	rctx, rcancel := context.WithTimeout(ctx, s.opts.Timeout)
+	since := s.seen.get()
 	all, err := s.client.Get(rctx, keyRoot, clientv3.WithPrefix())
 	rcancel()
 	if err != nil {
 		return s.unavailable("read all records", err)
 	}
-	// A linearizable read is never older than what was seen, unless this is other data.
-	if all.Header.Revision < *newest {
-		return fmt.Errorf("%w from %d to %d: %s was restored from a backup or replaced; "+
-			"restart every controller to go on with what it holds now", errRewound, *newest, all.Header.Revision, s.source())
+	if err := s.seen.check(all.Header, since); err != nil {
+		return s.rewound(err)
 	}
 	v := newView()
 	for _, kv := range all.Kvs {
 		v.put(kv)
 	}
 	v.revision = all.Header.Revision
-	*newest = v.revision
 	s.health.set(partWatch, nil) // before what wakes those who wait for it
 	s.show(v)
 
@@ -143,8 +188,10 @@ func (s *Store) followOnce(newest *int64) error {
 					return err
 				}
 			}
-			*newest = max(*newest, v.revision)
+			s.seen.saw(v.revision)
 			s.show(v)
+		case <-s.rewind:
+			return s.rewound(errRewound)
 		case <-ctx.Done():
 			return ctx.Err()
 		}
