@@ -3,6 +3,7 @@ package store
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -156,6 +157,8 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		"no name":             {Options{DataDir: t.TempDir()}, "no name"},
 		"nowhere":             {Options{Name: "x"}, "neither etcd endpoints nor a data directory"},
 		"directory is a file": {Options{Name: "x", DataDir: file}, "not a directory"},
+		"endpoint":            {Options{Name: "x", Endpoints: []string{"etcd1:2379"}}, "https://host:2379"},
+		"endpoint not TLS":    {Options{Name: "x", Endpoints: []string{"http://etcd1:2379"}, TLS: &tls.Config{}}, "write https"},
 		"negative":            {Options{Name: "x", DataDir: t.TempDir(), Keep: -1}, "negative"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -26,6 +26,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -166,6 +168,9 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 
 // dial makes the client of a shared etcd. It connects in the background and reconnects by itself.
 func dial(o Options) (*clientv3.Client, error) {
+	if err := checkEndpoints(o); err != nil {
+		return nil, err
+	}
 	c, err := clientv3.New(clientv3.Config{
 		Endpoints:            o.Endpoints,
 		TLS:                  o.TLS,
@@ -179,6 +184,28 @@ func dial(o Options) (*clientv3.Client, error) {
 		return nil, fmt.Errorf("store: etcd client for %s: %w", strings.Join(o.Endpoints, ", "), err)
 	}
 	return c, nil
+}
+
+// checkEndpoints refuses what the client would silently do without TLS, and warns of what is not encrypted.
+func checkEndpoints(o Options) error {
+	var errs []error
+	for _, e := range o.Endpoints {
+		u, err := url.Parse(e)
+		switch {
+		case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+			errs = append(errs, fmt.Errorf("store: etcd endpoint %q: write it as https://host:2379", e))
+		case u.Scheme == "http" && o.TLS != nil:
+			errs = append(errs, fmt.Errorf("store: etcd endpoint %q would not use the certificates that are configured: write https", e))
+		case u.Scheme == "http" && !loopback(u.Hostname()):
+			o.Log.Warn("etcd is reached without TLS: who is on the way can announce and withdraw routes", "endpoint", e)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && a.IsLoopback()
 }
 
 // Close ends the store. Lead and Watch must have been asked to end before, through their contexts.

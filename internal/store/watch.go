@@ -172,19 +172,15 @@ func (s *Store) followOnce() error {
 	s.show(v)
 
 	// With a required leader a member cut off from its cluster ends the watch, rather than keeping silent.
-	events := s.client.Watch(clientv3.WithRequireLeader(ctx), keyRoot, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1))
+	events := gather(ctx, s.client.Watch(clientv3.WithRequireLeader(ctx), keyRoot, clientv3.WithPrefix(), clientv3.WithRev(v.revision+1)))
 	for {
 		select {
-		case r, ok := <-events:
+		case batch, ok := <-events:
 			if !ok {
 				return errors.New("watch of etcd ended")
 			}
-			if err := v.follow(r); err != nil {
-				return err
-			}
-			// What has arrived meanwhile goes into the same snapshot.
-			for n := len(events); n > 0; n-- {
-				if err := v.follow(<-events); err != nil {
+			for _, r := range batch {
+				if err := v.follow(r); err != nil {
 					return err
 				}
 			}
@@ -196,6 +192,34 @@ func (s *Store) followOnce() error {
 			return ctx.Err()
 		}
 	}
+}
+
+// gather passes on, at each receive, everything that has arrived since the last: a burst becomes one snapshot.
+func gather(ctx context.Context, in clientv3.WatchChan) <-chan []clientv3.WatchResponse {
+	out := make(chan []clientv3.WatchResponse)
+	go func() {
+		defer close(out)
+		var waiting []clientv3.WatchResponse
+		for in != nil || len(waiting) > 0 {
+			to := out
+			if len(waiting) == 0 {
+				to = nil
+			}
+			select {
+			case r, ok := <-in:
+				if !ok {
+					in = nil
+					continue
+				}
+				waiting = append(waiting, r)
+			case to <- waiting:
+				waiting = nil
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
 }
 
 // follow takes in the events of one response.
