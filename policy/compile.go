@@ -40,6 +40,11 @@ func (f *file) compile() *Policy {
 	}
 	scopes := []*scope{p.base}
 	made := map[origin]*scope{} // prefixes of one group in one broader scope share theirs
+	steps := map[*group][]step{}
+	for i := range f.groups {
+		g := &f.groups[i]
+		steps[g] = f.steps("groups."+g.name+".responses", g.responses)
+	}
 	for _, pl := range places {
 		parent := p.scope(pl.prefix)
 		s := made[origin{parent, pl.group}]
@@ -47,9 +52,8 @@ func (f *file) compile() *Policy {
 			s = parent
 		}
 		if s == nil {
-			s = &scope{group: pl.group.name, limits: parent.limits}
+			s = &scope{group: pl.group.name, limits: parent.limits, responses: steps[pl.group], parent: parent}
 			overlay(&s.limits, pl.group.thresholds)
-			s.responses = slices.Concat(f.steps("groups."+pl.group.name+".responses", pl.group.responses), parent.responses)
 			made[origin{parent, pl.group}] = s
 			scopes = append(scopes, s)
 		}

@@ -229,7 +229,7 @@ func orNone(c document.Codec[float64]) document.Codec[float64] {
 			return 0, nil
 		}
 		v, err := parse(s)
-		if number := strings.TrimRight(strings.SplitN(s, " ", 2)[0], "bpskMGT"); err != nil && number != "" && strings.Trim(number, "0.") == "" {
+		if err != nil && isZero(s) {
 			return 0, document.Wrong("none", "%q would make every packet an attack", s)
 		}
 		return v, err
@@ -241,6 +241,12 @@ func orNone(c document.Codec[float64]) document.Codec[float64] {
 		return format(v)
 	}
 	return c
+}
+
+// isZero reports whether a rate is written as a zero, with or without a unit.
+func isZero(s string) bool {
+	number := strings.TrimRight(s, " bpskMGT")
+	return number != "" && strings.Trim(number, "0.") == ""
 }
 
 // selector is a word that names vectors.
@@ -359,6 +365,9 @@ func parseRateLimit(s, rest string, pps, bps document.Codec[float64]) (action, e
 		kind, c = route.RatePackets, pps
 	}
 	v, err := c.Parse(rest)
+	if isZero(rest) {
+		return action{}, document.Wrong("discard", "%q lets nothing through", s)
+	}
 	if err != nil {
 		return action{}, fmt.Errorf("rate-limit: %w", err)
 	}

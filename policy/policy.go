@@ -64,11 +64,12 @@ type Policy struct {
 	triggers           map[vector.ID]Limits
 }
 
-// scope is what holds for the targets below one prefix of a group, with everything inherited already in it.
+// scope is what holds for the targets below one prefix of a group.
 type scope struct {
 	group     string
-	limits    [vector.Count]Limits
-	responses []step
+	limits    [vector.Count]Limits // with everything inherited already in it
+	responses []step               // its own; then those of parent are tried
+	parent    *scope
 }
 
 // step is one response with the vectors it answers.
@@ -151,10 +152,12 @@ func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time
 			return Response{Observe: true, Reason: e.says(target)}
 		}
 	}
-	for _, s := range p.scope(target).responses {
-		for _, v := range vectors {
-			if int(v) < vector.Count && s.vectors[v] {
-				return s.respond(target, v)
+	for scope := p.scope(target); scope != nil; scope = scope.parent {
+		for _, s := range scope.responses {
+			for _, v := range vectors {
+				if int(v) < vector.Count && s.vectors[v] {
+					return s.respond(target, v)
+				}
 			}
 		}
 	}
@@ -190,6 +193,36 @@ func (p *Policy) scope(target netip.Prefix) *scope {
 		}
 	}
 	return p.base
+}
+
+// Explain says in one line what the policy makes of a vector at a target: the group, the limits and the response.
+func (p *Policy) Explain(target netip.Prefix, v vector.ID, now time.Time) string {
+	r := p.Respond(target, []vector.ID{v}, now)
+	says := r.Reason
+	if !r.Observe {
+		says += fmt.Sprintf(", for %s, extended by %s, at most %s", document.FormatDuration(r.TTL), document.FormatDuration(r.Extend), document.FormatDuration(r.MaxAge))
+	}
+	return fmt.Sprintf("group %s, %s; %s", p.Group(target), p.Limits(target, v), says)
+}
+
+// String writes the limits for people.
+func (l Limits) String() string {
+	if l.None() {
+		return "no limit"
+	}
+	var parts []string
+	if l.PPS != 0 {
+		parts = append(parts, document.PPS().Format(l.PPS))
+	}
+	if l.BPS != 0 {
+		parts = append(parts, document.BPS().Format(l.BPS))
+	}
+	windows := "1 window"
+	if l.Windows != 1 {
+		windows = fmt.Sprintf("%d windows", l.Windows)
+	}
+	return fmt.Sprintf("%s for %s, over after %s below %s", strings.Join(parts, " or "), windows,
+		document.FormatDuration(l.EndAfter), document.Percent(0, 1).Format(l.EndBelow))
 }
 
 type exception struct {

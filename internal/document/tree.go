@@ -69,6 +69,9 @@ func decode(text []byte) (doc *yaml.Node, err error) {
 
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
 
+// bareAddress is an IPv6 address that YAML takes for something else: after a key, or in a list in brackets.
+var bareAddress = regexp.MustCompile(`^[^#"']*(:\s+\[[0-9a-fA-F:]+\]:[0-9]|[\[,]\s*::)`)
+
 // syntax words an error of the parser.
 func syntax(err error, text []byte) (line int, what string) {
 	what = strings.TrimPrefix(err.Error(), "yaml: ")
@@ -76,14 +79,17 @@ func syntax(err error, text []byte) (line int, what string) {
 		line, _ = strconv.Atoi(m[1])
 		what = what[len(m[0]):]
 	}
-	// A tab in the indentation is the usual reason, and the parser's words for it help nobody.
-	for i, l := range bytes.Split(text, []byte("\n")) {
-		if bytes.HasPrefix(bytes.TrimLeft(l, " "), []byte("\t")) && len(bytes.TrimSpace(l)) > 0 {
-			return i + 1, "is not YAML: a tab stands in the indentation: use spaces"
-		}
-	}
 	if strings.HasPrefix(what, "a second document") {
 		return line, what
+	}
+	// The usual reasons, for which the parser's words help nobody.
+	for i, l := range bytes.Split(text, []byte("\n")) {
+		switch {
+		case bytes.HasPrefix(bytes.TrimLeft(l, " "), []byte("\t")) && len(bytes.TrimSpace(l)) > 0:
+			return i + 1, "is not YAML: a tab stands in the indentation: use spaces"
+		case bareAddress.Match(l):
+			return i + 1, `is not YAML: an address that begins with a bracket or a colon needs quotes, such as "[::]:7442" or "::1"`
+		}
 	}
 	return line, "is not YAML: " + what + " (here or in the lines next to it)"
 }
