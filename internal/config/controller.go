@@ -64,6 +64,7 @@ const (
 // Speaker is the configuration of a BGP speaker.
 type Speaker struct {
 	Socket, Journal     string // paths
+	Telemetry           Address
 	Spawn               bool
 	ASN                 uint32
 	RouterID            netip.Addr
@@ -138,6 +139,7 @@ func DefaultController() Controller {
 		Store: Store{LeaseTTL: 2 * time.Second, Keep: 24 * time.Hour},
 		Speaker: Speaker{
 			Socket:              "/run/trafficmonitor/speaker.sock",
+			Telemetry:           Address{Host: "127.0.0.1", Port: 7446},
 			Spawn:               true,
 			ListenPort:          -1,
 			OnStop:              OnStopGraceful,

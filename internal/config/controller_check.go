@@ -21,13 +21,14 @@ func (c *Controller) check(r *document.Report) {
 	checkListen(r, "listen.sensors", c.Listen.Sensors, c.TLS)
 	checkListen(r, "listen.console", c.Listen.Console, c.TLS)
 	checkListen(r, "listen.telemetry", c.Listen.Telemetry, c.TLS)
+	checkListen(r, "speaker.telemetry", c.Speaker.Telemetry, c.TLS)
 	if a := c.Listen.ConsoleSocket; a != (Address{}) && a.Path == "" {
 		r.Add("listen.console_socket", "%s is not a unix socket: write unix:///path", a)
 	}
 	checkDistinct(r, []place{
 		{"listen.sensors", c.Listen.Sensors}, {"listen.console", c.Listen.Console},
 		{"listen.console_socket", c.Listen.ConsoleSocket}, {"listen.telemetry", c.Listen.Telemetry},
-		{"speaker.socket", Address{Path: c.Speaker.Socket}},
+		{"speaker.socket", Address{Path: c.Speaker.Socket}}, {"speaker.telemetry", c.Speaker.Telemetry},
 	})
 	c.Network.check(r)
 	c.Safety.check(r)

@@ -121,6 +121,7 @@ func (s *Speaker) schema() document.Value {
 	return document.Section(
 		document.Field{Key: "socket", Value: document.Scalar(&s.Socket, pathCodec()), Help: "Unix socket between controller and speaker.", Danger: "Who may open it can announce and withdraw."},
 		document.Field{Key: "journal", Value: document.Scalar(&s.Journal, document.OrEmpty(pathCodec())), Help: "File in which the speaker keeps its routes and their ends, so that it can announce them after a restart before anyone speaks to it."},
+		document.Field{Key: "telemetry", Value: document.Scalar(&s.Telemetry, document.OrEmpty(addressCodec(forMetrics))), Help: "The speaker's own /metrics, /healthz and /readyz, HTTP; empty means none.", Danger: "Other than loopback it needs tls to be configured, though it is always plain HTTP."},
 		document.Field{Key: "spawn", Value: document.Scalar(&s.Spawn, document.Bool()), Help: "Start the speaker when none answers on the socket; false where systemd starts it.", Danger: "Under systemd a spawned speaker belongs to the controller's unit and dies with it: use trafficmonitor-speaker.service and false."},
 		document.Field{Key: "asn", Value: document.Scalar(&s.ASN, document.Number[uint32](0, 4294967295)), Help: "Our autonomous system number; 0 means none, which is enough without peers."},
 		document.Field{Key: "router_id", Value: document.Scalar(&s.RouterID, document.OrEmpty(document.Addr())), Help: "Our BGP identifier, an IPv4 address; needed as soon as there are peers.", Danger: "Two speakers of one router need different ones."},

@@ -1,0 +1,98 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/speaker"
+	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
+)
+
+// safetyLimits turns the configuration into the kernel's limits.
+func safetyLimits(c config.Controller) safety.Limits {
+	s := c.Safety
+	return safety.Limits{
+		Own: c.Network.Own, Never: append(append([]netip.Prefix(nil), c.Network.Never...), peerAddresses(c)...),
+		MaxRules: s.MaxRules, MaxNewPerMinute: s.MaxNewPerMinute,
+		MaxRulesPerTarget: s.MaxRulesPerTarget, MaxRulesPerOwner: s.MaxRulesPerOwner, MaxAge: s.MaxAge,
+		BlackholeMinLength4: s.BlackholeMinLength4, BlackholeMinLength6: s.BlackholeMinLength6,
+		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare,
+		AllowWideBlackhole: s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,
+	}
+}
+
+// peerAddresses are never to be touched, whether the operator wrote them down or not: a rule against a router, or
+// against our end of its session, cuts the branch we sit on.
+func peerAddresses(c config.Controller) []netip.Prefix {
+	var out []netip.Prefix
+	for _, p := range c.Speaker.Peers {
+		for _, a := range []netip.Addr{p.Address, p.LocalAddress} {
+			if a.IsValid() {
+				out = append(out, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
+			}
+		}
+	}
+	return out
+}
+
+// speakerOptions turns the configuration into the speaker's options; secrets are read from their files here.
+func speakerOptions(c config.Controller, version string, log *slog.Logger) (speaker.Options, error) {
+	s := c.Speaker
+	o := speaker.Options{
+		Socket: s.Socket, Journal: s.Journal, Version: version, ASN: s.ASN, RouterID: s.RouterID,
+		ListenPort: s.ListenPort, ListenAddresses: s.ListenAddresses,
+		OnStop: speaker.OnStop(s.OnStop), GracefulRestart: s.GracefulRestartTime,
+		NextHop4: s.Blackhole.NextHop4, NextHop6: s.Blackhole.NextHop6, Safety: safetyLimits(c), Log: log,
+	}
+	if s.GracefulRestartTime == 0 {
+		o.GracefulRestart = -1
+	}
+	for _, x := range s.Blackhole.Communities {
+		o.Communities = append(o.Communities, uint32(x))
+	}
+	var errs []error
+	for i, p := range s.Peers {
+		q := speaker.Peer{
+			Name: p.Name, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
+			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent,
+			HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry,
+		}
+		for _, f := range p.Families {
+			q.Families = append(q.Families, compile.Table(f))
+		}
+		if p.MD5File != "" {
+			secret, err := config.ReadSecret(p.MD5File)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("speaker.peers[%d].md5_file: %w", i, err))
+			}
+			q.MD5 = secret
+		}
+		o.Peers = append(o.Peers, q)
+	}
+	return o, errors.Join(errs...)
+}
+
+// RunSpeaker is the process "controller speaker"; it ends with ctx.
+func RunSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger) error {
+	o, err := speakerOptions(c, version, log)
+	if err != nil {
+		return err
+	}
+	reg := telemetry.NewRegistry("speaker", version)
+	o.Registerer = reg
+	t := telemetry.Options{Address: c.Speaker.Telemetry.String(), Gatherer: reg, Health: &telemetry.Health{}, Pprof: c.Pprof, Log: log}
+	listener, err := telemetry.Listen(ctx, t)
+	if err != nil {
+		return err
+	}
+	var l lifecycle
+	l.loop("telemetry", func(ctx context.Context) error { return telemetry.Serve(ctx, listener, t) })
+	l.loop("speaker", func(ctx context.Context) error { return speaker.Run(ctx, o) })
+	return l.run(ctx)
+}

@@ -1,0 +1,147 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/speaker"
+)
+
+// speakerWatch keeps what the speaker says of itself, and says what changed.
+type speakerWatch struct {
+	client *speaker.Client
+	c      *Controller
+
+	mu     sync.Mutex
+	status speaker.Status // guarded by mu; the last there was
+	err    string         // guarded by mu; why the speaker cannot be asked now
+	peers  map[string]speaker.SessionState
+	sent   map[string]bool // "route\x00peer"
+}
+
+func newSpeakerWatch(client *speaker.Client, c *Controller) *speakerWatch {
+	w := &speakerWatch{client: client, c: c, err: "the speaker has not answered yet", peers: map[string]speaker.SessionState{}, sent: map[string]bool{}}
+	if len(c.o.Config.Speaker.Peers) == 0 {
+		w.err = "no routers are configured, so there is no speaker"
+		c.health.Set("routers", "none are configured: nothing is announced")
+		return w
+	}
+	c.health.Set("speaker", w.err)
+	return w
+}
+
+// get returns the last status, and why it may be old.
+func (w *speakerWatch) get() (speaker.Status, string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.status, w.err
+}
+
+func (w *speakerWatch) run(ctx context.Context) error {
+	const pause = 200 * time.Millisecond
+	for {
+		fresh := true
+		err := w.client.Watch(ctx, func(s speaker.Status) {
+			if fresh {
+				fresh = false
+				w.found(s)
+			}
+			w.take(s)
+		})
+		if ctx.Err() != nil {
+			return nil
+		}
+		w.lost(err)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+	}
+}
+
+// found is called when the speaker answers after it did not: it may be another one, and may lack what it should have.
+func (w *speakerWatch) found(s speaker.Status) {
+	w.c.emit(audit.SpeakerUp, fmt.Sprintf("the speaker answers (process %d, version %s)", s.PID, s.Version), nil)
+	w.c.announce.Again()
+}
+
+func (w *speakerWatch) lost(err error) {
+	if err == nil {
+		err = errors.New("it ended the stream")
+	}
+	reason := fmt.Sprintf("the speaker does not answer: %v", err)
+	w.mu.Lock()
+	was := w.err
+	w.err = reason
+	w.mu.Unlock()
+	w.c.health.Set("speaker", reason)
+	if was == "" {
+		w.c.log.Error("the speaker does not answer", "err", err)
+		w.c.emit(audit.SpeakerDown, reason, nil)
+	}
+}
+
+// take keeps a status and records what changed since the one before.
+func (w *speakerWatch) take(s speaker.Status) {
+	w.mu.Lock()
+	w.status, w.err = s, ""
+	w.mu.Unlock()
+	w.c.health.Set("speaker", "")
+
+	up := 0
+	for _, p := range s.Peers {
+		if p.State == speaker.Established {
+			up++
+		}
+		before, known := w.peers[p.Name]
+		w.peers[p.Name] = p.State
+		about := map[string]string{"peer": p.Name, "address": p.Address}
+		switch was, is := before == speaker.Established, p.State == speaker.Established; {
+		case is && !was:
+			w.c.emit(audit.PeerUp, fmt.Sprintf("the session with %s (%s) is established", p.Name, p.Address), about)
+		case was && !is && known:
+			w.c.emit(audit.PeerDown, fmt.Sprintf("the session with %s (%s) is down: %s", p.Name, p.Address, p.LastError), about)
+		}
+	}
+	reason := ""
+	switch {
+	case up == 0:
+		reason = "no router has an established session: nothing reaches the network"
+	case s.WithdrawnAllBy != "":
+		reason = "the red button is pressed, no route is announced: " + s.WithdrawnAllBy
+	}
+	w.c.health.Set("routers", reason)
+
+	sent := make(map[string]bool, len(w.sent))
+	for _, r := range s.Routes {
+		text := r.Route.String()
+		for _, p := range r.Peers {
+			if p.State != speaker.Sent {
+				continue
+			}
+			k := text + "\x00" + p.Peer
+			sent[k] = true
+			if !w.sent[k] {
+				w.c.emit(audit.RouteSent, fmt.Sprintf("%s was sent to %s", text, p.Peer), map[string]string{"route": text, "peer": p.Peer, "sent": p.Sent.UTC().Format(time.RFC3339Nano)})
+			}
+		}
+	}
+	still := map[string]bool{}
+	for _, r := range s.Routes {
+		still[r.Route.String()] = true
+	}
+	for _, k := range slices.Sorted(maps.Keys(w.sent)) {
+		if text, peer, _ := strings.Cut(k, "\x00"); !sent[k] && !still[text] {
+			w.c.emit(audit.RouteWithdrawn, fmt.Sprintf("%s was withdrawn from %s", text, peer), map[string]string{"route": text, "peer": peer})
+		}
+	}
+	w.sent = sent
+}

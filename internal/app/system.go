@@ -1,0 +1,270 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/console"
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/engine"
+	"github.com/amooglesoft/trafficmonitor/internal/ingest"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/speaker"
+)
+
+// system is the controller as engineers see it.
+type system Controller
+
+var _ console.System = (*system)(nil)
+
+func (s *system) Status(ctx context.Context) (console.Status, error) {
+	p := s.policy.Load()
+	st := console.Status{
+		Controller: s.o.Config.Name, Version: s.o.Version, Started: s.started, NotReady: s.health.NotReady(),
+		PolicyHash: p.Hash(), PolicySource: p.Source(), PolicyError: p.err,
+	}
+	if name, _, term, ok := s.store.Leader(); ok {
+		st.Leader, st.Term, st.IsLeader = name, term, name == s.o.Config.Name
+	}
+	for _, x := range s.ingest.Sensors(time.Now()) {
+		st.SensorsKnown++
+		if x.Stale {
+			st.SensorsStale++
+		}
+	}
+	status, _ := s.speaker.get()
+	st.PeersConfigured = len(s.o.Config.Speaker.Peers)
+	for _, p := range status.Peers {
+		st.RoutesSent += p.Sent
+		if p.State == speaker.Established {
+			st.PeersEstablished++
+		}
+	}
+	routes, snap, _ := s.announce.Desired(time.Now())
+	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze
+	for _, m := range snap.Records.Mitigations {
+		if m.State == mitigation.Active {
+			st.MitigationsActive++
+		}
+	}
+	incidents, err := s.engine.Incidents(ctx, false)
+	st.IncidentsActive = len(incidents)
+	return st, err
+}
+
+func (s *system) Sensors(context.Context) ([]console.Sensor, error) {
+	var out []console.Sensor
+	for _, x := range s.ingest.Sensors(time.Now()) {
+		out = append(out, sensor(x))
+	}
+	return out, nil
+}
+
+func sensor(x ingest.State) console.Sensor {
+	c := x.Counters
+	out := console.Sensor{
+		Name: x.Name, Version: x.Version, Started: x.Started, MapBytes: x.MapBytes, Connected: x.Connected, Stale: x.Stale,
+		LastReport: x.LastReport, Address: x.Address, Reports: x.Reports, MissingReports: x.Missing, ClockSkew: x.ClockSkew,
+		Directive: console.DirectiveVersion{Term: x.Term, Revision: x.Revision}, DirectiveError: x.DirectiveError,
+		Counters: console.SensorCounters{
+			Packets: c.Packets, Bytes: c.Bytes, UnprotectedPackets: c.Unprotected, MalformedPackets: c.Malformed, NonIPPackets: c.NonIP,
+			SlotExhaustedPackets: c.SlotExhausted, LostTriggers: c.LostTriggers, LostSamples: c.LostSamples,
+			DroppedReports: c.DroppedReports, SlotsUsed: c.SlotsUsed, SlotsTotal: c.SlotsTotal,
+		},
+	}
+	for _, i := range x.Interfaces {
+		out.Interfaces = append(out.Interfaces, console.SensorInterface{Name: i.Name, Mirror: i.Mirror})
+	}
+	return out
+}
+
+var sessionStates = map[speaker.SessionState]console.SessionState{
+	speaker.Idle: console.SessionIdle, speaker.Connect: console.SessionConnect, speaker.Active: console.SessionActive,
+	speaker.OpenSent: console.SessionOpenSent, speaker.OpenConfirm: console.SessionOpenConfirm, speaker.Established: console.SessionEstablished,
+}
+
+func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
+	status, why := s.speaker.get()
+	var out []console.Peer
+	for _, p := range status.Peers {
+		x := console.Peer{
+			Name: p.Name, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
+			SentRoutes: p.Sent, EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,
+		}
+		for _, f := range p.Families {
+			x.Families = append(x.Families, string(f))
+		}
+		for _, f := range p.Missing {
+			x.MissingFamilies = append(x.MissingFamilies, string(f))
+		}
+		out = append(out, x)
+	}
+	return out, why, nil
+}
+
+func (s *system) Incidents(ctx context.Context, ended bool) ([]detect.Incident, error) {
+	return s.engine.Incidents(ctx, ended)
+}
+
+func (s *system) Mitigations(_ context.Context, ended bool) ([]mitigation.Mitigation, error) {
+	_, snap, ok := s.announce.Desired(time.Now())
+	if !ok {
+		return nil, console.ErrUnavailable{Reason: "the store has not been read yet"}
+	}
+	var out []mitigation.Mitigation
+	for _, m := range snap.Records.Mitigations {
+		if ended || m.State == mitigation.Active {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+func (s *system) Holds(context.Context) ([]mitigation.Hold, error) {
+	_, snap, ok := s.announce.Desired(time.Now())
+	if !ok {
+		return nil, console.ErrUnavailable{Reason: "the store has not been read yet"}
+	}
+	return snap.Records.Holds, nil
+}
+
+var routeStates = map[speaker.RouteState]console.RouteState{
+	speaker.Pending: console.RoutePending, speaker.Sent: console.RouteSent, speaker.Unsupported: console.RouteUnsupported,
+}
+
+func (s *system) Routes(context.Context) (console.Routes, error) {
+	desired, _, ok := s.announce.Desired(time.Now())
+	if !ok {
+		return console.Routes{}, console.ErrUnavailable{Reason: "the store has not been read yet"}
+	}
+	status, why := s.speaker.get()
+	at := map[string]speaker.RouteStatus{}
+	for _, r := range status.Routes {
+		at[r.Route.String()] = r
+	}
+	out := console.Routes{SpeakerError: why}
+	for _, d := range desired {
+		text := d.Route.String()
+		x := console.Route{Route: d.Route, Deadline: d.Deadline, Created: d.Created, Owners: d.Owners, Approved: d.Approved}
+		x.Peers = peerRoutes(at[text])
+		delete(at, text)
+		out.Desired = append(out.Desired, x)
+	}
+	for _, r := range status.Routes {
+		if _, left := at[r.Route.String()]; left {
+			out.Unexpected = append(out.Unexpected, console.Route{
+				Route: r.Route, Deadline: r.Deadline, Created: r.Created, Owners: r.Owners, Approved: r.Approved, Peers: peerRoutes(r),
+			})
+		}
+	}
+	return out, nil
+}
+
+func peerRoutes(r speaker.RouteStatus) (out []console.PeerRoute) {
+	for _, p := range r.Peers {
+		out = append(out, console.PeerRoute{Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, Sent: p.Sent})
+	}
+	return out
+}
+
+func (s *system) Announce(ctx context.Context, a console.Announce) (mitigation.Mitigation, error) {
+	if most := s.o.Config.Safety.MaxAge; a.TTL > most {
+		return mitigation.Mitigation{}, console.ErrInvalid{Fields: []console.FieldError{{Field: "ttl", Reason: fmt.Sprintf("%s is longer than safety.max_age, %s", a.TTL, most)}}}
+	}
+	m, err := s.engine.Announce(ctx, mitigation.Request{
+		Route: a.Route, TTL: a.TTL, Requester: a.Requester, Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved,
+	}, a.ValidateOnly)
+	if err == nil && a.RequestID != "" && (len(m.Routes) != 1 || !m.Routes[0].Equal(a.Route)) {
+		return m, console.ErrConflict{Reason: fmt.Sprintf("request_id %q was used before for another route: %s", a.RequestID, m.Routes[0])}
+	}
+	return m, s.translate(err)
+}
+
+func (s *system) Withdraw(ctx context.Context, w console.Withdraw) (console.Withdrawn, error) {
+	what := "active mitigation"
+	pick := func(m mitigation.Mitigation) bool { return true }
+	switch {
+	case w.ID != "":
+		what = fmt.Sprintf("active mitigation %q", w.ID)
+		pick = func(m mitigation.Mitigation) bool { return m.ID == w.ID }
+	case w.Target.IsValid():
+		what = fmt.Sprintf("active mitigation with a target inside %s", w.Target)
+		pick = func(m mitigation.Mitigation) bool { return inside(w.Target, m.Target) }
+	}
+	c, err := s.engine.Withdraw(ctx, engine.Withdrawal{Pick: pick, Hold: w.Hold, Requester: w.Requester, Reason: w.Reason})
+	switch {
+	case errors.Is(err, mitigation.ErrNotFound) && w.All:
+		return console.Withdrawn{}, nil
+	case errors.Is(err, mitigation.ErrNotFound):
+		return console.Withdrawn{}, console.ErrNotFound{What: what}
+	}
+	return console.Withdrawn{Mitigations: c.Put, Holds: c.Holds}, s.translate(err)
+}
+
+func inside(outer, inner netip.Prefix) bool {
+	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+}
+
+func (s *system) DeleteHold(ctx context.Context, d console.DeleteHold) error {
+	err := s.engine.DeleteHold(ctx, d.Target, d.Requester, d.Reason)
+	if errors.Is(err, mitigation.ErrNotFound) {
+		return console.ErrNotFound{What: "hold on " + d.Target.String()}
+	}
+	return s.translate(err)
+}
+
+func (s *system) SetFreeze(ctx context.Context, f console.SetFreeze) (*mitigation.Freeze, error) {
+	now, err := s.engine.SetFreeze(ctx, f.Frozen, f.Requester, f.Reason)
+	return now, s.translate(err)
+}
+
+func (s *system) Policy(context.Context) (console.Policy, error) {
+	p := s.policy.Load()
+	return console.Policy{Source: p.Source(), Hash: p.Hash(), Text: p.Text(), Loaded: p.loaded, Error: p.err}, nil
+}
+
+// subscriberQueue is how many events wait for one reader.
+const subscriberQueue = 1024
+
+func (s *system) Subscribe(fn func(console.Event)) (cancel func()) {
+	events, cancel := s.audit.Subscribe(subscriberQueue)
+	go func() { // ends when cancel, or the end of the audit record, closes the channel
+		for d := range events {
+			fn(event(d.Event))
+		}
+	}()
+	return cancel
+}
+
+func event(e audit.Event) console.Event {
+	return console.Event{Time: e.Time, Kind: string(e.Kind), Message: e.Message, Attributes: e.Attributes}
+}
+
+// translate turns the engine's errors into the console's.
+func (s *system) translate(err error) error {
+	var refused *engine.RefusedError
+	var notStored *engine.StoreError
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, engine.ErrNotLeading):
+		name, address, _, _ := s.store.Leader()
+		if name == s.o.Config.Name { // elected, and still reading the records
+			return console.ErrUnavailable{Reason: "this controller has just been elected and is not ready to decide: try again"}
+		}
+		return console.ErrNotLeader{Leader: name, Address: address}
+	case errors.As(err, &refused):
+		var out console.ErrRefused
+		for _, v := range refused.Violations {
+			out.Refusals = append(out.Refusals, console.Refusal{Route: v.Route, Invariant: string(v.Invariant), Reason: v.Reason})
+		}
+		return out
+	case errors.As(err, &notStored):
+		return console.ErrUnavailable{Reason: notStored.Error()}
+	}
+	return err
+}
