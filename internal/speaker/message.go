@@ -195,7 +195,8 @@ func (o *open) capabilities(b []byte) error {
 			o.restartFlags = binary.BigEndian.Uint16(v)
 			o.gracefulOf = nil
 			for v = v[2:]; len(v) > 0; v = v[4:] {
-				if t, ok := tableOfAFI(binary.BigEndian.Uint16(v), v[2]); ok {
+				t, ok := tableOfAFI(binary.BigEndian.Uint16(v), v[2])
+				if ok && !slices.ContainsFunc(o.gracefulOf, func(g gracefulTable) bool { return g.table == t }) {
 					o.gracefulOf = append(o.gracefulOf, gracefulTable{t, v[3]})
 				}
 			}

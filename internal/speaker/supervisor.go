@@ -45,9 +45,10 @@ type SupervisorStatus struct {
 // Supervisor keeps a speaker alive that does not depend on it: the speaker runs in a session of its own, goes on when
 // the controller ends or dies, and is adopted by the next one.
 type Supervisor struct {
-	o      SupervisorOptions
-	client *Client
-	last   SupervisorStatus
+	o        SupervisorOptions
+	client   *Client
+	last     SupervisorStatus
+	restarts int
 }
 
 // NewSupervisor returns a supervisor that does nothing until Run.
@@ -90,7 +91,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 				}
 				backoff = min(2*backoff, s.o.MaxBackoff)
 				if proc = s.adopt(ctx); proc == nil { // somebody else may have started one
-					s.last.Restarts++
+					s.restarts++
 				}
 			}
 			if proc == nil {
@@ -208,7 +209,7 @@ func (s *Supervisor) attend(ctx context.Context, p *process) string {
 }
 
 func (s *Supervisor) report(st SupervisorStatus) {
-	st.Restarts = s.last.Restarts
+	st.Restarts = s.restarts
 	if st == s.last {
 		return
 	}
