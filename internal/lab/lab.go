@@ -96,7 +96,10 @@ func New(t testing.TB, name string) *Lab {
 	stop := l.closeOnSignal()
 	t.Cleanup(func() {
 		stop()
-		if t.Failed() {
+		l.mu.Lock()
+		closed := l.closed
+		l.mu.Unlock()
+		if t.Failed() && !closed {
 			l.keep.Store(true)
 			t.Logf("logs are kept in %s\n%s", l.dir, l.Tails(30))
 		}

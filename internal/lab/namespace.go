@@ -291,14 +291,7 @@ func (n *Namespace) AddRoute(dst string, via netip.Addr) error {
 	if err != nil {
 		return err
 	}
-	bits := 32
-	if p.Addr().Is6() {
-		bits = 128
-	}
-	r := &netlink.Route{
-		Dst: &net.IPNet{IP: p.Masked().Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits)},
-		Gw:  via.AsSlice(),
-	}
+	r := &netlink.Route{Dst: ipNet(p.Masked()), Gw: via.AsSlice()}
 	if err := n.nl.RouteAdd(r); err != nil {
 		return fmt.Errorf("route %s via %s in %s: %w", dst, via, n.name, err)
 	}

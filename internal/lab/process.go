@@ -31,6 +31,8 @@ type Command struct {
 	Sys bool
 	// OnLine is called with every line the program prints, before it is written to the log.
 	OnLine func(line string)
+
+	stdin io.Reader
 }
 
 // Process is a program running inside a namespace.
@@ -127,7 +129,7 @@ func (n *Namespace) start(c Command, out io.Writer) (*Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd.Stdout, cmd.Stderr = pw, pw
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, pw, pw
 	n.lab.mu.Lock()
 	closed := n.lab.closed
 	n.lab.mu.Unlock()

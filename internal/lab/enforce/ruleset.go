@@ -1,0 +1,328 @@
+// Package enforce drops in the kernel what FlowSpec rules say should be dropped: it turns rules into an nftables table, in
+// the order of RFC 8955, and keeps the table equal to what a router holds. It stands in for the data plane that the
+// routers of the lab lack.
+package enforce
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Table is the nftables table (family inet) that holds the rules.
+const Table = "flowspec"
+
+// chain is prerouting before connection tracking and defragmentation (−400): FlowSpec judges packets, fragments too.
+const chain = "add table inet " + Table + "\n" +
+	"add chain inet " + Table + " rules { type filter hook prerouting priority -450; policy accept; }\n" +
+	"flush chain inet " + Table + " rules\n"
+
+// Key identifies a rule among those of its table, stable over time: the same match has the same key. The action is not
+// part of it, as it is not in BGP.
+func Key(r route.Route) string {
+	h := fnv.New64a()
+	h.Write([]byte(r.ID()))
+	return fmt.Sprintf("%s%016x", r.Family().String()[3:], h.Sum64())
+}
+
+// objects are the named parts of a rule in the table: a chain, a counter of what matched, a counter of what was dropped,
+// and a limit.
+type objects struct{ chain, matched, dropped, limit string }
+
+func objectsOf(r route.Route) objects {
+	k := Key(r)
+	// A limit cannot change its rate in place: another rate is another limit.
+	return objects{"r_" + k, "m_" + k, "d_" + k, fmt.Sprintf("l_%s_%d_%d", k, r.Action.Kind, r.Action.Rate)}
+}
+
+// Sort puts rules in the order in which RFC 8955, section 5.1 applies them.
+func Sort(rules []route.Route) error {
+	keys := map[string][]byte{}
+	for _, r := range rules {
+		nlri, err := route.AppendFlowSpec(nil, r.Match)
+		if err != nil {
+			return err
+		}
+		keys[r.ID()] = nlri[1:]
+	}
+	slices.SortStableFunc(rules, func(a, b route.Route) int {
+		if c := cmp.Compare(a.Family(), b.Family()); c != 0 {
+			return c
+		}
+		return compareMatch(a.Match, b.Match, keys[a.ID()], keys[b.ID()])
+	})
+	return nil
+}
+
+// compareMatch orders two matches of one family. The prefixes are compared first, as components of type 1 and 2: the
+// rule that has the component goes first, then the lower address of the shared length, then the longer prefix. What
+// remains is compared as octets, where the longer of two goes first if one begins with the other.
+func compareMatch(a, b route.Match, x, y []byte) int {
+	for _, p := range [][2]netip.Prefix{{a.Destination, b.Destination}, {a.Source, b.Source}} {
+		if c := comparePrefix(p[0], p[1]); c != 0 {
+			return c
+		}
+		if p[0].IsValid() {
+			n := prefixOctets(p[0])
+			x, y = x[n:], y[n:]
+		}
+	}
+	n := min(len(x), len(y))
+	// Component by component the type decides first, which the octets hold first: their order is the rule's order.
+	if c := bytes.Compare(x[:n], y[:n]); c != 0 {
+		return c
+	}
+	return cmp.Compare(len(y), len(x))
+}
+
+// prefixOctets is the length of a prefix component on the wire.
+func prefixOctets(p netip.Prefix) int {
+	n := 2 + (p.Bits()+7)/8
+	if p.Addr().Is6() {
+		n++ // RFC 8956, section 3.1: the offset
+	}
+	return n
+}
+
+func comparePrefix(a, b netip.Prefix) int {
+	switch {
+	case a == b:
+		return 0
+	case !a.IsValid():
+		return 1
+	case !b.IsValid():
+		return -1
+	}
+	shared := min(a.Bits(), b.Bits())
+	pa, err1 := a.Addr().Prefix(shared)
+	pb, err2 := b.Addr().Prefix(shared)
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	if c := pa.Addr().Compare(pb.Addr()); c != 0 {
+		return c
+	}
+	return cmp.Compare(b.Bits(), a.Bits())
+}
+
+// Script returns the nftables commands that make the table hold exactly rules, which must be in order, when it holds
+// what old says. Counters and limits of rules that stay are kept. All commands take effect together or not at all.
+func Script(rules, old []route.Route) (string, error) {
+	var b strings.Builder
+	b.WriteString(chain)
+	keep := map[string]bool{}
+	for _, r := range rules {
+		if err := validate(r); err != nil {
+			return "", err
+		}
+		o := objectsOf(r)
+		keep[o.chain], keep[o.limit] = true, true
+		fmt.Fprintf(&b, "add counter inet %s %s\nadd counter inet %s %s\n", Table, o.matched, Table, o.dropped)
+		fmt.Fprintf(&b, "add chain inet %s %s\nflush chain inet %s %s\n", Table, o.chain, Table, o.chain)
+		verdict, err := verdict(r.Action, o)
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", r, err)
+		}
+		b.WriteString(verdict)
+		alternatives, err := conditions(r.Match, r.Family())
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", r, err)
+		}
+		for _, c := range alternatives {
+			fmt.Fprintf(&b, "add rule inet %s rules %s goto %s\n", Table, c, o.chain)
+		}
+	}
+	for _, r := range old {
+		o := objectsOf(r)
+		if !keep[o.chain] {
+			fmt.Fprintf(&b, "flush chain inet %s %s\ndelete chain inet %s %s\n", Table, o.chain, Table, o.chain)
+			fmt.Fprintf(&b, "delete counter inet %s %s\ndelete counter inet %s %s\n", Table, o.matched, Table, o.dropped)
+		}
+		if !keep[o.limit] && limited(r.Action) {
+			fmt.Fprintf(&b, "delete limit inet %s %s\n", Table, o.limit)
+		}
+	}
+	return b.String(), nil
+}
+
+func limited(a route.Action) bool { return a.Kind == route.RateBytes || a.Kind == route.RatePackets }
+
+// verdict writes the rule's own chain.
+func verdict(a route.Action, o objects) (string, error) {
+	add := "add rule inet " + Table + " " + o.chain + " counter name " + o.matched
+	switch {
+	case a.Kind == 0: // a rule without an action lets through, and ends the search (RFC 8955, section 7)
+		return add + " accept\n", nil
+	case a.Kind == route.Discard:
+		return add + " counter name " + o.dropped + " drop\n", nil
+	case limited(a) && a.Rate > 0:
+		// The kernel adds a second's worth of bytes to the burst: it is let through at once, after that the rate holds.
+		unit, burst := "bytes/second", "3000 bytes"
+		if a.Kind == route.RatePackets {
+			unit, burst = "/second", fmt.Sprintf("%d packets", max(a.Rate/10, 2))
+		}
+		rate := fmt.Sprintf("%d %s", a.Rate, unit)
+		if a.Kind == route.RatePackets {
+			rate = fmt.Sprintf("%d%s", a.Rate, unit)
+		}
+		return fmt.Sprintf("add limit inet %s %s { rate over %s burst %s; }\n", Table, o.limit, rate, burst) +
+			add + " limit name " + o.limit + " counter name " + o.dropped + " drop\n" +
+			"add rule inet " + Table + " " + o.chain + " accept\n", nil
+	}
+	return "", fmt.Errorf("action %s is not one of FlowSpec", a)
+}
+
+// conditions writes a match as nftables expressions, of which any may be true.
+func conditions(m route.Match, f route.Family) ([]string, error) {
+	ip := "ip"
+	if f == route.IPv6 {
+		ip = "ip6"
+	}
+	all := []string{""}
+	and := func(expressions ...string) { // each of all, with each of the expressions
+		var out []string
+		for _, a := range all {
+			for _, e := range expressions {
+				out = append(out, strings.TrimSpace(a+" "+e))
+			}
+		}
+		all = out
+	}
+	and("meta nfproto ipv" + fmt.Sprint(uint8(f)))
+	if m.Destination.IsValid() && m.Destination.Bits() > 0 {
+		and(ip + " daddr " + m.Destination.String())
+	}
+	if m.Source.IsValid() && m.Source.Bits() > 0 {
+		and(ip + " saddr " + m.Source.String())
+	}
+	if len(m.Protocol) > 0 {
+		and("meta l4proto " + set(m.Protocol))
+	}
+	// Ports are those of TCP and UDP (RFC 8955, sections 4.2.2.4 to 6), and only the first fragment has them.
+	if len(m.Port)+len(m.DestinationPort)+len(m.SourcePort) > 0 {
+		and("meta l4proto { 6, 17 }")
+	}
+	if len(m.Port) > 0 {
+		and("th sport "+set(m.Port), "th dport "+set(m.Port))
+	}
+	if len(m.DestinationPort) > 0 {
+		and("th dport " + set(m.DestinationPort))
+	}
+	if len(m.SourcePort) > 0 {
+		and("th sport " + set(m.SourcePort))
+	}
+	icmp, number := "icmp", 1
+	if f == route.IPv6 {
+		icmp, number = "icmpv6", 58
+	}
+	if len(m.ICMPType)+len(m.ICMPCode) > 0 {
+		and(fmt.Sprintf("meta l4proto %d", number))
+	}
+	if len(m.ICMPType) > 0 {
+		and(icmp + " type " + set(m.ICMPType))
+	}
+	if len(m.ICMPCode) > 0 {
+		and(icmp + " code " + set(m.ICMPCode))
+	}
+	if len(m.TCPFlags) > 0 {
+		and("meta l4proto 6")
+		var tests []string
+		for _, t := range m.TCPFlags {
+			// The flags octet of the TCP header; "tcp flags" itself refuses to stand beside "th sport".
+			tests = append(tests, fmt.Sprintf("@th,104,8 & 0x%02x == 0x%02x", t.Set|t.Clear, t.Set))
+		}
+		and(tests...)
+	}
+	if len(m.Length) > 0 {
+		and("meta length " + set(m.Length))
+	}
+	if len(m.DSCP) > 0 {
+		and(ip + " dscp " + set(m.DSCP))
+	}
+	if len(m.Fragment) > 0 {
+		var tests []string
+		for _, t := range m.Fragment {
+			x, err := fragment(t, f)
+			if err != nil {
+				return nil, err
+			}
+			tests = append(tests, x...)
+		}
+		and(tests...)
+	}
+	return all, nil
+}
+
+// set writes ranges as an nftables set.
+func set(rs []route.Range) string {
+	parts := make([]string, len(rs))
+	for i, r := range rs {
+		parts[i] = fmt.Sprintf("%d-%d", r.Lo, r.Hi)
+		if r.Lo == r.Hi {
+			parts[i] = fmt.Sprint(r.Lo)
+		}
+	}
+	if len(parts) == 1 {
+		return parts[0]
+	}
+	return "{ " + strings.Join(parts, ", ") + " }"
+}
+
+// Fragment tests. IPv4's word holds DF 0x4000, MF 0x2000 and the offset; IPv6 has a header of its own, or none.
+var fragment4 = map[uint8][2]string{ // set, clear
+	route.DontFragment:  {"ip frag-off & 0x4000 != 0", "ip frag-off & 0x4000 == 0"},
+	route.IsFragment:    {"ip frag-off & 0x1fff != 0", "ip frag-off & 0x1fff == 0"},
+	route.FirstFragment: {"ip frag-off & 0x3fff == 0x2000", "ip frag-off & 0x3fff != 0x2000"},
+	route.LastFragment:  {"ip frag-off & 0x3fff 1-8191", "ip frag-off & 0x3fff != 1-8191"},
+}
+
+var fragment6 = map[uint8][2][]string{ // set; clear: any of
+	route.IsFragment:    {{"frag frag-off != 0"}, {"exthdr frag missing", "frag frag-off 0"}},
+	route.FirstFragment: {{"frag frag-off 0 frag more-fragments 1"}, {"exthdr frag missing", "frag frag-off != 0", "frag more-fragments 0"}},
+	route.LastFragment:  {{"frag frag-off != 0 frag more-fragments 0"}, {"exthdr frag missing", "frag frag-off 0", "frag more-fragments 1"}},
+}
+
+func fragment(t route.Bits, f route.Family) ([]string, error) {
+	out := []string{""}
+	for bit := uint8(1); bit != 0; bit <<= 1 {
+		if (t.Set|t.Clear)&bit == 0 {
+			continue
+		}
+		which := bits.OnesCount8(t.Clear & bit)
+		var tests []string
+		if f == route.IPv6 {
+			tests = fragment6[bit][which]
+		} else if x := fragment4[bit][which]; x != "" {
+			tests = []string{x}
+		}
+		if len(tests) == 0 {
+			return nil, fmt.Errorf("fragment bit 0x%x does not exist in %s", bit, f)
+		}
+		var next []string
+		for _, o := range out {
+			for _, x := range tests {
+				next = append(next, strings.TrimSpace(o+" "+x))
+			}
+		}
+		out = next
+	}
+	return out, nil
+}
+
+// validate refuses what could not have come over BGP.
+func validate(r route.Route) error {
+	if r.Action.Kind == 0 { // valid here: it lets through
+		r.Action.Kind = route.Discard
+	}
+	if r.IsBlackhole() {
+		return fmt.Errorf("%s: a blackhole is the kernel's to enforce", r)
+	}
+	return r.Validate()
+}

@@ -1,0 +1,114 @@
+package flood
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"testing"
+)
+
+func templates(t testing.TB) map[string]*Template {
+	t.Helper()
+	t4, t6 := netip.MustParseAddr("203.0.113.10"), netip.MustParseAddr("2001:db8:113::10")
+	s4, s6 := netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("2001:db8:bad::/48")
+	out := map[string]*Template{}
+	add := func(name string, x *Template, err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = x
+	}
+	for name, p := range map[string]struct {
+		a netip.Addr
+		s netip.Prefix
+	}{"4": {t4, s4}, "6": {t6, s6}} {
+		x, err := DNSAnswers(p.a, p.s, 512)
+		add("dns"+name, x, err)
+		x, err = SYN(p.a, p.s, 443)
+		add("syn"+name, x, err)
+		x, err = UDP(p.a, p.s, 9999, []byte("odd"))
+		add("udp"+name, x, err)
+		x, err = ICMP(p.a, p.s, make([]byte, 56))
+		add("icmp"+name, x, err)
+	}
+	return out
+}
+
+// Every packet has right checksums, a source inside the prefix, and differs from the others.
+func TestPackets(t *testing.T) {
+	for name, x := range templates(t) {
+		t.Run(name, func(t *testing.T) {
+			p := append([]byte(nil), x.packet...)
+			sources, ports := map[netip.Addr]bool{}, map[uint16]bool{}
+			for n := range uint64(5000) {
+				x.fill(p, n)
+				var src netip.Addr
+				var pseudo uint32
+				if x.v6 {
+					src, _ = netip.AddrFromSlice(p[8:24])
+					pseudo = sum(p[8:40]) + uint32(p[6]) + uint32(len(p)-40)
+				} else {
+					src, _ = netip.AddrFromSlice(p[12:16])
+					pseudo = sum(p[12:20]) + uint32(p[9]) + uint32(len(p)-20)
+					if fold(sum(p[:20])) != 0xffff {
+						t.Fatalf("packet %d: wrong IP checksum", n)
+					}
+					if p[9] == 1 {
+						pseudo = 0
+					}
+				}
+				if fold(pseudo+sum(p[x.l4:])) != 0xffff {
+					t.Fatalf("packet %d: wrong transport checksum", n)
+				}
+				if !x.sources.Contains(src) {
+					t.Fatalf("packet %d: source %s is outside %s", n, src, x.sources)
+				}
+				sources[src] = true
+				ports[binary.BigEndian.Uint16(p[x.vary[0].at:])] = true
+			}
+			if len(sources) < 4900 || len(ports) < 4000 {
+				t.Errorf("%d sources, %d ports", len(sources), len(ports))
+			}
+		})
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	a4, s6 := netip.MustParseAddr("203.0.113.10"), netip.MustParsePrefix("2001:db8::/32")
+	if _, err := SYN(a4, s6, 80); err == nil {
+		t.Error("mixed families were accepted")
+	}
+	if _, err := DNSAnswers(a4, netip.MustParsePrefix("10.0.0.0/8"), 1473); err == nil {
+		t.Error("an oversized packet was accepted")
+	}
+	x, err := SYN(a4, netip.MustParsePrefix("10.0.0.0/8"), 80)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []Options{{}, {Template: x}, {Template: x, Packets: 1}, {Template: x, Packets: 1, Duration: 1}} {
+		if f, err := Open(o); err == nil {
+			f.Close()
+			t.Errorf("%+v was accepted", o)
+		}
+	}
+}
+
+func TestDNSAnswerLength(t *testing.T) {
+	for _, size := range []int{60, 100, 512, 1200, 1400} {
+		if got := len(dnsAnswer(size)); got != size {
+			t.Errorf("asked for %d, got %d", size, got)
+		}
+	}
+}
+
+func BenchmarkFill(b *testing.B) {
+	for name, x := range templates(b) {
+		b.Run(name, func(b *testing.B) {
+			p := append([]byte(nil), x.packet...)
+			var n uint64
+			for b.Loop() {
+				x.fill(p, n)
+				n++
+			}
+		})
+	}
+}
