@@ -36,27 +36,35 @@ var corePlus = map[string][]string{
 	"policy": {"embed", "internal/document"}, // the shipped policy, and reading the language; evaluating it is pure
 }
 
-// owners says which packages may import what lies below a path. An adapter keeps its technology to itself.
+// owners says which packages, and what lies below them, may import what lies below a path. An adapter keeps its technology
+// to itself.
 var owners = []struct {
 	path string
-	by   []string // a trailing slash takes what lies below, too
-	test []string // and these in tests
+	by   []string
+	test []string // these, too, in their tests
 }{
 	{"github.com/osrg/gobgp", []string{"internal/speaker"}, nil},
 	{"go.etcd.io/etcd", []string{"internal/store"}, nil},
 	{"go.yaml.in/yaml", []string{"internal/document"}, nil},
 	{"gopkg.in/yaml", nil, nil},
-	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/sensor/"}, nil},
-	{"github.com/vishvananda/netlink", []string{"internal/lab", "internal/lab/", "internal/sensor", "internal/sensor/", "test/"}, nil},
-	{"github.com/vishvananda/netns", []string{"internal/lab", "internal/lab/", "internal/sensor", "internal/sensor/", "test/"}, nil},
-	{"github.com/spf13/cobra", []string{"cmd/", "internal/tmctl", "internal/tmctl/"}, nil},
-	{module + "/api/", []string{"internal/ingest", "internal/console", "internal/console/", "internal/speaker", "internal/sensor", "internal/sensor/", "internal/tmctl", "internal/tmctl/", "cmd/tmctl", "test/"}, []string{"internal/rpc", "internal/app"}},
-	{module + "/internal/config", []string{"internal/app", "internal/app/", "cmd/"}, []string{"internal/lab/", "test/"}},
-	{module + "/internal/engine", []string{"internal/app", "internal/app/"}, nil},
-	{module + "/internal/app", []string{"cmd/", "internal/app/", "test/"}, nil},
-	{module + "/internal/lab", []string{"internal/lab/", "test/"}, []string{"internal/", "cmd/"}}, // only NeedRoot and friends
-	{module + "/cmd", []string{"cmd/"}, nil},
-	{module + "/test", []string{"test/"}, nil},
+	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/lab"}, nil},
+	{"github.com/vishvananda/netlink", []string{"internal/sensor", "internal/lab", "test"}, nil},
+	{"github.com/vishvananda/netns", []string{"internal/sensor", "internal/lab", "test"}, nil},
+	{"github.com/spf13/cobra", []string{"internal/tmctl", "cmd"}, nil},
+	{
+		module + "/api",
+		[]string{
+			"internal/ingest", "internal/console", "internal/speaker", "internal/sensor", "internal/tmctl", "cmd/tmctl", "test",
+			"internal/app", // names the services and their methods
+		},
+		[]string{"internal/rpc"},
+	},
+	{module + "/internal/config", []string{"internal/app", "cmd"}, []string{"internal/lab", "test"}},
+	{module + "/internal/engine", []string{"internal/app"}, nil},
+	{module + "/internal/app", []string{"cmd", "test"}, nil},
+	{module + "/internal/lab", []string{"test"}, []string{"internal", "cmd"}}, // tests need NeedRoot and real routers
+	{module + "/cmd", nil, nil},
+	{module + "/test", nil, nil},
 }
 
 type pkg struct {
@@ -103,11 +111,9 @@ func packages(t *testing.T) []pkg {
 	return all
 }
 
-// below reports whether a path is one of list, or below an entry of list that ends in a slash.
-func below(path string, list []string) bool {
-	return slices.ContainsFunc(list, func(l string) bool {
-		return path == l || strings.HasSuffix(l, "/") && strings.HasPrefix(path, l)
-	})
+// below reports whether a path is one of list, or below one.
+func below(path string, list ...string) bool {
+	return slices.ContainsFunc(list, func(l string) bool { return path == l || strings.HasPrefix(path, l+"/") })
 }
 
 func TestDirection(t *testing.T) {
@@ -129,23 +135,18 @@ func TestDirection(t *testing.T) {
 			}
 		}
 		for _, o := range owners {
-			check := func(imports []string, allowed []string, in string) {
+			if below(p.ImportPath, o.path) {
+				continue // at home
+			}
+			check := func(imports, allowed []string, in string) {
 				for _, imp := range imports {
-					if imp != strings.TrimSuffix(o.path, "/") && !strings.HasPrefix(imp, strings.TrimSuffix(o.path, "/")+"/") {
-						continue
-					}
-					// A package below the path is at home there.
-					if p.ImportPath == strings.TrimSuffix(o.path, "/") || strings.HasPrefix(p.ImportPath, strings.TrimSuffix(o.path, "/")+"/") {
-						continue
-					}
-					if !below(p.short(), allowed) {
+					if below(imp, o.path) && !below(p.short(), allowed...) {
 						t.Errorf("%s%s imports %s; only %v may", p.short(), in, imp, allowed)
 					}
 				}
 			}
 			check(p.Imports, o.by, "")
-			check(p.TestImports, append(slices.Clone(o.by), o.test...), " (test)")
-			check(p.XTestImports, append(slices.Clone(o.by), o.test...), " (test)")
+			check(slices.Concat(p.TestImports, p.XTestImports), slices.Concat(o.by, o.test), " (test)")
 		}
 	}
 }
