@@ -83,6 +83,7 @@ func (s *Store) probeOnce() {
 	}
 	if err != nil {
 		s.m.up.Set(0)
+		err = s.why(err)
 		if !s.health.failing(partProbe) {
 			s.log.Error("etcd does not answer", "err", err, "action", s.advice())
 		}

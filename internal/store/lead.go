@@ -10,6 +10,8 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 )
 
 // Lead campaigns until ctx ends; then it returns nil. While this controller leads it calls fn with the Term, and fn's
@@ -198,4 +200,5 @@ func (t *Term) guard(ctx context.Context) {
 }
 
 func isLeaseGone(err error) bool { return errors.Is(err, rpctypes.ErrLeaseNotFound) }
+func isDeadline(err error) bool  { return status.Code(err) == codes.DeadlineExceeded }
 func isCompacted(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
 
@@ -24,10 +25,11 @@ type cluster struct {
 	dir  string
 	addr string
 	etcd *embed.Etcd // nil while stopped
-	door *proxy      // what stores dial, so that stopping need not wait for their streams
+	tls  transport.TLSInfo
+	door *proxy // what stores dial, so that stopping need not wait for their streams
 }
 
-func startCluster(t testing.TB) *cluster {
+func startCluster(t testing.TB, with ...func(*cluster)) *cluster {
 	t.Helper()
 	probe, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -35,6 +37,9 @@ func startCluster(t testing.TB) *cluster {
 	}
 	c := &cluster{t: t, dir: t.TempDir(), addr: probe.Addr().String()}
 	probe.Close()
+	for _, f := range with {
+		f(c)
+	}
 	c.start()
 	t.Cleanup(c.stop)
 	c.door = startProxy(t, c.addr)
@@ -45,6 +50,9 @@ func (c *cluster) start() {
 	c.t.Helper()
 	at := url.URL{Scheme: "http", Host: c.addr}
 	cfg := embed.NewConfig()
+	if !c.tls.Empty() {
+		at.Scheme, cfg.ClientTLSInfo = "https", c.tls
+	}
 	cfg.Name, cfg.Dir = "shared", c.dir
 	cfg.ListenPeerUrls, cfg.ListenClientUrls = nil, []url.URL{at}
 	cfg.AdvertisePeerUrls, cfg.AdvertiseClientUrls = []url.URL{at}, []url.URL{at}
