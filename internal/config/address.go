@@ -45,6 +45,7 @@ type use int
 const (
 	forListening use = iota // port 0 lets the system choose; no names, for a name may have several addresses
 	forMetrics              // as for listening, but TCP only
+	forSocket               // a unix socket only
 	forDialling
 )
 
@@ -61,8 +62,11 @@ func (u use) port() string {
 
 func addressCodec(u use) document.Codec[Address] {
 	typ := "host:port or unix:///path"
-	if u == forMetrics {
+	switch u {
+	case forMetrics:
 		typ = "host:port"
+	case forSocket:
+		typ = "unix:///path"
 	}
 	return document.Codec[Address]{
 		Type:   typ,
@@ -77,6 +81,9 @@ func parseAddress(s string, u use) (Address, error) {
 	}
 	if strings.HasPrefix(s, "/") && u != forMetrics {
 		return Address{}, document.Wrong("unix://"+s, "%q is a path", s)
+	}
+	if u == forSocket {
+		return Address{}, document.Wrong("", "%q is not a unix socket: write unix:///path", s)
 	}
 	if _, rest, ok := strings.Cut(s, "://"); ok {
 		return Address{}, document.Wrong(strings.TrimSuffix(rest, "/"), "%q is a URL, but it must be host:port", s)

@@ -58,7 +58,7 @@ func (l *Listen) schema() document.Value {
 			Help: "For tmctl and other clients of the API, gRPC.", Danger: "Other than loopback it needs tls.",
 		},
 		document.Field{
-			Key: "console_socket", Value: document.Scalar(&l.ConsoleSocket, document.OrEmpty(addressCodec(forListening))),
+			Key: "console_socket", Value: document.Scalar(&l.ConsoleSocket, document.OrEmpty(addressCodec(forSocket))),
 			Help: "For tmctl on this machine; who may open the socket has every right.",
 		},
 		document.Field{
@@ -128,7 +128,7 @@ func (s *Speaker) schema() document.Value {
 		document.Field{Key: "listen_port", Value: document.Scalar(&s.ListenPort, document.Number(-1, 65535)), Help: "TCP port on which routers may open the session; -1 means none: we open it.", Danger: "An open port is one more thing to attack; passive peers need it."},
 		document.Field{Key: "listen_addresses", Value: document.Scalars(&s.ListenAddresses, document.Addr()), Help: "Our addresses of that port; empty means all."},
 		document.Field{Key: "on_stop", Value: document.Scalar(&s.OnStop, document.OneOf(OnStopGraceful, OnStopWithdraw)), Help: "What becomes of the routes when the speaker is told to stop: left to the routers for graceful_restart_time, or withdrawn.", Danger: "Not every router keeps FlowSpec rules through a graceful restart: FRR does not, BIRD does."},
-		document.Field{Key: "graceful_restart_time", Value: document.Scalar(&s.GracefulRestartTime, document.Duration(time.Second, 4095*time.Second)), Help: "How long routers may keep our routes after the session is lost (RFC 4724); whole seconds."},
+		document.Field{Key: "graceful_restart_time", Value: document.Scalar(&s.GracefulRestartTime, document.Duration(0, 4095*time.Second)), Help: "How long routers may keep our routes after the session is lost (RFC 4724); whole seconds, 0s turns graceful restart off."},
 		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
 			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
 			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
