@@ -22,8 +22,11 @@ RACE := $(if $(shell command -v gcc || command -v cc),-race)
 IS_ROOT := $(filter 0,$(shell id -u))
 SUDO    := $(if $(IS_ROOT),,$(shell command -v sudo))
 CAN_ROOT := $(IS_ROOT)$(SUDO)
-ROOT_ENV = env PATH="$$PATH" HOME="$$HOME" CI=$(CI) GOFLAGS=-buildvcs=false GOMODCACHE=$$($(GO) env GOMODCACHE) GOCACHE=$$($(GO) env GOCACHE)-root
-AS_ROOT  = $(if $(IS_ROOT),,$(SUDO) $(ROOT_ENV) KEEP="$${KEEP:-}" RUNS="$${RUNS:-}")
+ROOT_ENV = env PATH=$$PATH HOME=$$HOME CI=$(1) GOFLAGS=-buildvcs=false GOMODCACHE=$$($(GO) env GOMODCACHE) GOCACHE=$$($(GO) env GOCACHE)-root
+AS_ROOT  = $(if $(IS_ROOT),,$(SUDO) $(call ROOT_ENV,$(CI)) KEEP=$${KEEP:-} RUNS=$${RUNS:-})
+
+# A skipped test is a hidden one: where root can be had, CI=true turns each skip into a failure.
+ROOT_TEST = $(if $(CAN_ROOT),CI=true )$(GO) test -count=1 -p 1 -timeout 15m $(if $(SUDO),-exec "$(SUDO) $(call ROOT_ENV,true)")
 
 ##@ Build
 
@@ -77,15 +80,14 @@ test-unit: ## Tests that need neither root nor tools, with the race detector
 	@$(if $(RACE),,echo "test-unit: no C compiler, so no race detector: run \"make deps\"")
 	$(GO) test $(RACE) $(UNIT_PKGS)
 
-# A skipped test is a hidden one: where root can be had, CI=true turns each skip into a failure.
 .PHONY: test-root
 test-root: ## BPF, namespaces, real routers, end to end: as root, one package at a time
 	@$(if $(CAN_ROOT),,echo "test-root: neither root nor sudo: privileged tests skip themselves"$(if $(CI),; exit 1))
-	$(if $(ROOT_PKGS),$(if $(CAN_ROOT),CI=true )$(GO) test $(RACE) -count=1 -p 1 -timeout 15m $(if $(SUDO),-exec '$(SUDO) $(subst CI=$(CI),CI=true,$(ROOT_ENV))') $(ROOT_PKGS))
+	$(if $(ROOT_PKGS),$(ROOT_TEST) $(RACE) $(ROOT_PKGS))
 
 .PHONY: test-e2e
 test-e2e: deps ## Only the end-to-end tests: real binaries, real routers
-	$(if $(CAN_ROOT),CI=true )$(GO) test -v -count=1 -p 1 -timeout 15m $(if $(SUDO),-exec '$(SUDO) $(subst CI=$(CI),CI=true,$(ROOT_ENV))') ./test/e2e/...
+	$(ROOT_TEST) -v ./test/e2e/...
 
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s)
