@@ -258,7 +258,7 @@ func TestErrorsOfTheSystem(t *testing.T) {
 		{console.ErrRefused{Refusals: []console.Refusal{{Route: "x", Invariant: "own_prefix", Reason: "192.0.2.1/32 is not ours"}}}, codes.FailedPrecondition, "own_prefix: 192.0.2.1/32 is not ours", console.ReasonRefused, nil},
 		{fmt.Errorf("announce: %w", console.ErrConflict{Reason: "request_id was used"}), codes.AlreadyExists, "announce: request_id was used", console.ReasonConflict, nil},
 		{console.ErrNotFound{What: "thing"}, codes.NotFound, "there is no thing", "", nil},
-		{console.ErrUnavailable{Reason: "etcd does not answer"}, codes.Unavailable, "etcd does not answer", "", nil},
+		{console.ErrUnavailable{Reason: "etcd does not answer"}, codes.Unavailable, "etcd does not answer", console.ReasonUnavailable, nil},
 		{console.ErrInvalid{Fields: []console.FieldError{{Field: "ttl", Reason: "25h is above 24h"}}}, codes.InvalidArgument, "ttl: 25h is above 24h", "", nil},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, "look before repeating", "", nil},
 		{context.Canceled, codes.Canceled, "CreateMitigation", "", nil},

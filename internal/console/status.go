@@ -16,6 +16,7 @@ const (
 	ReasonNotLeader    = "NOT_LEADER"
 	ReasonRefused      = "REFUSED_BY_SAFETY"
 	ReasonConflict     = "CONFLICT"
+	ReasonUnavailable  = "UNAVAILABLE" // the controller answers, but a part of it cannot
 	MetadataLeader     = "leader"
 	MetadataAddress    = "address"
 	preconditionPrefix = "SAFETY_" // of google.rpc.PreconditionFailure types
@@ -59,7 +60,7 @@ func (s *service) toStatus(ctx context.Context, method string, err error) error 
 	case errors.As(err, &notFound):
 		return status.Error(codes.NotFound, err.Error())
 	case errors.As(err, &unavailable):
-		return status.Error(codes.Unavailable, err.Error())
+		return withDetails(codes.Unavailable, err, &errdetails.ErrorInfo{Domain: ErrorDomain, Reason: ReasonUnavailable})
 	case errors.Is(err, context.DeadlineExceeded):
 		return status.Errorf(codes.DeadlineExceeded, "%s: %v: it may have happened all the same; look before repeating it", method, err)
 	case errors.Is(err, context.Canceled):

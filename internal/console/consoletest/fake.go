@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"sync"
 	"time"
@@ -206,6 +207,11 @@ func (f *Fake) Subscribed() <-chan struct{} { return f.subscribed }
 // Unsubscribed holds a token for each subscription that was cancelled.
 func (f *Fake) Unsubscribed() <-chan struct{} { return f.left }
 
+var uid = regexp.MustCompile(`unix uid \d+`)
+
+// anyUser makes answers independent of the user that runs the test.
+func anyUser(requester string) string { return uid.ReplaceAllString(requester, "unix uid 0") }
+
 func (f *Fake) enter(ctx context.Context, method string, call any) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -276,7 +282,7 @@ func (f *Fake) Announce(ctx context.Context, a console.Announce) (mitigation.Mit
 	}
 	m := mitigation.Mitigation{
 		ID: fmt.Sprintf("m-%d", 4+len(f.byRequest)), Target: a.Route.Match.Destination, State: mitigation.Active, Routes: []route.Route{a.Route},
-		Requester: a.Requester, Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved,
+		Requester: anyUser(a.Requester), Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved,
 		Created: Now, Deadline: Now.Add(a.TTL), MaxDeadline: Now.Add(a.TTL),
 	}
 	if a.RequestID != "" && !a.ValidateOnly {
@@ -296,14 +302,14 @@ func (f *Fake) Withdraw(ctx context.Context, w console.Withdraw) (console.Withdr
 		if m.State != mitigation.Active || (m.ID != w.ID && !w.All && !inside) {
 			continue
 		}
-		m.State, m.Ended, m.EndReason, m.EndDetail = mitigation.Ended, Now, mitigation.EndWithdrawn, w.Requester+": "+w.Reason
+		m.State, m.Ended, m.EndReason, m.EndDetail = mitigation.Ended, Now, mitigation.EndWithdrawn, anyUser(w.Requester)+": "+w.Reason
 		out.Mitigations = append(out.Mitigations, m)
 		hold := 30 * time.Minute
 		if w.Hold != nil {
 			hold = *w.Hold
 		}
 		if hold > 0 {
-			out.Holds = append(out.Holds, mitigation.Hold{Target: m.Target, Until: Now.Add(hold), Requester: w.Requester, Reason: w.Reason})
+			out.Holds = append(out.Holds, mitigation.Hold{Target: m.Target, Until: Now.Add(hold), Requester: anyUser(w.Requester), Reason: w.Reason})
 		}
 	}
 	if w.ID != "" && len(out.Mitigations) == 0 {
@@ -328,7 +334,7 @@ func (f *Fake) SetFreeze(ctx context.Context, s console.SetFreeze) (*mitigation.
 	if err := f.enter(ctx, "SetFreeze", s); err != nil || !s.Frozen {
 		return nil, err
 	}
-	return &mitigation.Freeze{Since: Now, Requester: s.Requester, Reason: s.Reason}, nil
+	return &mitigation.Freeze{Since: Now, Requester: anyUser(s.Requester), Reason: s.Reason}, nil
 }
 
 // Policy is of console.System.

@@ -1,0 +1,276 @@
+package tmctl
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+func (c *cli) announceCommand() *cobra.Command {
+	var (
+		ttl       time.Duration
+		reason    string
+		requestID string
+		dryRun    bool
+	)
+	cmd := &cobra.Command{
+		Use:   "announce ROUTE",
+		Short: "Announce a route by hand, until --ttl has passed",
+		Long: `Announce a route by hand, until --ttl has passed. ROUTE is the text form; it may be one argument or several words.
+The safety kernel has the last word. With --dry-run everything is checked and nothing is announced.`,
+		Example: `  tmctl announce destination 203.0.113.5 protocol udp source-port 53 then discard --ttl 10m --reason "ticket 4711"
+  tmctl announce 'destination 2001:db8::5 protocol tcp tcp-flags syn&!ack then rate-limit 1Mbps' --ttl 1h --reason "SYN flood"
+  tmctl announce destination 203.0.113.5 then blackhole --ttl 30m --reason "link full" --dry-run`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usage("ROUTE is missing, such as: destination 203.0.113.5 protocol udp source-port 53 then discard")
+			}
+			r, err := route.Parse(strings.Join(args, " "))
+			if err != nil {
+				return &exitError{ExitUsage, err}
+			}
+			if ttl <= 0 {
+				return usage("--ttl is missing: say how long the route lasts, for example --ttl 10m")
+			}
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			c.changes = !dryRun
+			if requestID == "" {
+				requestID = rand.Text()
+			}
+			made, err := ask(cmd.Context(), c, "announce \""+r.String()+"\"", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.CreateMitigationResponse, error) {
+				return cl.CreateMitigation(ctx, &tmv1.CreateMitigationRequest{
+					Route: r.String(), Ttl: durationpb.New(ttl), Reason: reason, RequestId: requestID, ValidateOnly: dryRun, Requester: c.requester,
+				})
+			})
+			if err != nil {
+				return repeatable(err, requestID)
+			}
+			return c.print(made, func() error {
+				head := "Announced. It ends by itself; earlier with: tmctl withdraw " + clean(made.GetMitigation().GetId()) + " --reason ...\n"
+				if dryRun {
+					head = "It would be announced; nothing was.\n"
+				}
+				return c.write(head + c.mitigationsTable([]*tmv1.Mitigation{made.GetMitigation()}))
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.DurationVar(&ttl, "ttl", 0, "how long the route lasts; required")
+	f.StringVar(&reason, "reason", "", "why; required")
+	f.BoolVar(&dryRun, "dry-run", false, "check only, announce nothing")
+	f.StringVar(&requestID, "request-id", "", "makes a repeated call return the first one's result; random when empty")
+	return cmd
+}
+
+// repeatable adds how to repeat a call whose result is not known.
+func repeatable(err error, requestID string) error {
+	var e *exitError
+	if errors.As(err, &e) && e.code == ExitUnreachable {
+		return &exitError{e.code, fmt.Errorf("%w; to repeat it without announcing twice add --request-id %s", e.err, requestID)}
+	}
+	return err
+}
+
+func (c *cli) withdrawCommand() *cobra.Command {
+	var (
+		target, reason string
+		all            bool
+		hold           time.Duration
+		red            redButton
+	)
+	cmd := &cobra.Command{
+		Use:   "withdraw [MITIGATION]",
+		Short: "Withdraw one mitigation, those of a target, or all, and hold automation off",
+		Long: `Withdraw mitigations: one by its identifier, those whose target lies inside a prefix, or all. Automation keeps its hands
+off their targets for the configured time, or for --hold (0 for not at all).
+
+The red button, --all --now, goes straight to a speaker's socket and needs no controller, no leader and no etcd: the
+speaker withdraws everything at once and takes no routes until it is released with --release. Press it at every speaker.`,
+		Example: `  tmctl withdraw m-17 --reason "false alarm"
+  tmctl withdraw --target 203.0.113.0/24 --reason "customer asked" --hold 2h
+  tmctl withdraw --all --reason "wrong policy"
+  tmctl withdraw --all --now --speaker unix:///run/trafficmonitor/speaker.sock --reason "emergency"
+  tmctl withdraw --release --speaker unix:///run/trafficmonitor/speaker.sock --reason "emergency over"`,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			return c.completeMitigations(cmd.Context())
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			set := cmd.Flags().Changed
+			if red.now || red.release {
+				return c.pressRedButton(cmd.Context(), red, all, reason, len(args) > 0 || set("target") || set("hold"))
+			}
+			if set("speaker") {
+				return usage("--speaker is for the red button: add --now (with --all) or --release")
+			}
+			req := &tmv1.WithdrawMitigationsRequest{Reason: reason, Requester: c.requester}
+			selectors := 0
+			what := ""
+			if len(args) > 0 {
+				req.Selector, what = &tmv1.WithdrawMitigationsRequest_Id{Id: args[0]}, "withdraw "+args[0]
+				selectors += len(args)
+			}
+			if set("target") {
+				p, err := route.ParsePrefix(target)
+				if err != nil {
+					return usage("--target: %w", err)
+				}
+				req.Selector, what = &tmv1.WithdrawMitigationsRequest_Target{Target: p.String()}, "withdraw mitigations inside "+p.String()
+				selectors++
+			}
+			if all {
+				req.Selector, what = &tmv1.WithdrawMitigationsRequest_All{All: true}, "withdraw all mitigations"
+				selectors++
+			}
+			if selectors != 1 {
+				return usage("give exactly one of a mitigation's identifier, --target and --all (tmctl mitigations lists them)")
+			}
+			if set("hold") {
+				if hold < 0 {
+					return usage("--hold %v: must not be negative; 0 means no hold", hold)
+				}
+				req.Hold = durationpb.New(hold)
+			}
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			c.changes = true
+			r, err := ask(cmd.Context(), c, what, func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.WithdrawMitigationsResponse, error) {
+				return cl.WithdrawMitigations(ctx, req)
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error { return c.write(c.withdrawnText(r)) })
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&target, "target", "", "withdraw all whose target lies inside this prefix")
+	f.BoolVar(&all, "all", false, "withdraw all there are")
+	f.StringVar(&reason, "reason", "", "why; required")
+	f.DurationVar(&hold, "hold", 0, "how long automation keeps its hands off the targets; 0 not at all; the configured time when not given")
+	f.BoolVar(&red.now, "now", false, "the red button, with --all: straight to the speaker, which then takes no routes until --release")
+	f.BoolVar(&red.release, "release", false, "release the red button")
+	f.StringArrayVar(&red.speakers, "speaker", []string{envOr(c.Getenv, "TMCTL_SPEAKER", DefaultSpeaker)}, "a speaker's unix socket, for --now and --release; may be repeated (TMCTL_SPEAKER)")
+	return cmd
+}
+
+func envOr(getenv func(string) string, name, otherwise string) string {
+	if getenv != nil {
+		if v := getenv(name); v != "" {
+			return v
+		}
+	}
+	return otherwise
+}
+
+func (c *cli) withdrawnText(r *tmv1.WithdrawMitigationsResponse) string {
+	if len(r.Mitigations) == 0 {
+		return "There was nothing to withdraw.\n"
+	}
+	out := fmt.Sprintf("Withdrawn: %d.\n", len(r.Mitigations)) + c.mitigationsTable(r.Mitigations)
+	if len(r.Holds) == 0 {
+		return out + "\nNo holds: automation may act on these targets at once.\n"
+	}
+	return out + "\nAutomation keeps its hands off (tmctl release-hold TARGET ends that):\n" + c.holdsTable(r.Holds)
+}
+
+func (c *cli) completeMitigations(ctx context.Context) ([]string, cobra.ShellCompDirective) {
+	c.timeout = min(c.timeout, 2*time.Second)
+	r, err := c.listMitigations(ctx, false)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var out []string
+	for _, m := range r.Mitigations {
+		out = append(out, clean(m.Id)+"\t"+clean(m.Target))
+	}
+	return out, cobra.ShellCompDirectiveNoFileComp
+}
+
+func (c *cli) releaseHoldCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:     "release-hold TARGET",
+		Short:   "Let automation act on a target again",
+		Example: `  tmctl release-hold 203.0.113.5/32 --reason "tests are over"`,
+		Args:    oneArg("the target of a hold (tmctl holds lists them)"),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			c.timeout = min(c.timeout, 2*time.Second)
+			r, err := c.listHolds(cmd.Context())
+			if err != nil || len(args) > 0 {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			var out []string
+			for _, h := range r.Holds {
+				out = append(out, clean(h.Target)+"\t"+clean(h.Reason))
+			}
+			return out, cobra.ShellCompDirectiveNoFileComp
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			p, err := route.ParsePrefix(args[0])
+			if err != nil {
+				return &exitError{ExitUsage, err}
+			}
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			c.changes = true
+			r, err := ask(cmd.Context(), c, "release hold on "+p.String(), func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.DeleteHoldResponse, error) {
+				return cl.DeleteHold(ctx, &tmv1.DeleteHoldRequest{Target: p.String(), Reason: reason, Requester: c.requester})
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error { return c.write("Released: automation may act on " + p.String() + " again.\n") })
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why; required")
+	return cmd
+}
+
+func (c *cli) freezeCommand(frozen bool) *cobra.Command {
+	use, short, long := "freeze", "Stop all automation",
+		"Stop all automation. What is announced stays until its deadline; nothing is announced, extended or withdrawn automatically.\nEngineers may still announce and withdraw."
+	if !frozen {
+		use, short, long = "unfreeze", "Resume automation", "Resume automation after a freeze."
+	}
+	var reason string
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			c.changes = true
+			r, err := ask(cmd.Context(), c, use, func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.SetFreezeResponse, error) {
+				return cl.SetFreeze(ctx, &tmv1.SetFreezeRequest{Frozen: frozen, Reason: reason, Requester: c.requester})
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error {
+				if f := r.Freeze; f != nil {
+					return c.write(fmt.Sprintf("Frozen since %s by %s: %s\nWhat is announced ends at its deadline. Resume with: tmctl unfreeze --reason ...\n",
+						c.at(f.StartTime, "15:04:05"), clean(f.Requester), clean(f.Reason)))
+				}
+				return c.write("Automation is running.\n")
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why; required")
+	return cmd
+}

@@ -1,0 +1,140 @@
+package tmctl
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/console"
+	"github.com/amooglesoft/trafficmonitor/internal/rpc"
+)
+
+// ask makes one call, named in words by what ("list sensors"), and one more at the leader where only that can do it.
+func ask[T any](ctx context.Context, c *cli, what string, call func(context.Context, tmv1.ConsoleServiceClient) (T, error)) (T, error) {
+	got, err := askAt(ctx, c, c.address, call)
+	leader, address, elsewhere := notLeader(err)
+	if elsewhere && address != "" && address != c.address {
+		fmt.Fprintf(c.Stderr, "tmctl: %s does not lead; asking the leader %s at %s\n", clean(c.address), clean(leader), clean(address))
+		again, lerr := askAt(ctx, c, address, call)
+		if lerr == nil {
+			return again, nil
+		}
+		var bad *exitError
+		if errors.As(lerr, &bad) { // it cannot be dialled from here
+			return got, failed("%s: only the leader %s can, and %s cannot be asked from here: %w", what, leader, address, bad.err)
+		}
+		return got, c.explain(what, address, lerr)
+	}
+	return got, c.explain(what, c.address, err)
+}
+
+func askAt[T any](ctx context.Context, c *cli, address string, call func(context.Context, tmv1.ConsoleServiceClient) (T, error)) (T, error) {
+	var none T
+	conn, err := c.dial(address)
+	if err != nil {
+		return none, err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	return call(ctx, tmv1.NewConsoleServiceClient(conn))
+}
+
+func (c *cli) dial(address string) (*grpc.ClientConn, error) {
+	conn, err := rpc.Dial(address, c.tls)
+	if err != nil {
+		return nil, &exitError{ExitUsage, err}
+	}
+	return conn, nil
+}
+
+// errorInfo returns the google.rpc.ErrorInfo of an error of ours, or nil.
+func errorInfo(err error) *errdetails.ErrorInfo {
+	for _, d := range status.Convert(err).Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.Domain == console.ErrorDomain {
+			return info
+		}
+	}
+	return nil
+}
+
+func notLeader(err error) (leader, address string, ok bool) {
+	info := errorInfo(err)
+	if info == nil || info.Reason != console.ReasonNotLeader {
+		return "", "", false
+	}
+	return info.Metadata[console.MetadataLeader], info.Metadata[console.MetadataAddress], true
+}
+
+// explain turns an error of a call into what to tell a person: what was attempted, where, and what to do.
+func (c *cli) explain(what, address string, err error) error {
+	var done *exitError
+	if err == nil || errors.As(err, &done) {
+		return err
+	}
+	st := status.Convert(err)
+	message := clean(plain(st.Message()))
+	at := fmt.Errorf("%s at %s: %s", what, address, message)
+	switch st.Code() {
+	case codes.Unavailable:
+		if errorInfo(err) != nil {
+			return &exitError{ExitFailed, fmt.Errorf("%w: nothing was changed; try again when tmctl status says that it is ready", at)}
+		}
+		return &exitError{ExitUnreachable, fmt.Errorf("%s: cannot reach %s: %s: %s", what, address, message, c.hint(address, message))}
+	case codes.DeadlineExceeded:
+		return &exitError{ExitUnreachable, fmt.Errorf("%s: no answer from %s within %v (--timeout)%s", what, address, c.timeout, c.unsure())}
+	case codes.Canceled:
+		return &exitError{ExitUnreachable, fmt.Errorf("%s at %s: interrupted%s", what, address, c.unsure())}
+	case codes.Unauthenticated:
+		return &exitError{ExitUnreachable, fmt.Errorf("%w: name your certificate with --tls-ca, --tls-cert and --tls-key", at)}
+	case codes.InvalidArgument:
+		return &exitError{ExitUsage, fmt.Errorf("%s: %s", what, message)}
+	case codes.Unimplemented:
+		return &exitError{ExitFailed, fmt.Errorf("%w: is this the address of a controller's console, and is it as new as this tmctl?", at)}
+	}
+	return &exitError{ExitFailed, at}
+}
+
+// unsure says what a missing answer means where something was to be changed.
+func (c *cli) unsure() string {
+	if !c.changes {
+		return ""
+	}
+	return ": it may have happened all the same; look before repeating it"
+}
+
+// plain takes gRPC's wrapping off what went wrong with a connection.
+func plain(message string) string {
+	if inner, ok := strings.CutPrefix(message, "connection error: desc = "); ok {
+		if text, err := strconv.Unquote(inner); err == nil {
+			message = text
+		}
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(message, "transport: "), "Error while dialing: ")
+}
+
+// hint says what to do about an address that does not answer.
+func (c *cli) hint(address, message string) string {
+	switch {
+	case strings.Contains(message, "permission denied"):
+		return "the socket belongs to the user the controller runs as: use sudo"
+	case strings.Contains(message, "certificate"), strings.Contains(message, "tls:"), strings.Contains(message, "handshake"):
+		return "look at --tls-ca, --tls-cert and --tls-key, and at the controller's log"
+	case strings.Contains(message, "error reading server preface"), strings.Contains(message, "EOF"):
+		if c.tls.Enabled() {
+			return "is this the console's port, and does it speak TLS?"
+		}
+		return "if the console wants certificates there, name yours with --tls-ca, --tls-cert and --tls-key"
+	case strings.HasPrefix(address, "unix:"):
+		return "is the controller running on this machine? Else name one with --address host:port"
+	}
+	return "is the controller running there? See --address"
+}

@@ -1,0 +1,267 @@
+package tmctl
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+// pageSize is what the server gives at most in one answer.
+const pageSize = 1000
+
+func (c *cli) incidentsCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "incidents",
+		Short: "Attacks going on, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			whole := &tmv1.ListIncidentsResponse{}
+			for {
+				r, err := ask(cmd.Context(), c, "list incidents", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListIncidentsResponse, error) {
+					return cl.ListIncidents(ctx, &tmv1.ListIncidentsRequest{IncludeEnded: all, PageSize: pageSize, PageToken: whole.NextPageToken})
+				})
+				if err != nil {
+					return err
+				}
+				whole.Incidents = append(whole.Incidents, r.Incidents...)
+				if whole.NextPageToken = r.NextPageToken; whole.NextPageToken == "" {
+					break
+				}
+			}
+			return c.print(whole, func() error { return c.write(c.incidentsTable(whole.Incidents)) })
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also those that ended lately")
+	return cmd
+}
+
+func (c *cli) incidentsTable(incidents []*tmv1.Incident) string {
+	if len(incidents) == 0 {
+		return "No incidents.\n"
+	}
+	var t table
+	t.row("INCIDENT", "TARGET", "STATE", "ONSET", "LASTED", "VECTOR", "NOW", "PEAK", "LIMIT", "SENSORS", "MITIGATIONS")
+	for _, i := range incidents {
+		state, lasted := "active", c.ago(i.OnsetTime)
+		if i.State == tmv1.Incident_STATE_ENDED {
+			state = "ended"
+			lasted = duration(i.EndTime.AsTime().Sub(i.OnsetTime.AsTime()))
+		}
+		head := []string{i.Id, i.Target, state, c.at(i.OnsetTime, "15:04:05"), lasted}
+		tail := []string{fmt.Sprint(len(i.Sensors)), dash(strings.Join(i.Mitigations, ","))}
+		vectors := i.Vectors
+		if len(vectors) == 0 {
+			vectors = []*tmv1.Measurement{{Vector: "-"}}
+		}
+		for _, m := range vectors {
+			now := rates(m.PacketsPerSecond, m.BitsPerSecond)
+			t.row(slices.Concat(head, []string{
+				m.Vector, now, rates(m.PeakPacketsPerSecond, m.PeakBitsPerSecond), rates(m.LimitPacketsPerSecond, m.LimitBitsPerSecond),
+			}, tail)...)
+			head, tail = make([]string, len(head)), make([]string, len(tail))
+		}
+	}
+	return t.String()
+}
+
+// listMitigations returns all pages.
+func (c *cli) listMitigations(ctx context.Context, all bool) (*tmv1.ListMitigationsResponse, error) {
+	whole := &tmv1.ListMitigationsResponse{}
+	for {
+		r, err := ask(ctx, c, "list mitigations", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListMitigationsResponse, error) {
+			return cl.ListMitigations(ctx, &tmv1.ListMitigationsRequest{IncludeEnded: all, PageSize: pageSize, PageToken: whole.NextPageToken})
+		})
+		if err != nil {
+			return nil, err
+		}
+		whole.Mitigations = append(whole.Mitigations, r.Mitigations...)
+		if whole.NextPageToken = r.NextPageToken; whole.NextPageToken == "" {
+			return whole, nil
+		}
+	}
+}
+
+func (c *cli) mitigationsCommand() *cobra.Command {
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "mitigations",
+		Short: "What is announced, for whom and until when, newest first",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := c.listMitigations(cmd.Context(), all)
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error {
+				if len(r.Mitigations) == 0 {
+					return c.write("No mitigations.\n")
+				}
+				return c.write(c.mitigationsTable(r.Mitigations))
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also those that ended lately or were refused")
+	return cmd
+}
+
+func (c *cli) mitigationsTable(mitigations []*tmv1.Mitigation) string {
+	var t table
+	var notes strings.Builder
+	t.row("MITIGATION", "TARGET", "STATE", "FOR", "AGE", "ENDS", "REQUESTER", "ROUTE")
+	for _, m := range mitigations {
+		ends := c.until(m.Deadline)
+		if m.State != tmv1.Mitigation_STATE_ACTIVE {
+			ends = c.until(m.EndTime)
+		}
+		head := []string{m.Id, m.Target, word(m.State.String(), "STATE_"), dash(m.Incident), c.ago(m.CreateTime), ends, m.Requester}
+		routes := m.Routes
+		if len(routes) == 0 {
+			routes = []string{"-"}
+		}
+		for _, r := range routes {
+			t.row(append(head, r)...)
+			head = make([]string, len(head))
+		}
+		if m.EndReason != "" {
+			fmt.Fprintf(&notes, "%s %s: %s\n", clean(m.Id), word(m.State.String(), "STATE_"), clean(m.EndReason))
+		} else if m.Reason != "" {
+			fmt.Fprintf(&notes, "%s because: %s\n", clean(m.Id), clean(m.Reason))
+		}
+		if m.Evidence != "" {
+			fmt.Fprintf(&notes, "%s effect: %s\n", clean(m.Id), clean(m.Evidence))
+		}
+	}
+	return joinNotes(t.String(), notes.String())
+}
+
+func (c *cli) routesCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "routes",
+		Short: "The desired routes, what each router was sent, and what should not be there",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := ask(cmd.Context(), c, "list routes", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListRoutesResponse, error) {
+				return cl.ListRoutes(ctx, &tmv1.ListRoutesRequest{})
+			})
+			if err != nil {
+				return err
+			}
+			if err := c.print(r, func() error { return c.write(c.routesTable(r)) }); err != nil {
+				return err
+			}
+			return speakerError(r.SpeakerError)
+		},
+	}
+}
+
+func (c *cli) routesTable(r *tmv1.ListRoutesResponse) string {
+	all := slices.Concat(r.Routes, r.UnexpectedRoutes)
+	if len(all) == 0 {
+		return "No routes.\n"
+	}
+	var peers []string // one column each
+	for _, x := range all {
+		for _, p := range x.Peers {
+			if !slices.Contains(peers, p.Peer) {
+				peers = append(peers, p.Peer)
+			}
+		}
+	}
+	slices.Sort(peers)
+	var t table
+	var notes strings.Builder
+	t.row(slices.Concat([]string{"", "ENDS", "OWNERS"}, peers, []string{"ROUTE"})...)
+	for i, x := range all {
+		flag := " "
+		if i >= len(r.Routes) {
+			flag = "!"
+		}
+		cells := []string{flag, c.until(x.GetSpec().GetDeadline()), dash(strings.Join(x.GetSpec().GetOwners(), ","))}
+		for _, name := range peers {
+			state := "-"
+			for _, p := range x.Peers {
+				if p.Peer != name {
+					continue
+				}
+				state = word(p.State.String(), "STATE_")
+				if p.State == tmv1.PeerRoute_STATE_UNSUPPORTED {
+					fmt.Fprintf(&notes, "%s does not take \"%s\": %s\n", clean(name), clean(x.GetSpec().GetRoute()), clean(p.Reason))
+				}
+			}
+			cells = append(cells, state)
+		}
+		t.row(append(cells, x.GetSpec().GetRoute())...)
+	}
+	if n := len(r.UnexpectedRoutes); n > 0 {
+		fmt.Fprintf(&notes, "! %d announced though not desired: the speaker withdraws them with its next set, at the latest at their deadline\n", n)
+	}
+	return joinNotes(t.String(), notes.String())
+}
+
+func (c *cli) holdsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "holds",
+		Short: "The targets automation keeps its hands off",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := c.listHolds(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error {
+				if len(r.Holds) == 0 {
+					return c.write("No holds.\n")
+				}
+				return c.write(c.holdsTable(r.Holds))
+			})
+		},
+	}
+}
+
+func (c *cli) listHolds(ctx context.Context) (*tmv1.ListHoldsResponse, error) {
+	return ask(ctx, c, "list holds", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListHoldsResponse, error) {
+		return cl.ListHolds(ctx, &tmv1.ListHoldsRequest{})
+	})
+}
+
+func (c *cli) holdsTable(holds []*tmv1.Hold) string {
+	var t table
+	t.row("TARGET", "ENDS", "REQUESTER", "REASON")
+	for _, h := range holds {
+		t.row(h.Target, c.until(h.EndTime), h.Requester, h.Reason)
+	}
+	return t.String()
+}
+
+func (c *cli) policyCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "policy",
+		Short: "The policy in force, as YAML",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := ask(cmd.Context(), c, "get policy", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.GetPolicyResponse, error) {
+				return cl.GetPolicy(ctx, &tmv1.GetPolicyRequest{})
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(p, func() error {
+				head := fmt.Sprintf("# %s, sha256 %s, loaded %s\n", clean(p.Source), clean(p.Hash), c.at(p.LoadTime, "15:04:05"))
+				for line := range strings.Lines(p.Error) {
+					head += "# refused since: " + clean(strings.TrimRight(line, "\n")) + "\n"
+				}
+				var text strings.Builder
+				for line := range strings.Lines(p.Text) {
+					text.WriteString(clean(strings.TrimRight(line, "\r\n")) + "\n")
+				}
+				return c.write(head + text.String())
+			})
+		},
+	}
+}

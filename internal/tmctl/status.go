@@ -1,0 +1,216 @@
+package tmctl
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+func (c *cli) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "The state of the whole system; exit code 4 when something is wrong",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			st, err := ask(cmd.Context(), c, "get status", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.GetStatusResponse, error) {
+				return cl.GetStatus(ctx, &tmv1.GetStatusRequest{})
+			})
+			if err != nil {
+				return err
+			}
+			wrong := whatIsWrong(st)
+			if err := c.print(st, func() error { return c.write(c.statusTable(st, wrong)) }); err != nil {
+				return err
+			}
+			if len(wrong) > 0 {
+				return &exitError{code: ExitDegraded}
+			}
+			return nil
+		},
+	}
+}
+
+// whatIsWrong lists everything that keeps the system from being whole, each with where to look.
+func whatIsWrong(st *tmv1.GetStatusResponse) []string {
+	var wrong []string
+	add := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
+	for _, reason := range st.NotReady {
+		add("not ready: %s", reason)
+	}
+	if st.Leader == "" {
+		add("there is no leader: nothing new is decided; look at the controllers and at etcd")
+	}
+	if st.Freeze != nil {
+		add("automation is frozen: tmctl unfreeze --reason ... resumes it")
+	}
+	if st.SensorsStale > 0 {
+		add("%d of %d sensors do not report: tmctl sensors", st.SensorsStale, st.SensorsKnown)
+	}
+	if down := int(st.PeersConfigured) - int(st.PeersEstablished); down > 0 {
+		add("%d of %d routers have no session: tmctl peers", down, st.PeersConfigured)
+	}
+	if st.PolicyError != "" {
+		add("the newest policy was refused, the one before is in force: %s", st.PolicyError)
+	}
+	return wrong
+}
+
+func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
+	var t table
+	t.row("controller", fmt.Sprintf("%s %s, up %s", st.Controller, st.Version, c.ago(st.StartTime)))
+	leader := "none"
+	if st.Leader != "" {
+		leader = fmt.Sprintf("%s, term %d", st.Leader, st.Term)
+		if st.IsLeader {
+			leader += ", the one that answers"
+		}
+	}
+	t.row("leader", leader)
+	ready := "yes"
+	if len(st.NotReady) > 0 {
+		ready = "no"
+	}
+	t.row("ready", ready)
+	automation := "running"
+	if f := st.Freeze; f != nil {
+		automation = fmt.Sprintf("frozen since %s by %s: %s", c.at(f.StartTime, "15:04:05"), f.Requester, f.Reason)
+	}
+	t.row("automation", automation)
+	t.row("sensors", fmt.Sprintf("%d known, %d stale", st.SensorsKnown, st.SensorsStale))
+	t.row("routers", fmt.Sprintf("%d of %d established", st.PeersEstablished, st.PeersConfigured))
+	t.row("incidents", fmt.Sprintf("%d active", st.IncidentsActive))
+	t.row("mitigations", fmt.Sprintf("%d active", st.MitigationsActive))
+	t.row("routes", fmt.Sprintf("%d desired, %d sent (summed over routers)", st.RoutesDesired, st.RoutesSent))
+	t.row("policy", fmt.Sprintf("%s, sha256 %s", dash(st.PolicySource), dash(st.PolicyHash[:min(12, len(st.PolicyHash))])))
+	out := t.String()
+	if len(wrong) > 0 {
+		out += "\nNot whole:\n"
+		for _, w := range wrong {
+			out += "  " + clean(w) + "\n"
+		}
+	}
+	return out
+}
+
+func (c *cli) sensorsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "sensors",
+		Short: "Every sensor the controller has heard of",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := ask(cmd.Context(), c, "list sensors", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListSensorsResponse, error) {
+				return cl.ListSensors(ctx, &tmv1.ListSensorsRequest{})
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error { return c.write(c.sensorsTable(r)) })
+		},
+	}
+}
+
+func (c *cli) sensorsTable(r *tmv1.ListSensorsResponse) string {
+	var t table
+	var notes strings.Builder
+	t.row("SENSOR", "STATE", "REPORTED", "REPORTS", "MISSING", "PACKETS", "LOST", "SLOTS", "SKEW", "INTERFACES", "VERSION", "ADDRESS")
+	for _, s := range r.Sensors {
+		h, n := s.GetHello(), s.GetCounters()
+		state := "ok"
+		switch {
+		case !s.Connected:
+			state = "gone"
+		case s.Stale:
+			state = "stale"
+		}
+		reported := "never"
+		if s.LastReportTime != nil {
+			reported = c.past(s.LastReportTime)
+		}
+		var interfaces []string
+		for _, i := range h.GetInterfaces() {
+			name := i.Name
+			if i.Mode == tmv1.Interface_MODE_MIRROR {
+				name += " (mirror)"
+			}
+			interfaces = append(interfaces, name)
+		}
+		t.row(h.GetSensor(), state, reported, fmt.Sprint(s.Reports), fmt.Sprint(s.MissingReports), scaled(float64(n.GetPackets()), ""),
+			fmt.Sprint(n.GetLostSamples()+n.GetLostTriggers()+n.GetDroppedReports()), fmt.Sprintf("%d/%d", n.GetSlotsUsed(), n.GetSlotsTotal()),
+			duration(s.GetClockSkew().AsDuration()), dash(strings.Join(interfaces, ",")), dash(h.GetVersion()), dash(s.Address))
+		if s.DirectiveError != "" {
+			fmt.Fprintf(&notes, "%s refused its newest directive: %s\n", clean(h.GetSensor()), clean(s.DirectiveError))
+		}
+		if n.GetSlotExhaustedPackets() > 0 {
+			fmt.Fprintf(&notes, "%s counted %d packets for whole prefixes because no host slot was free\n", clean(h.GetSensor()), n.GetSlotExhaustedPackets())
+		}
+	}
+	if len(r.Sensors) == 0 {
+		return "No sensor has been heard of since the controller's start.\n"
+	}
+	return joinNotes(t.String(), notes.String())
+}
+
+func joinNotes(table, notes string) string {
+	if notes == "" {
+		return table
+	}
+	return table + "\n" + notes
+}
+
+func (c *cli) peersCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:     "peers",
+		Aliases: []string{"routers"},
+		Short:   "The routers and their BGP sessions",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := ask(cmd.Context(), c, "list peers", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListPeersResponse, error) {
+				return cl.ListPeers(ctx, &tmv1.ListPeersRequest{})
+			})
+			if err != nil {
+				return err
+			}
+			if err := c.print(r, func() error { return c.write(c.peersTable(r)) }); err != nil {
+				return err
+			}
+			return speakerError(r.SpeakerError)
+		},
+	}
+}
+
+// speakerError says that an answer is old or partial because the speaker did not give its part.
+func speakerError(reason string) error {
+	if reason == "" {
+		return nil
+	}
+	return &exitError{ExitDegraded, fmt.Errorf("the speaker cannot be asked, so this is what was known last: %s", clean(reason))}
+}
+
+func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
+	if len(r.Peers) == 0 {
+		return "No router is configured.\n"
+	}
+	var t table
+	var notes strings.Builder
+	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "FAMILIES", "ESTABLISHED")
+	for _, p := range r.Peers {
+		t.row(p.Name, p.Address, fmt.Sprint(p.Asn), word(p.State.String(), "SESSION_STATE_"), c.ago(p.StateTime),
+			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
+		if len(p.MissingFamilies) > 0 {
+			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
+		}
+		if p.LastError != "" {
+			fmt.Fprintf(&notes, "%s: last error, %s ago: %s\n", clean(p.Name), c.ago(p.LastErrorTime), clean(p.LastError))
+		}
+	}
+	return joinNotes(t.String(), notes.String())
+}
+
+// word writes a value of an enumeration for people: SESSION_STATE_OPEN_SENT becomes open-sent.
+func word(value, prefix string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(value, prefix)), "_", "-")
+}
