@@ -30,10 +30,14 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			}
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
-			e.o.Emit(kind, inc.Reason, map[string]string{
+			about := map[string]string{
 				"incident": inc.ID, "target": inc.Target.String(), "vector": ev.Vectors[0].String(), "group": inc.Group,
 				"sensors": strings.Join(inc.Sensors, ","),
-			})
+			}
+			if !from.triggered.IsZero() { // the sensor's kernel saw it by itself, and when
+				about["triggered"] = from.triggered.UTC().Format(time.RFC3339Nano)
+			}
+			e.o.Emit(kind, inc.Reason, about)
 			e.respond(now, inc, ev.Vectors, from)
 		case detect.Continues:
 			e.respond(now, inc, ev.Vectors, from)
