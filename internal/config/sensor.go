@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 )
@@ -15,6 +16,10 @@ type Sensor struct {
 	TLS         TLS
 	Interfaces  []Interface
 	Slots       int
+	Prefixes    int
+	Networks4   int
+	CutMirrors  bool
+	IdleAfter   time.Duration
 	Backlog     int
 	StateFile   string // path; empty keeps no state
 	Telemetry   Address
@@ -37,9 +42,10 @@ const (
 
 // Interface is one network interface a sensor watches.
 type Interface struct {
-	Name  string
-	Mode  string
-	Force bool
+	Name     string
+	Mode     string
+	Force    bool
+	Optional bool
 }
 
 // DefaultSensor returns what is in force where the file says nothing.
@@ -47,6 +53,9 @@ func DefaultSensor() Sensor {
 	return Sensor{
 		Name:      hostname(),
 		Slots:     4096,
+		Prefixes:  512,
+		Networks4: 4096,
+		IdleAfter: time.Minute,
 		Backlog:   256,
 		StateFile: "/var/lib/trafficmonitor/sensor.state",
 		Telemetry: Address{Host: "127.0.0.1", Port: 7445},
@@ -78,16 +87,34 @@ func (s *Sensor) schema() document.Value {
 					document.Field{Key: "name", Value: document.Scalar(&i.Name, interfaceCodec()), Required: true, Help: "Name of the interface."},
 					document.Field{Key: "mode", Value: document.Scalar(&i.Mode, document.OneOf(ModeHost, ModeMirror)), Help: "host counts at tcx ingress and passes every packet; mirror counts in XDP and drops every packet, for a port that receives copies only.", Danger: "mirror on an interface that carries traffic cuts it off; it is refused on one with addresses or routes."},
 					document.Field{Key: "force", Value: document.Scalar(&i.Force, document.Bool()), Help: "Use mirror although the interface has addresses or routes.", Danger: "All traffic to the interface is dropped."},
+					document.Field{Key: "optional", Value: document.Scalar(&i.Optional, document.Bool()), Help: "Wait for the interface while it is missing, instead of ending.", Danger: "A typing error in the name then only shows in readiness."},
 				)
 			}),
 		},
 		document.Field{
 			Key: "slots", Value: document.Scalar(&s.Slots, document.Number(64, 1<<20)),
-			Help: "Hosts that can be counted one by one; what does not find a slot is counted for its prefix. Memory is fixed at the start: 2 KiB per slot and CPU at most.",
+			Help:   "Hosts that can be counted one by one; what does not find a slot is counted for its prefix. Memory is fixed at the start, and printed.",
+			Danger: "Every slot costs memory on every CPU, whether it is used or not.",
+		},
+		document.Field{
+			Key: "prefixes", Value: document.Scalar(&s.Prefixes, document.Number(1, 1<<16)),
+			Help: "Protected prefixes there is room for; a directive with more is refused.",
+		},
+		document.Field{
+			Key: "networks4", Value: document.Scalar(&s.Networks4, document.Number(1, 1<<20)),
+			Help: "IPv4 /24 networks that protected prefixes may hold; a directive with more is refused.",
+		},
+		document.Field{
+			Key: "cut_mirrors", Value: document.Scalar(&s.CutMirrors, document.Bool()),
+			Help: "Mirrors cut frames short, so the length fields of packets are believed instead of the frames' length.", Danger: "An attacker writes those fields; set it only where frames are cut.",
+		},
+		document.Field{
+			Key: "idle_after", Value: document.Scalar(&s.IdleAfter, document.Duration(time.Second, time.Hour)),
+			Help: "Silence after which a host gives its slot back.",
 		},
 		document.Field{
 			Key: "backlog", Value: document.Scalar(&s.Backlog, document.Number(1, 65536)),
-			Help: "Reports kept per controller while it is not reachable; the oldest go first.",
+			Help: "Messages kept per controller while it does not take them; the least worth go first.",
 		},
 		document.Field{
 			Key: "state_file", Value: document.Scalar(&s.StateFile, document.OrEmpty(pathCodec())),
