@@ -106,7 +106,7 @@ func sourceOnly(k *kernel, e *entry) string {
 	if !s.IsValid() {
 		return "has neither destination nor source"
 	}
-	if !e.Approved {
+	if !e.approved() {
 		return "no destination, so it takes the traffic of all our networks: name a destination" + orApproval(e)
 	}
 	if least := floor(s, k.limits.SourceMinLength4, k.limits.SourceMinLength6, minSource4, minSource6); s.Bits() < least {
@@ -117,7 +117,7 @@ func sourceOnly(k *kernel, e *entry) string {
 
 func protected(k *kernel, e *entry) string {
 	p, what, ok := k.reachesNever(e)
-	if !ok || e.Approved {
+	if !ok || e.approved() {
 		return ""
 	}
 	return fmt.Sprintf("%s overlaps %s, which is on the never list: choose another match%s", what, p, orApproval(e))
@@ -150,7 +150,7 @@ func blackholeWidth(k *kernel, e *entry) string {
 	if !e.Route.IsBlackhole() || !d.IsValid() || d.IsSingleIP() {
 		return ""
 	}
-	if !e.Approved {
+	if !e.approved() {
 		return fmt.Sprintf("blackhole of %s, not of a host: blackhole /%d%s", d, d.Addr().BitLen(), orApproval(e))
 	}
 	if least := floor(d, k.limits.BlackholeMinLength4, k.limits.BlackholeMinLength6, minBlackhole4, minBlackhole6); d.Bits() < least {

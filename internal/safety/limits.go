@@ -23,8 +23,8 @@ type Limits struct {
 	// The shortest source prefixes an approver may use in a rule without a destination.
 	SourceMinLength4, SourceMinLength6 int
 
-	// MaxOwnShare is the part of our own address space, per family, that may be blackholed or discarded at one time by
-	// routes that do not look at ports, ICMP types, TCP flags, fragments, lengths or DSCP; 0 to 1.
+	// MaxOwnShare is the part of our own address space, per family, that may be cut off at one time (see the package's
+	// comment); 0 to 1.
 	MaxOwnShare float64
 
 	// Dangerous values need one of these besides.

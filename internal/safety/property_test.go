@@ -120,7 +120,7 @@ func randomEntry(rnd *rand.Rand) Entry {
 	if rnd.IntN(8) == 0 {
 		e.Route.Match.DSCP = []route.Range{{Lo: uint16(rnd.IntN(70)), Hi: uint16(rnd.IntN(70))}}
 	}
-	e.Route.Action = choose(rnd, route.Action{Kind: route.Discard}, route.Action{Kind: route.RateBytes, Rate: 1000})
+	e.Route.Action = choose(rnd, route.Action{Kind: route.Discard}, route.Action{Kind: route.RateBytes, Rate: 1000}, route.Action{Kind: route.RateBytes, Rate: 1e9})
 	if rnd.IntN(8) > 0 {
 		e.Route = e.Route.Canonical()
 	}
@@ -139,21 +139,21 @@ func restate(l Limits, set []Entry) error {
 		return p.IsValid() && slices.ContainsFunc(l.Never, p.Overlaps)
 	}
 	for _, e := range set {
-		r, m := e.Route, e.Route.Match
+		r, m, approved := e.Route, e.Route.Match, e.Approved && e.Manual
 		d, s := m.Destination, m.Source
-		fail := func(what string) error { return fmt.Errorf("%s (approved %v): %s", r, e.Approved, what) }
+		fail := func(what string) error { return fmt.Errorf("%s (approved %v): %s", r, approved, what) }
 
 		if parsed, err := route.Parse(r.String()); err != nil || !parsed.Equal(r) {
 			return fail("is not what it reads")
 		}
 		switch {
-		case !d.IsValid() && !e.Approved:
+		case !d.IsValid() && !approved:
 			return fail("no destination")
 		case !d.IsValid() && (!s.IsValid() || s.Addr().Is4() && s.Bits() < 24 || s.Addr().Is6() && s.Bits() < 48):
 			return fail("a wide source alone")
 		case d.IsValid() && !slices.ContainsFunc(l.Own, func(p netip.Prefix) bool { return p.Overlaps(d) && p.Bits() <= d.Bits() }):
 			return fail("not ours")
-		case !e.Approved && (overlaps(d) || overlaps(s)):
+		case !approved && (overlaps(d) || overlaps(s)):
 			return fail("protected")
 		}
 		for _, rs := range [][]route.Range{m.Protocol, m.Port, m.DestinationPort, m.SourcePort, m.DSCP} {
@@ -181,7 +181,7 @@ func restate(l Limits, set []Entry) error {
 		}
 		if r.IsBlackhole() {
 			switch host := d.Bits() == d.Addr().BitLen(); {
-			case !host && !e.Approved, !host && d.Addr().Is4() && d.Bits() < 24, !host && d.Addr().Is6() && d.Bits() < 48:
+			case !host && !approved, !host && d.Addr().Is4() && d.Bits() < 24, !host && d.Addr().Is6() && d.Bits() < 48:
 				return fail("a wide blackhole")
 			}
 		}
@@ -203,7 +203,7 @@ func restate(l Limits, set []Entry) error {
 		} else {
 			targets[s]++
 		}
-		if r.IsBlackhole() || r.Action.Kind == route.Discard && d.IsValid() && len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.DSCP) == 0 {
+		if r.IsBlackhole() || (r.Action.Kind == route.Discard || r.Action.Rate == 1000) && d.IsValid() && len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.DSCP) == 0 {
 			if d.Addr().Is4() {
 				for a := d.Addr(); d.Contains(a); a = a.Next() {
 					cut[a] = true

@@ -144,15 +144,25 @@ func quotaOwner(t *tally, e *entry) string {
 	return ""
 }
 
+// A rate limit below these is a discard in all but name, and wider than a host certainly.
+const (
+	trickleBytes   = 1_250_000 // per second: 10 Mbit/s
+	tricklePackets = 1000
+)
+
 // cutsOff reports whether a route takes all traffic, or all of a protocol, from its destination.
 func cutsOff(e *entry) bool {
-	if e.Route.IsBlackhole() {
+	a, m := e.Route.Action, e.Route.Match
+	switch {
+	case a.Kind == route.Blackhole:
 		return true
-	}
-	m := e.Route.Match
-	return e.Route.Action.Kind == route.Discard && m.Destination.IsValid() &&
+	case !m.Destination.IsValid(),
 		len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.ICMPType)+len(m.ICMPCode)+
-			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment) == 0
+			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment) > 0:
+		return false
+	}
+	return a.Kind == route.Discard || a.Kind == route.RateBytes && a.Rate < trickleBytes ||
+		a.Kind == route.RatePackets && a.Rate < tricklePackets
 }
 
 func quotaOwnShare(t *tally, e *entry) string {

@@ -6,8 +6,9 @@
 //
 // # Exceptions
 //
-// Manual lifts nothing: it only changes the advice. Approved (a person of the approver role allowed this very entry) lifts
-// exactly three things, and none of them entirely:
+// Manual alone lifts nothing: it only changes the advice. Manual and Approved together (a person of the approver role
+// allowed this very entry) lift exactly three things, and none of them entirely. Approved without Manual is nobody's
+// approval and lifts nothing.
 //
 //   - [SourceOnly]: a rule without a destination, as long as its source is no wider than a floor and it cannot match BGP;
 //   - [Protected]: a rule that overlaps the never list, as long as it cannot match BGP;
@@ -152,6 +153,9 @@ func (e *entry) encode() {
 		e.nlri, e.nlriErr = route.AppendFlowSpec(nil, e.Route.Match)
 	}
 }
+
+// approved reports whether a person of the approver role allowed the entry. Automation cannot be approved.
+func (e *entry) approved() bool { return e.Approved && e.Manual }
 
 func (e *entry) destination() netip.Prefix { return e.Route.Match.Destination }
 

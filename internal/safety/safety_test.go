@@ -30,7 +30,7 @@ func limits() Limits {
 	return l
 }
 
-// entry of a route in its text form; words in front change it: "approved", "manual", "owner=X", "created=-10s",
+// entry of a route in its text form; words in front change it: "approved", "manual", "automatic", "owner=X", "created=-10s",
 // "deadline=1h" (from now), "nodeadline", "nocreated".
 func parseEntry(t testing.TB, text string) Entry {
 	t.Helper()
@@ -43,6 +43,8 @@ func parseEntry(t testing.TB, text string) Entry {
 			e.Approved, e.Manual = true, true
 		case "manual":
 			e.Manual = true
+		case "automatic": // approved, but by nobody
+			e.Approved = true
 		case "owner":
 			e.Owners = strings.Split(value, ",")
 		case "created", "deadline":
@@ -139,7 +141,7 @@ var perRoute = []struct {
 	{
 		SourceOnly,
 		[]any{
-			"source 198.51.100.7 protocol udp", "manual source 198.51.100.7 protocol udp", "approved source 198.51.0.0/16 protocol udp",
+			"source 198.51.100.7 protocol udp", "automatic source 198.51.100.7 protocol udp", "manual source 198.51.100.7 protocol udp", "approved source 198.51.0.0/16 protocol udp",
 			"approved source 2001:db9::/32 protocol udp",
 		},
 		[]any{"approved source 198.51.100.7 protocol udp", "approved source 198.51.100.0/24 protocol udp", "approved source 2001:db9::/48 protocol udp"},
@@ -147,7 +149,7 @@ var perRoute = []struct {
 	{
 		Protected,
 		[]any{
-			"destination 192.0.2.1 protocol udp", "manual destination 192.0.2.1 protocol udp", "destination 192.0.2.128/28 protocol udp",
+			"destination 192.0.2.1 protocol udp", "automatic destination 192.0.2.1 protocol udp", "manual destination 192.0.2.1 protocol udp", "destination 192.0.2.128/28 protocol udp",
 			"destination 192.0.2.135 protocol udp", "destination 192.0.2.0/24 protocol udp source-port 53", "destination 2001:db8:ffff::1 protocol udp",
 			"destination 192.0.2.7 source 198.51.100.1 protocol udp", "destination 192.0.2.7 source 198.51.100.0/24 protocol udp",
 			"destination 192.0.2.1 then blackhole",
@@ -183,7 +185,7 @@ var perRoute = []struct {
 	{
 		BlackholeWidth,
 		[]any{
-			"destination 192.0.2.64/31 then blackhole", "manual destination 192.0.2.64/31 then blackhole", "destination 2001:db8:0:1::/64 then blackhole",
+			"destination 192.0.2.64/31 then blackhole", "automatic destination 192.0.2.64/31 then blackhole", "manual destination 192.0.2.64/31 then blackhole", "destination 2001:db8:0:1::/64 then blackhole",
 			"approved destination 10.1.0.0/23 then blackhole", "approved destination 2001:db8::/47 then blackhole",
 		},
 		[]any{
@@ -348,17 +350,20 @@ var perSet = []struct {
 		l.Own = prefixes("192.0.2.0/24 192.0.2.0/24 192.0.2.128/25 203.0.113.0/24 2001:db8::/46")
 		l.Never, l.MaxOwnShare, l.AllowLargeShare = nil, 0.5, true
 	}, []string{
-		"created=-9s destination 192.0.2.0/25",                         // 128 of 512
-		"created=-8s destination 192.0.2.7 then blackhole",             // inside it: nothing more
-		"created=-7s destination 192.0.2.0/24 source-port 53",          // ports: not cut off
-		"created=-7s destination 203.0.113.0/24 then rate-limit 8kbps", // a trickle remains
-		"created=-6s destination 203.0.113.0/26 protocol udp",          // 192
-		"! created=-5s destination 192.0.2.0/24",                       // 320
-		"created=-4s destination 203.0.113.64/26",                      // 256: exactly half
-		"! created=-3s destination 203.0.113.200 then blackhole",       // 257
-		"created=-2s destination 203.0.113.0/25",                       // covers two quarters: nothing more
-		"created=-1s destination 192.0.2.9 source 198.51.100.9",        // inside
-		"created=-3s destination 2001:db8::/47 protocol udp",           // the other family counts apart
+		"created=-9s destination 192.0.2.0/25",                                        // 128 of 512
+		"created=-8s destination 192.0.2.7 then blackhole",                            // inside it: nothing more
+		"created=-7s destination 192.0.2.0/24 source-port 53",                         // ports: not cut off
+		"created=-7s destination 203.0.113.0/24 then rate-limit 10Mbps",               // something remains
+		"! created=-5s destination 192.0.2.128/25 protocol udp then rate-limit 9Mbps", // a trickle: 320
+		"! created=-5s destination 192.0.2.128/25 protocol tcp then rate-limit 999pps",
+		"created=-5s destination 192.0.2.128/25 protocol icmp then rate-limit 1kpps",
+		"created=-6s destination 203.0.113.0/26 protocol udp",    // 192
+		"! created=-5s destination 192.0.2.0/24",                 // 320
+		"created=-4s destination 203.0.113.64/26",                // 256: exactly half
+		"! created=-3s destination 203.0.113.200 then blackhole", // 257
+		"created=-2s destination 203.0.113.0/25",                 // covers two quarters: nothing more
+		"created=-1s destination 192.0.2.9 source 198.51.100.9",  // inside
+		"created=-3s destination 2001:db8::/47 protocol udp",     // the other family counts apart
 		"! created=-2s destination 2001:db8:2::/48",
 	}},
 }
