@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -199,5 +200,38 @@ func TestOutOfSpace(t *testing.T) {
 	}
 	if _, err := l.Commit(t.Context(), Change{Put: []mitigation.Mitigation{m}}); err != nil {
 		t.Errorf("commit after making space: %v", err)
+	}
+}
+
+// TestEmbeddedDies: the store ends with its etcd, and says so to everybody, so that the process is started anew.
+func TestEmbeddedDies(t *testing.T) {
+	s := open(t, Options{DataDir: t.TempDir()})
+	ended := make(chan error, 2)
+	leads, ready := make(chan struct{}), make(chan struct{}, 100)
+	go func() {
+		ended <- s.Lead(t.Context(), func(ctx context.Context, _ *Term) error {
+			close(leads)
+			<-ctx.Done()
+			return nil
+		})
+	}()
+	go func() { ended <- s.Watch(t.Context(), func(Snapshot) { ready <- struct{}{} }) }()
+	<-leads
+	<-ready
+	s.embedded.etcd.Server.HardStop()
+	for n := 0; n < 2; {
+		select {
+		case err := <-ended:
+			n++
+			if !errors.Is(err, ErrClosed) || !strings.Contains(err.Error(), "restart the controller") {
+				t.Errorf("ended with %v", err)
+			}
+		case <-ready: // a snapshot more
+		case <-time.After(patience):
+			t.Fatal("goes on without its etcd")
+		}
+	}
+	if err := s.Healthy(); err == nil || !strings.Contains(err.Error(), "ended by itself") {
+		t.Errorf("health: %v", err)
 	}
 }
