@@ -45,7 +45,7 @@ func files(dir, name string) Files {
 }
 
 // handshake connects two sides and returns the verdict of each and what the server saw.
-func handshake(t testing.TB, server, client *tls.Config) (serverErr, clientErr error, state tls.ConnectionState) {
+func handshake(t testing.TB, server, client *tls.Config) (state tls.ConnectionState, serverErr, clientErr error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -80,7 +80,8 @@ func handshake(t testing.TB, server, client *tls.Config) (serverErr, clientErr e
 		}
 	}
 	c.Close()
-	return <-done, clientErr, state
+	serverErr = <-done
+	return state, serverErr, clientErr
 }
 
 func TestHandshakeMatrix(t *testing.T) {
@@ -153,7 +154,7 @@ func TestHandshakeMatrix(t *testing.T) {
 		{"TLS 1.2", good, bare(func(c *tls.Config) { c.MinVersion = tls.VersionTLS12; c.MaxVersion = tls.VersionTLS12 }), "unsupported versions", "protocol version"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			serverErr, clientErr, state := handshake(t, tc.server, tc.client)
+			state, serverErr, clientErr := handshake(t, tc.server, tc.client)
 			wantError(t, "server", serverErr, tc.serverErr, tc.clientErr)
 			wantError(t, "client", clientErr, tc.clientErr, tc.serverErr)
 			if serverErr == nil && clientErr == nil && len(state.VerifiedChains) == 0 {
@@ -195,7 +196,7 @@ func TestRenewalIsUsedWithoutRestart(t *testing.T) {
 	}
 	serial := func() string {
 		t.Helper()
-		serverErr, clientErr, state := handshake(t, server, client)
+		state, serverErr, clientErr := handshake(t, server, client)
 		if serverErr != nil || clientErr != nil {
 			t.Fatalf("server %v, client %v", serverErr, clientErr)
 		}
@@ -235,7 +236,7 @@ func TestRenewalIsUsedWithoutRestart(t *testing.T) {
 	}
 	stale := client.Clone()
 	stale.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &old, nil }
-	if serverErr, _, _ := handshake(t, server, stale); serverErr == nil {
+	if _, serverErr, _ := handshake(t, server, stale); serverErr == nil {
 		t.Error("the server accepts a certificate of the authority that was replaced")
 	}
 }

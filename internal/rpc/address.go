@@ -62,14 +62,10 @@ func (a Address) IsLocal() bool {
 	return err == nil && ip.IsLoopback()
 }
 
-// CheckSecure refuses an address that others could reach without TLS.
-func (a Address) CheckSecure(tls bool) error {
-	if tls || a.IsLocal() {
-		return nil
-	}
+// errInsecure is why an address is not used.
+func (a Address) errInsecure() error {
 	return fmt.Errorf("address %s can be reached from other machines, and without certificates only loopback and unix sockets are used: "+
-		"name the CA, certificate and key (tmctl pki makes them), or use %s or a unix socket",
-		a, Address{Host: "127.0.0.1", Port: a.Port})
+		"name the CA, certificate and key (tmctl pki makes them)", a)
 }
 
 var errInUse = errors.New("another process listens there: stop it, or use another path")

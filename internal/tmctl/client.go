@@ -86,9 +86,13 @@ func (c *cli) explain(what, address string, err error) error {
 	switch st.Code() {
 	case codes.Unavailable:
 		if errorInfo(err) != nil {
-			return &exitError{ExitFailed, fmt.Errorf("%w: nothing was changed; try again when tmctl status says that it is ready", at)}
+			return &exitError{ExitFailed, fmt.Errorf("%w: try again when tmctl status says that the controller is ready", at)}
 		}
-		return &exitError{ExitUnreachable, fmt.Errorf("%s: cannot reach %s: %s: %s", what, address, message, c.hint(address, message))}
+		doubt := c.unsure()
+		if strings.Contains(message, "dial ") || strings.Contains(message, "handshake") {
+			doubt = "" // it never got there
+		}
+		return &exitError{ExitUnreachable, fmt.Errorf("%s: cannot reach %s: %s: %s%s", what, address, message, c.hint(address, message), doubt)}
 	case codes.DeadlineExceeded:
 		return &exitError{ExitUnreachable, fmt.Errorf("%s: no answer from %s within %v (--timeout)%s", what, address, c.timeout, c.unsure())}
 	case codes.Canceled:
@@ -128,13 +132,12 @@ func (c *cli) hint(address, message string) string {
 		return "the socket belongs to the user the controller runs as: use sudo"
 	case strings.Contains(message, "certificate"), strings.Contains(message, "tls:"), strings.Contains(message, "handshake"):
 		return "look at --tls-ca, --tls-cert and --tls-key, and at the controller's log"
-	case strings.Contains(message, "error reading server preface"), strings.Contains(message, "EOF"):
-		if c.tls.Enabled() {
-			return "is this the console's port, and does it speak TLS?"
-		}
-		return "if the console wants certificates there, name yours with --tls-ca, --tls-cert and --tls-key"
 	case strings.HasPrefix(address, "unix:"):
 		return "is the controller running on this machine? Else name one with --address host:port"
+	case strings.Contains(message, "dial "):
+		return "is the controller running there? See --address"
+	case c.tls.Enabled():
+		return "it hung up; does it accept your certificate (--tls-ca, --tls-cert, --tls-key), and is this the console's port? The controller's log says why"
 	}
-	return "is the controller running there? See --address"
+	return "it hung up; if the console wants certificates there, name yours with --tls-ca, --tls-cert and --tls-key"
 }
