@@ -172,6 +172,9 @@ func (b *BIRD) Name() string { return b.in.name + "/" + b.config.Name }
 // In is the namespace it runs in.
 func (b *BIRD) In() *Namespace { return b.in }
 
+// Socket is BIRD's control socket, for birdc -s.
+func (b *BIRD) Socket() string { return b.socket }
+
 // Process is the router's process.
 func (b *BIRD) Process() *Process { return b.process }
 

@@ -144,6 +144,9 @@ func (l *Lab) ID() string { return l.id }
 // Dir is the run directory: logs, generated configurations, sockets.
 func (l *Lab) Dir() string { return l.dir }
 
+// Keep leaves the run directory behind at Close.
+func (l *Lab) Keep() { l.keep.Store(true) }
+
 // OnClose registers what Close must end before it stops the processes; last registered, first called.
 func (l *Lab) OnClose(f func()) {
 	l.mu.Lock()

@@ -31,7 +31,7 @@ const (
 	bucketsAt
 
 	bucketWidth = time.Millisecond
-	buckets     = 1 << 18 // four minutes; what comes later is counted in the last
+	buckets     = 1 << 17 // two minutes; what comes later is counted in the last
 )
 
 // Counts is what a meter counted.
