@@ -33,6 +33,14 @@ func parse(t testing.TB, s string) route.Route {
 	return r
 }
 
+func mustParse(s string) route.Route {
+	r, err := route.Parse(s)
+	if err != nil {
+		panic(err)
+	}
+	return r
+}
+
 // desired returns routes that end in an hour.
 func desired(t testing.TB, texts ...string) []Desired {
 	t.Helper()
@@ -169,6 +177,7 @@ type fakeRouter struct {
 	up      int               // guarded by mu
 	notif   []byte            // last NOTIFICATION; guarded by mu
 	conn    net.Conn          // guarded by mu
+	moved   chan struct{}     // closed when rib changes; guarded by mu
 	keep    bool              // do not forget routes when the session ends without NOTIFICATION; guarded by mu
 }
 
@@ -317,6 +326,12 @@ func (f *fakeRouter) update(b []byte, fresh map[string]string) {
 		}
 	}
 	f.updates++
+	defer func() {
+		if f.moved != nil {
+			close(f.moved)
+			f.moved = nil
+		}
+	}()
 	for _, m := range f.matches(compile.IPv4Unicast, withdrawn) {
 		delete(f.rib, m)
 	}
@@ -370,6 +385,34 @@ func (f *fakeRouter) get(fn func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fn()
+}
+
+func (f *fakeRouter) count() (n int) {
+	f.get(func() { n = len(f.rib) })
+	return n
+}
+
+// await returns as soon as the router holds n routes.
+func (f *fakeRouter) await(t testing.TB, n int) {
+	t.Helper()
+	timeout := time.After(60 * time.Second)
+	for {
+		f.mu.Lock()
+		have := len(f.rib)
+		if f.moved == nil {
+			f.moved = make(chan struct{})
+		}
+		moved := f.moved
+		f.mu.Unlock()
+		if have == n {
+			return
+		}
+		select {
+		case <-moved:
+		case <-timeout:
+			t.Fatalf("the router has %d routes, not %d", have, n)
+		}
+	}
 }
 
 func (f *fakeRouter) sessions() (n int) {
