@@ -65,6 +65,7 @@ static __noinline int flush(struct cell *cell, __u32 slot, __u32 vector, __u32 w
 		return 0;
 	}
 	event->ktime = bpf_ktime_get_ns();
+	event->age = bpf_jiffies64() - ((__u64)window << window_shift);
 	event->packets = after >> WINDOW_BYTE_BITS;
 	event->bytes = (after & WINDOW_BYTE_MASK) * WINDOW_BYTE_UNIT;
 	event->slot = slot;
@@ -152,7 +153,7 @@ __noinline __u32 count(struct packet *p, enum parsed parsed)
 		return 0;
 	}
 
-	window = bpf_ktime_get_coarse_ns() >> window_shift;
+	window = bpf_jiffies64() >> window_shift;
 	add = count_of(p->segments, p->length);
 
 	key = cpu;

@@ -10,16 +10,22 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// WindowShift makes a window 2^25 ns: long enough to count a trigger's worth of packets in, short enough to see an
-// attack's first packets as an attack.
-const WindowShift = 25
+// A window is as many ticks of the kernel's clock as fit this, a power of two of them: long enough to count a trigger's
+// worth of packets in, short enough to see an attack's first packets as an attack.
+const longestWindow = 40 * time.Millisecond
 
-// Window is the length of the span a trigger is compared with.
-const Window = time.Duration(1) << WindowShift
+// windowOf returns the length of a window, and the power of two of ticks it is.
+func windowOf(tick time.Duration) (window time.Duration, shift uint32) {
+	for window = tick; window*2 <= longestWindow; window *= 2 {
+		shift++
+	}
+	return window, shift
+}
 
 // Sizes fix the memory of the maps when they are made.
 type Sizes struct {
@@ -38,7 +44,9 @@ func (s Sizes) Slots() int { return s.Hosts + s.Prefixes }
 
 // Kernel is the sensor's programs and maps, loaded.
 type Kernel struct {
-	Sizes Sizes
+	Sizes  Sizes
+	Tick   time.Duration // of the kernel's clock
+	Window time.Duration // that triggers are compared with
 
 	objects SensorObjects
 	v4      table4
@@ -77,19 +85,26 @@ func Load(s Sizes) (_ *Kernel, err error) {
 	size("triggers", s.Triggers, 0)
 	size("samples", s.Samples, 0)
 
+	var resolution unix.Timespec
+	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &resolution); err != nil {
+		return nil, fmt.Errorf("ask for the length of the kernel's clock tick: %w", err)
+	}
+	tick := time.Duration(resolution.Nano())
+	window, shift := windowOf(tick)
+
 	cut := uint32(0)
 	if s.CutMirrors {
 		cut = 1
 	}
 	for name, value := range map[string]uint32{
-		"cpus": uint32(s.CPUs), "slots": uint32(s.Slots()), "window_shift": WindowShift, "truncated_mirror": cut,
+		"cpus": uint32(s.CPUs), "slots": uint32(s.Slots()), "window_shift": shift, "truncated_mirror": cut,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
 
-	k := &Kernel{Sizes: s, v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
+	k := &Kernel{Sizes: s, Tick: tick, Window: window, v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
 	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
 		return nil, explain(err)
 	}

@@ -219,3 +219,16 @@ func DecodeSample(raw []byte) (Sample, error) {
 
 // isMissing tells that a key was not there.
 func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }
+
+// Total returns the sum over all CPUs of one slot's total.
+func (k *Kernel) Total(slot uint32) (sum Count, err error) {
+	var b [8]byte
+	stride := (k.Sizes.Slots()*cellSize + 7) / 8 * 8
+	for cpu := range k.Sizes.CPUs {
+		if _, err := k.totals.ReadAt(b[:], int64(cpu*stride+int(slot)*cellSize)); err != nil {
+			return 0, fmt.Errorf("read the total of slot %d: %w", slot, err)
+		}
+		sum += Count(binary.LittleEndian.Uint64(b[:]))
+	}
+	return sum, nil
+}

@@ -110,9 +110,10 @@ type SensorTrigger struct {
 	Window  uint32
 	Cpu     uint32
 	Address [16]uint8
+	Age     uint32
 	Family  uint8
 	Vector  uint8
-	Unused  [6]uint8
+	Unused  [2]uint8
 }
 
 // Names of all BPF objects in the ELF.

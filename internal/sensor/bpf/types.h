@@ -113,9 +113,10 @@ struct trigger {
 	__u32 window;
 	__u32 cpu;
 	__u8 address[16];
+	__u32 age; /* of the window, in ticks; the window is counted modulo 2^32, and so is this */
 	__u8 family;
 	__u8 vector;
-	__u8 unused[6];
+	__u8 unused[2];
 };
 
 #define SAMPLE_HEADER 128

@@ -1,0 +1,142 @@
+package sensor
+
+import (
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
+)
+
+type metrics struct {
+	connected    *prometheus.GaugeVec
+	disconnects  *prometheus.CounterVec
+	sent         *prometheus.CounterVec
+	latency      prometheus.Histogram
+	raised       prometheus.Counter
+	reported     *prometheus.CounterVec
+	refused      prometheus.Counter
+	ignored      prometheus.Counter
+	term         prometheus.Gauge
+	revision     prometheus.Gauge
+	hot          prometheus.Gauge
+	scan         prometheus.Histogram
+	errors       prometheus.Counter
+	mapBytes     *prometheus.GaugeVec
+	attached     *prometheus.GaugeVec
+	counters     atomic.Pointer[pb.SensorCounters]
+	stats        atomic.Pointer[bpf.Stats]
+	backlogDescs [3]*prometheus.Desc
+	backlogs     map[string]*backlog
+}
+
+func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metrics {
+	m := &metrics{
+		backlogs: backlogs,
+		connected: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_stream_connected", Help: "1 while the stream to the configured controller is open.",
+		}, []string{"controller"}),
+		disconnects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_stream_disconnects_total", Help: "Streams that broke or could not be opened.",
+		}, []string{"controller"}),
+		sent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_messages_sent_total", Help: "Reports and sample batches handed to the stream.",
+		}, []string{"controller"}),
+		latency: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "trafficmonitor_sensor_trigger_latency_seconds", Help: "From the trigger in the kernel until its report was handed to a stream.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 10},
+		}),
+		raised: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_triggers_total", Help: "Triggers the kernel raised.",
+		}),
+		reported: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_reports_total", Help: "Reports made, by why; each goes to every controller.",
+		}, []string{"cause"}),
+		refused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_directives_refused_total", Help: "Directives refused because something in them is wrong; the one before stays.",
+		}),
+		ignored: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_directives_ignored_total", Help: "Directives not newer than the one followed.",
+		}),
+		term: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_directive_term", Help: "Election term of the directive followed; 0 while there is none.",
+		}),
+		revision: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_directive_revision", Help: "Revision of the directive followed.",
+		}),
+		hot: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_hot_targets", Help: "Targets that triggered and have not calmed down.",
+		}),
+		scan: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "trafficmonitor_sensor_scan_seconds", Help: "Time to read all counters that changed.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5},
+		}),
+		errors: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_errors_total", Help: "Errors reading or writing the kernel's maps; the log says which.",
+		}),
+		mapBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_map_bytes", Help: "Kernel memory of each map, fixed at the start.",
+		}, []string{"map"}),
+		attached: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_attached", Help: "1 while the configured interface is watched.",
+		}, []string{"interface", "mode"}),
+	}
+	label := []string{"controller"}
+	m.backlogDescs = [3]*prometheus.Desc{
+		prometheus.NewDesc("trafficmonitor_sensor_backlog_messages", "Messages that wait for the controller to take them.", label, nil),
+		prometheus.NewDesc("trafficmonitor_sensor_reports_dropped_total", "Reports dropped because the controller did not take them in time.", label, nil),
+		prometheus.NewDesc("trafficmonitor_sensor_sample_batches_dropped_total", "Sample batches dropped because the controller did not take them in time.", label, nil),
+	}
+	reg.MustRegister(m.connected, m.disconnects, m.sent, m.latency, m.raised, m.reported, m.refused, m.ignored, m.term, m.revision,
+		m.hot, m.scan, m.errors, m.mapBytes, m.attached, backlogCollector{m})
+
+	counter := func(name, help string, of func(c *pb.SensorCounters) uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+			return float64(of(m.counters.Load()))
+		}))
+	}
+	counter("trafficmonitor_sensor_packets_total", "Packets seen on all interfaces.", (*pb.SensorCounters).GetPackets)
+	counter("trafficmonitor_sensor_packet_bytes_total", "Bytes seen on all interfaces, counted from the IP header on.", (*pb.SensorCounters).GetBytes)
+	counter("trafficmonitor_sensor_unprotected_packets_total", "Packets to no protected prefix.", (*pb.SensorCounters).GetUnprotectedPackets)
+	counter("trafficmonitor_sensor_malformed_packets_total", "Packets that could not be parsed.", (*pb.SensorCounters).GetMalformedPackets)
+	counter("trafficmonitor_sensor_non_ip_packets_total", "Packets that are neither IPv4 nor IPv6.", (*pb.SensorCounters).GetNonIpPackets)
+	counter("trafficmonitor_sensor_slot_exhausted_packets_total", "Packets counted for the prefix because no slot for the host was free; configure more slots.", (*pb.SensorCounters).GetSlotExhaustedPackets)
+	counter("trafficmonitor_sensor_triggers_lost_total", "Triggers lost because their ring buffer was full.", (*pb.SensorCounters).GetLostTriggers)
+	counter("trafficmonitor_sensor_samples_lost_total", "Samples lost because their ring buffer was full.", (*pb.SensorCounters).GetLostSamples)
+	gauge := func(name, help string, of func(c *pb.SensorCounters) uint64) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
+			return float64(of(m.counters.Load()))
+		}))
+	}
+	gauge("trafficmonitor_sensor_slots_used", "Hosts counted one by one.", (*pb.SensorCounters).GetSlotsUsed)
+	gauge("trafficmonitor_sensor_slots", "Hosts that can be counted one by one.", (*pb.SensorCounters).GetSlotsTotal)
+	stat := func(name, help string, of func(s *bpf.Stats) uint64) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
+			if s := m.stats.Load(); s != nil {
+				return float64(of(s))
+			}
+			return 0
+		}))
+	}
+	stat("trafficmonitor_sensor_samples_total", "Packets sampled.", func(s *bpf.Stats) uint64 { return s.Samples })
+	stat("trafficmonitor_sensor_slots_lost_total", "Slots a program could not put back; they stay unused until a restart.", func(s *bpf.Stats) uint64 { return s.LostSlots })
+	return m
+}
+
+type backlogCollector struct{ m *metrics }
+
+func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range c.m.backlogDescs {
+		ch <- d
+	}
+}
+
+func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
+	for name, b := range c.m.backlogs {
+		reports, samples, waiting := b.losses()
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[0], prometheus.GaugeValue, float64(waiting), name)
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[1], prometheus.CounterValue, float64(reports), name)
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[2], prometheus.CounterValue, float64(samples), name)
+	}
+}

@@ -1,0 +1,113 @@
+// Package sensor counts the packets of a rack in the kernel, raises triggers and streams what it counted to the
+// controllers, which tell it what to watch.
+package sensor
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Mode says how the sensor looks at an interface.
+type Mode string
+
+// The modes.
+const (
+	// Host counts at tcx ingress; every packet passes.
+	Host Mode = "host"
+	// Mirror counts in XDP and drops every packet, for a port that receives copies only.
+	Mirror Mode = "mirror"
+)
+
+// Interface is one network interface to watch.
+type Interface struct {
+	Name string
+	Mode Mode
+	// Force uses Mirror although the interface has addresses, routes or a master.
+	Force bool
+	// Optional waits for an interface that is missing, instead of ending.
+	Optional bool
+}
+
+// Controller is where one controller takes sensors.
+type Controller struct {
+	// Address is host:port or unix:///path.
+	Address string
+	// TLS is this sensor's identity and whom it trusts; nil for loopback and unix sockets.
+	TLS *tls.Config
+}
+
+// Options configure a sensor. Zero values of the sizes and times take the defaults.
+type Options struct {
+	Name        string
+	Version     string
+	Interfaces  []Interface
+	Controllers []Controller
+
+	// Slots is the number of hosts counted one by one; what finds no slot is counted for its prefix.
+	Slots int
+	// Prefixes is the number of protected prefixes there is room for.
+	Prefixes int
+	// Networks4 is the number of IPv4 /24 networks that protected prefixes may hold.
+	Networks4 int
+	// CutMirrors says that mirrors cut frames short, so that their length fields are to be believed.
+	CutMirrors bool
+	// Backlog is the number of messages kept for each controller while it does not take them.
+	Backlog int
+	// IdleAfter is the silence after which a host gives its slot back.
+	IdleAfter time.Duration
+	// StateFile keeps the last directive, so that a restarted sensor watches at once; empty keeps none.
+	StateFile string
+
+	Log        *slog.Logger
+	Registerer prometheus.Registerer
+	// Ready is told what keeps a component from being ready; an empty reason means that it is. May be nil.
+	Ready func(component, reason string)
+}
+
+func (o *Options) check() error {
+	var errs []error
+	if o.Name == "" || len(o.Name) > 128 {
+		errs = append(errs, errors.New("a sensor needs a name of 1 to 128 characters"))
+	}
+	if len(o.Interfaces) == 0 {
+		errs = append(errs, errors.New("no interface to watch: name at least one"))
+	}
+	if len(o.Controllers) == 0 {
+		errs = append(errs, errors.New("no controller to report to: name at least one"))
+	}
+	for _, i := range o.Interfaces {
+		if i.Mode != Host && i.Mode != Mirror {
+			errs = append(errs, fmt.Errorf("interface %s: mode %q is neither %q nor %q", i.Name, i.Mode, Host, Mirror))
+		}
+	}
+	def := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	def(&o.Slots, 4096)
+	def(&o.Prefixes, 512)
+	def(&o.Networks4, 4096)
+	def(&o.Backlog, 256)
+	if o.IdleAfter == 0 {
+		o.IdleAfter = time.Minute
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Registerer == nil {
+		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Ready == nil {
+		o.Ready = func(string, string) {}
+	}
+	return errors.Join(errs...)
+}
+
+// Check says what is wrong with o without touching the system.
+func Check(o Options) error { return o.check() }

@@ -1,0 +1,200 @@
+package sensor
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+// Reconnecting: the wait before each attempt is random between nothing and a bound that doubles, so that a thousand
+// sensors do not come back to a restarted controller at the same moment.
+const (
+	firstBackoff = 200 * time.Millisecond
+	maxBackoff   = 15 * time.Second
+	steadyAfter  = 30 * time.Second // a stream that lived so long resets the bound
+)
+
+// stream keeps one controller informed.
+type stream struct {
+	controller Controller
+	backlog    *backlog
+	hello      func() *pb.Hello
+	directives chan<- *pb.Directive
+	metrics    *metrics
+	ready      func(component, reason string)
+	log        *slog.Logger
+}
+
+// run connects, and connects again, until ctx ends.
+func (s *stream) run(ctx context.Context) error {
+	conn, err := dial(s.controller)
+	if err != nil {
+		return fmt.Errorf("controller %s: %w", s.controller.Address, err)
+	}
+	defer conn.Close()
+	connected := s.metrics.connected.WithLabelValues(s.controller.Address)
+	connected.Set(0)
+	component := "controller " + s.controller.Address
+	s.ready(component, "no stream yet")
+	bound, last := firstBackoff, ""
+	for {
+		begin := time.Now()
+		err := s.once(ctx, conn)
+		connected.Set(0)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(begin) > steadyAfter {
+			bound, last = firstBackoff, ""
+		}
+		wait := rand.N(bound)
+		s.metrics.disconnects.WithLabelValues(s.controller.Address).Inc()
+		// The same error again and again is said once.
+		if text := status.Convert(err).Message(); text != last {
+			s.log.Warn("no stream to controller", "err", err, "retry_within", bound)
+			s.ready(component, text)
+			last = text
+		}
+		bound = min(2*bound, maxBackoff)
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		conn.ResetConnectBackoff()
+	}
+}
+
+// once serves one stream until it breaks.
+func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	rpc, err := pb.NewSensorServiceClient(conn).Connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := rpc.Send(&pb.ConnectRequest{Message: &pb.ConnectRequest_Hello{Hello: s.hello()}}); err != nil {
+		if _, said := rpc.Recv(); said != nil {
+			err = said // Send only says that the stream is over, Recv says why
+		}
+		return err
+	}
+	s.metrics.connected.WithLabelValues(s.controller.Address).Set(1)
+	s.ready("controller "+s.controller.Address, "")
+	s.log.Info("stream to controller opened")
+
+	received := make(chan struct{})
+	go func() {
+		defer close(received)
+		for {
+			m, err := rpc.Recv()
+			if err != nil {
+				if errors.Is(err, io.EOF) {
+					err = errors.New("the controller closed the stream")
+				}
+				cancel(err)
+				return
+			}
+			if d := m.GetDirective(); d != nil {
+				select {
+				case s.directives <- d:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	defer func() { <-received }()
+
+	for {
+		m, err := s.backlog.take(ctx)
+		if err != nil {
+			return err
+		}
+		if err := rpc.Send(s.request(m)); err != nil {
+			<-received // it knows why the stream is over
+			return cmp.Or(context.Cause(ctx), err)
+		}
+		if m.ktime != 0 {
+			s.metrics.latency.Observe(time.Duration(time.Now().UnixNano() - m.ktime).Seconds())
+		}
+		s.metrics.sent.WithLabelValues(s.controller.Address).Inc()
+	}
+}
+
+// request makes what is sent of a message that other streams share.
+func (s *stream) request(m message) *pb.ConnectRequest {
+	if m.samples != nil {
+		return &pb.ConnectRequest{Message: &pb.ConnectRequest_Samples{Samples: m.samples}}
+	}
+	r := &pb.Report{
+		Sequence: m.report.Sequence, Cause: m.report.Cause, StartTime: m.report.StartTime, Span: m.report.Span,
+		Aggregates: m.report.Aggregates, TriggerTime: m.report.TriggerTime, SendTime: timestamppb.Now(),
+		Directive: m.report.Directive, DirectiveError: m.report.DirectiveError,
+	}
+	if c := m.report.Counters; c != nil {
+		dropped, _, _ := s.backlog.losses()
+		r.Counters = &pb.SensorCounters{
+			Packets: c.Packets, Bytes: c.Bytes, UnprotectedPackets: c.UnprotectedPackets, MalformedPackets: c.MalformedPackets,
+			NonIpPackets: c.NonIpPackets, SlotExhaustedPackets: c.SlotExhaustedPackets, LostTriggers: c.LostTriggers,
+			LostSamples: c.LostSamples, DroppedReports: dropped, SlotsUsed: c.SlotsUsed, SlotsTotal: c.SlotsTotal,
+		}
+	}
+	return &pb.ConnectRequest{Message: &pb.ConnectRequest_Report{Report: r}}
+}
+
+func dial(c Controller) (*grpc.ClientConn, error) {
+	creds := insecure.NewCredentials()
+	if c.TLS != nil {
+		creds = credentials.NewTLS(c.TLS)
+	}
+	target := c.Address
+	if path, ok := strings.CutPrefix(target, "unix:"); ok {
+		target = "unix:" + strings.TrimPrefix(path, "//")
+		creds = insecure.NewCredentials()
+	} else {
+		host, _, err := net.SplitHostPort(target)
+		if err != nil {
+			return nil, fmt.Errorf("address: %w", err)
+		}
+		ip := net.ParseIP(host)
+		if c.TLS == nil && host != "localhost" && !ip.IsLoopback() {
+			return nil, errors.New("other machines are reached with TLS only: configure the CA, certificate and key")
+		}
+		if target = "dns:///" + c.Address; ip != nil {
+			target = "passthrough:///" + c.Address
+		}
+	}
+	return grpc.NewClient(
+		target,
+		grpc.WithTransportCredentials(creds),
+		grpc.WithNoProxy(),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(16<<20)),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstBackoff, Multiplier: 2, Jitter: 0.2, MaxDelay: maxBackoff},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		// A trigger must not wait for buffers: reports are small.
+		grpc.WithWriteBufferSize(16<<10),
+		grpc.WithReadBufferSize(4<<10),
+	)
+}
