@@ -106,6 +106,8 @@ func parseAddress(s string, u use) (Address, error) {
 		a.Host = ip.String()
 	case host == "" && u == forDialling:
 		return Address{}, document.Wrong("", "%q has no host", s)
+	case host == "" && port == 0:
+		return Address{}, document.Wrong("127.0.0.1:0", "%q is any port of any address", s)
 	case host == "" || host == "localhost":
 	case u != forDialling:
 		return Address{}, document.Wrong("", "%q: listen on an address or on localhost, not on a name, which may have several addresses", s)

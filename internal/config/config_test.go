@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
@@ -248,5 +249,32 @@ func seed(f *testing.F, patterns ...string) {
 			}
 			f.Add(text)
 		}
+	}
+}
+
+// FuzzScalars: whatever address, community or URL is accepted is written so that it reads back equal.
+func FuzzScalars(f *testing.F) {
+	for _, s := range []string{"127.0.0.1:7443", "[::1]:7443", ":0", "localhost:1", "unix:///run/x", "unix:/x", "64512:666", "https://etcd1:2379", "http://[::1]:2379", "eth0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, u := range []use{forListening, forMetrics, forSocket, forDialling} {
+			readsBack(t, s, addressCodec(u))
+		}
+		readsBack(t, s, communityCodec())
+		readsBack(t, s, endpointCodec())
+		readsBack(t, s, interfaceCodec())
+		readsBack(t, s, hostCodec())
+	})
+}
+
+func readsBack[T comparable](t *testing.T, s string, c document.Codec[T]) {
+	t.Helper()
+	v, err := c.Parse(s)
+	if err != nil {
+		return
+	}
+	if got, err := c.Parse(c.Format(v)); err != nil || got != v {
+		t.Errorf("%s: %q was written as %q and read as %v, %v", c.Type, s, c.Format(v), got, err)
 	}
 }

@@ -26,9 +26,12 @@ func (c *Controller) check(r *document.Report) {
 		r.Add("listen.console_socket", "%s is not a unix socket: write unix:///path", a)
 	}
 	checkDistinct(r, []place{
-		{"listen.sensors", c.Listen.Sensors}, {"listen.console", c.Listen.Console},
-		{"listen.console_socket", c.Listen.ConsoleSocket}, {"listen.telemetry", c.Listen.Telemetry},
-		{"speaker.socket", Address{Path: c.Speaker.Socket}}, {"speaker.telemetry", c.Speaker.Telemetry},
+		{"listen.sensors", c.Listen.Sensors},
+		{"listen.console", c.Listen.Console},
+		{"listen.console_socket", c.Listen.ConsoleSocket},
+		{"listen.telemetry", c.Listen.Telemetry},
+		{"speaker.socket", Address{Path: c.Speaker.Socket}},
+		{"speaker.telemetry", c.Speaker.Telemetry},
 	})
 	c.Network.check(r)
 	c.Safety.check(r)
