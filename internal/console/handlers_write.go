@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -22,6 +23,7 @@ func approved(ctx context.Context) bool {
 // changed logs a call that changes something, done or refused, and returns what the caller sees of err.
 func (s *service) changed(ctx context.Context, method, requester string, err error, attrs ...slog.Attr) error {
 	shown := s.toStatus(ctx, method, err)
+	attrs = slices.DeleteFunc(attrs, func(a slog.Attr) bool { return a.Value.Kind() == slog.KindString && a.Value.String() == "" })
 	attrs = append(attrs, slog.String("method", method), slog.String("requester", requester), slog.String("code", status.Code(shown).String()))
 	if err != nil {
 		attrs = append(attrs, slog.Any("err", err))

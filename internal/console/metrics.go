@@ -25,7 +25,7 @@ func newMetrics(r prometheus.Registerer) *metrics {
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "trafficmonitor_console_request_duration_seconds",
 			Help:    "Time the console took to answer a unary call.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+			Buckets: []float64{.001, .005, .025, .1, .5, 2.5, 10},
 		}, []string{"method"}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trafficmonitor_console_panics_total",

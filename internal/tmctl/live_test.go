@@ -311,6 +311,14 @@ func TestPKI(t *testing.T) {
 	}
 }
 
+// The red button is pressed from units and scripts too, where no variable names the user.
+func TestRequesterIsNeverEmpty(t *testing.T) {
+	b := newBench(t)
+	if r := run(t.Context(), nil, "withdraw", "--all", "--now", "--speaker", b.speaker, "--reason", "emergency"); r.code != ExitOK {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	b := newBench(t)
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {

@@ -207,19 +207,27 @@ func (c *cli) at(ts *timestamppb.Timestamp, layout string) string {
 	return t.Format(layout)
 }
 
+// round takes away what nobody wants to read.
+func round(d time.Duration) time.Duration {
+	if d.Abs() < time.Second {
+		return d.Round(time.Millisecond)
+	}
+	return d.Round(time.Second)
+}
+
 // ago writes how long a time is past, and until how long it is ahead.
 func (c *cli) ago(ts *timestamppb.Timestamp) string {
 	if ts == nil {
 		return "-"
 	}
-	return duration(max(0, c.Now().Sub(ts.AsTime())))
+	return duration(max(0, round(c.Now().Sub(ts.AsTime()))))
 }
 
 func (c *cli) until(ts *timestamppb.Timestamp) string {
 	if ts == nil {
 		return "-"
 	}
-	if d := ts.AsTime().Sub(c.Now()); d > 0 {
+	if d := round(ts.AsTime().Sub(c.Now())); d > 0 {
 		return "in " + duration(d)
 	}
 	return c.past(ts)

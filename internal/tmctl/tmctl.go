@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/user"
 	"strings"
 	"time"
 
@@ -143,7 +145,7 @@ Exit codes: 0 done; 1 failed or refused; 2 the command line or the request makes
 	f.DurationVar(&c.timeout, "timeout", 10*time.Second, "how long to wait for an answer")
 	f.StringVarP(&c.output, "output", "o", "table", "table or json")
 	f.BoolVar(&c.utc, "utc", false, "show times in UTC instead of the local zone")
-	f.StringVar(&c.requester, "requester", cmp.Or(getenv("TMCTL_REQUESTER"), getenv("SUDO_USER"), getenv("USER"), getenv("LOGNAME")),
+	f.StringVar(&c.requester, "requester", cmp.Or(getenv("TMCTL_REQUESTER"), getenv("SUDO_USER"), getenv("USER"), getenv("LOGNAME"), systemUser()),
 		"who asks, where no certificate says it (TMCTL_REQUESTER; else the user's name)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.AddCommand(
@@ -157,6 +159,15 @@ Exit codes: 0 done; 1 failed or refused; 2 the command line or the request makes
 		_ = root.MarkPersistentFlagFilename(name)
 	}
 	return root
+}
+
+// systemUser names the user where the environment does not, as in a unit of systemd. It is never empty: the red button
+// must not fail for want of a name.
+func systemUser() string {
+	if u, err := user.Current(); err == nil && u.Username != "" {
+		return u.Username
+	}
+	return fmt.Sprintf("uid %d", os.Getuid())
 }
 
 // needReason refuses an empty reason before anybody is asked.
