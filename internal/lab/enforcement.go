@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab/enforce"
@@ -16,10 +18,11 @@ import (
 // Enforce makes the kernel of the router's namespace drop what BIRD's FlowSpec rules say, from now until the lab is
 // closed: BIRD itself has no data plane for them.
 func (b *BIRD) Enforce() *enforce.Shim {
+	nft := &nftables{in: b.in}
 	shim := enforce.New(enforce.Options{
 		Rules:   b.rulesInForce,
 		Changed: b.changed,
-		NFT:     (&nftables{in: b.in}).run,
+		NFT:     nft.run,
 		Log:     b.in.lab.log.With("component", "enforce", "router", b.Name()),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -28,7 +31,13 @@ func (b *BIRD) Enforce() *enforce.Shim {
 		defer close(done)
 		shim.Run(ctx)
 	}()
-	b.in.lab.OnClose(func() { cancel(); <-done })
+	b.in.lab.OnClose(func() {
+		cancel()
+		<-done
+		nft.mu.Lock()
+		defer nft.mu.Unlock()
+		nft.close()
+	})
 	return shim
 }
 
@@ -52,11 +61,13 @@ func (b *BIRD) rulesInForce(ctx context.Context) ([]route.Route, error) {
 // nftables runs nft in a namespace. One interactive nft is kept, which takes a change in a millisecond where a new
 // process takes ten and more on a busy machine; when it does not answer, a new process is what remains.
 type nftables struct {
-	in    *Namespace
-	stdin *os.File      // of the interactive nft; nil when there is none
-	lines chan string   // what it prints
-	dead  chan struct{} // closed when it ended
-	round int
+	in *Namespace
+
+	mu    sync.Mutex
+	stdin *os.File        // guarded by mu: of the interactive nft; nil when there is none
+	lines chan string     // guarded by mu: what it prints
+	dead  <-chan struct{} // guarded by mu: closed when it ended
+	round int             // guarded by mu
 }
 
 // run runs nft with arguments and standard input.
@@ -64,6 +75,8 @@ func (n *nftables) run(ctx context.Context, stdin string, args ...string) (strin
 	if !slices.Equal(args, []string{"-f", "-"}) {
 		return n.once(ctx, stdin, args...)
 	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.stdin == nil {
 		if err := n.open(); err != nil {
 			return n.once(ctx, stdin, args...)
@@ -87,23 +100,22 @@ func (n *nftables) open() error {
 	}
 	defer pr.Close()
 	lines := make(chan string, 1024)
-	p, err := n.in.Start(Command{Name: "nft", Argv: []string{"nft", "-i"}, stdin: pr, OnLine: func(line string) {
+	onLine := func(line string) {
 		select {
 		case lines <- line:
 		default: // nobody asked
 		}
-	}})
+	}
+	// Its output is answers, not a log.
+	p, err := n.in.start(Command{Name: "nft", Argv: []string{"nft", "-i"}, stdin: pr, OnLine: onLine}, io.Discard)
 	if err != nil {
 		return errors.Join(err, pw.Close())
 	}
-	n.stdin, n.lines, n.dead = pw, lines, make(chan struct{})
-	go func(dead chan struct{}) {
-		<-p.Done()
-		close(dead)
-	}(n.dead)
+	n.stdin, n.lines, n.dead = pw, lines, p.Done()
 	return nil
 }
 
+// close is called with mu held.
 func (n *nftables) close() {
 	if n.stdin != nil {
 		n.stdin.Close() // nft ends at the end of its input
