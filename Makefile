@@ -68,6 +68,11 @@ deps: ## Install the Debian packages that tests and demo need (once)
 lint: ## go vet, staticcheck, gofumpt, buf, clang-format, shell syntax
 	scripts/lint.sh
 
+.PHONY: format
+format: ## Format Go and C as lint wants it (after C: make generate-bpf)
+	$(TOOL) gofumpt -w .
+	clang-format-14 -i $(filter-out %/vectors.h,$(wildcard internal/sensor/bpf/*.[ch]))
+
 .PHONY: generate-check
 generate-check: ## Generate into a copy and compare with what is committed
 	scripts/generate-check.sh

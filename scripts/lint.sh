@@ -28,15 +28,16 @@ run buf $tool buf lint
 release=$(git describe --tags --abbrev=0 2>/dev/null)
 [ -z "$release" ] || run buf-breaking $tool buf breaking --against ".git#tag=$release"
 
-if [ -f internal/sensor/bpf/.clang-format ] || [ -f .clang-format ]; then
-	if command -v clang-format-14 >/dev/null; then
-		run clang-format clang-format-14 --dry-run -Werror $(git ls-files -co --exclude-standard 'internal/sensor/bpf/*.[ch]' | grep -v vectors.h)
-	elif [ "${CI:-}" = true ]; then
-		echo "clang-format-14 is missing: run make deps"
-		failed="$failed clang-format"
-	else
-		echo "lint: no clang-format-14, so the C code is not checked: run make deps"
-	fi
+c_code() {
+	clang-format-14 --dry-run -Werror $(git ls-files -co --exclude-standard 'internal/sensor/bpf/*.[ch]' | grep -v vectors.h)
+}
+if command -v clang-format-14 >/dev/null; then
+	run clang-format c_code
+elif [ "${CI:-}" = true ]; then
+	echo "lint: clang-format-14 is missing: run make deps"
+	failed="$failed clang-format"
+else
+	echo "lint: no clang-format-14, so the C code is not checked: run make deps"
 fi
 
 for script in $(git ls-files -co --exclude-standard '*.sh' .ci/run); do
@@ -44,6 +45,6 @@ for script in $(git ls-files -co --exclude-standard '*.sh' .ci/run); do
 done
 
 if [ -n "$failed" ]; then
-	echo "lint: not clean:$failed" >&2
+	echo "lint: not clean:$failed (make format mends gofumpt and clang-format)" >&2
 	exit 1
 fi
