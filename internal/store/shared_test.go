@@ -82,13 +82,19 @@ func (c *cluster) stop() {
 	}
 }
 
-func (c *cluster) open(name string) *Store {
+// open opens a store that leads on through any stall of a busy machine; short makes it lose its lease soon.
+func (c *cluster) open(name string, change ...func(*Options)) *Store {
 	c.t.Helper()
-	return open(c.t, Options{
-		Name: name, Address: name + ":7443", Endpoints: []string{"http://" + c.door.addr},
-		LeaseTTL: time.Second, Timeout: 500 * time.Millisecond,
-	})
+	o := Options{
+		Name: name, Address: name + ":7443", Endpoints: []string{"http://" + c.door.addr}, LeaseTTL: time.Minute, Timeout: patience / 4,
+	}
+	for _, f := range change {
+		f(&o)
+	}
+	return open(c.t, o)
 }
+
+func short(o *Options) { o.LeaseTTL, o.Timeout = 2*time.Second, 500*time.Millisecond }
 
 // campaign makes s a candidate that leads, when elected, until its term ends; terms tells of each.
 func campaign(t testing.TB, s *Store) (terms <-chan leading, stop func()) {
@@ -203,7 +209,7 @@ func TestLeaderLosesItsConnection(t *testing.T) {
 
 func TestOutage(t *testing.T) {
 	c := startCluster(t)
-	s := c.open("one")
+	s := c.open("one", short)
 	w := watch(t, s)
 	terms, _ := campaign(t, s)
 	l := next(t, "leads", terms)
@@ -243,7 +249,7 @@ func TestOutage(t *testing.T) {
 func TestOpenDuringAnOutage(t *testing.T) {
 	c := startCluster(t)
 	c.stop()
-	s := c.open("one")
+	s := c.open("one", short)
 	if err := s.Healthy(); err == nil {
 		t.Error("healthy without etcd")
 	}
@@ -288,7 +294,7 @@ func TestResync(t *testing.T) {
 // TestOtherData replaces the data behind the address: a store must not take an older world for the newest.
 func TestOtherData(t *testing.T) {
 	c := startCluster(t)
-	s := c.open("one")
+	s := c.open("one", short)
 	w := watch(t, s)
 	terms, _ := campaign(t, s)
 	l := next(t, "leads", terms)
