@@ -75,6 +75,15 @@ func (b *backlog) put(m message) {
 	}
 }
 
+// back puts a message that could not be sent where it was.
+func (b *backlog) back(m message) {
+	b.mu.Lock()
+	b.queues[m.worth] = append([]message{m}, b.queues[m.worth]...)
+	b.length++
+	b.entries += m.entries()
+	b.mu.Unlock()
+}
+
 func (b *backlog) pop(w worth) message {
 	q := b.queues[w]
 	m := q[0]

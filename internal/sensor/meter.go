@@ -216,6 +216,10 @@ func (m *meter) scan(now time.Time) error {
 	}
 	for _, n := range limbo {
 		s := &m.slots[n]
+		if s.span != nil { // what it counted last is not reported yet
+			m.limbo = append(m.limbo, n)
+			continue
+		}
 		if m.hot[n] != nil {
 			if err := m.calm(n); err != nil {
 				return err

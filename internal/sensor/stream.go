@@ -130,6 +130,7 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 			return err
 		}
 		if err := rpc.Send(s.request(m)); err != nil {
+			s.backlog.back(m)
 			<-received // it knows why the stream is over
 			return cmp.Or(context.Cause(ctx), err)
 		}

@@ -31,7 +31,7 @@ func loadFloor(t testing.TB) *FloorObjects {
 	}
 	t.Cleanup(func() { o.Close() })
 	networks := make([]uint32, 65536)
-	networks[192<<8|0] = 1
+	networks[192<<8] = 1
 	var network SensorNetworkBlock
 	network.Next[2] = 1
 	var hosts SensorHostBlock

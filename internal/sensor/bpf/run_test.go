@@ -48,9 +48,8 @@ func loadWatching(t testing.TB, change ...func(*Sizes)) *Kernel {
 
 // counted is everything a run of a program changed.
 type counted struct {
-	slots   map[uint32]map[vector.ID][2]uint64 // packets and bytes
-	stats   Stats
-	verdict uint32
+	slots map[uint32]map[vector.ID][2]uint64 // packets and bytes
+	stats Stats
 }
 
 func snapshot(t testing.TB, k *Kernel) counted {

@@ -1,0 +1,123 @@
+package sensor
+
+import (
+	"context"
+	"log/slog"
+	"runtime"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+// stream runs a stream to a controller until the test ends.
+func runStream(t *testing.T, address string, b *backlog) (chan *pb.Directive, *metrics) {
+	t.Helper()
+	directives := make(chan *pb.Directive, 10)
+	s := &stream{
+		controller: Controller{Address: address}, backlog: b, hello: func() *pb.Hello { return &pb.Hello{Sensor: "rack1"} },
+		directives: directives, metrics: newMetrics(prometheus.NewRegistry(), nil), ready: func(string, string) {},
+		log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- s.run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return directives, s.metrics
+}
+
+func isReport(sequence uint64) func(m *pb.ConnectRequest) bool {
+	return func(m *pb.ConnectRequest) bool { return m.GetReport().GetSequence() == sequence }
+}
+
+func TestStreamComesBack(t *testing.T) {
+	c := newController(t, "", told(1, 1))
+	b := newBacklog(3)
+	directives, metrics := runStream(t, c.address, b)
+	if m := <-c.messages; m.GetHello().GetSensor() != "rack1" {
+		t.Fatalf("first message %v", m)
+	}
+	if d := <-directives; d.GetVersion().GetRevision() != 1 {
+		t.Errorf("directive %v", d)
+	}
+	b.put(one(worthInterval, 1))
+	r := c.await(t, "report", isReport(1)).GetReport()
+	if r.GetSendTime() == nil {
+		t.Error("no send_time")
+	}
+	c.server.Stop()
+	for testutil.ToFloat64(metrics.disconnects.WithLabelValues(c.address)) == 0 { // until then what is sent is lost on the way
+		runtime.Gosched()
+	}
+	// While nobody listens the backlog fills; what it keeps comes first when a controller is back.
+	for i := range uint64(5) {
+		b.put(one(worthHot, 2+i))
+	}
+	b.put(one(worthTrigger, 7))
+	again := newController(t, c.address, told(1, 2))
+	if m := <-again.messages; m.GetHello() == nil {
+		t.Fatalf("first message %v", m)
+	}
+	if d := <-directives; d.GetVersion().GetRevision() != 2 {
+		t.Errorf("directive %v", d)
+	}
+	last := uint64(0)
+	again.await(t, "the last report", func(m *pb.ConnectRequest) bool {
+		if n := m.GetReport().GetSequence(); n <= last {
+			t.Errorf("report %d after %d", n, last)
+		} else {
+			last = n
+		}
+		return last == 7
+	})
+	if dropped, _, _ := b.losses(); dropped == 0 || dropped > 3 {
+		t.Errorf("%d reports dropped", dropped)
+	}
+}
+
+func TestControllerThatHangsDelaysNoOther(t *testing.T) {
+	hung := newController(t, "", nil)
+	hung.hang = make(chan struct{})
+	good := newController(t, "", nil)
+	blocked, fine := newBacklog(8), newBacklog(8)
+	runStream(t, hung.address, blocked)
+	runStream(t, good.address, fine)
+	// Far more than what flow control lets into a connection that nobody reads.
+	const n = 3000
+	for i := range uint64(n) {
+		m := message{worth: worthTrigger, report: &pb.Report{Sequence: i + 1, DirectiveError: string(make([]byte, 1000))}}
+		blocked.put(m)
+		fine.put(m)
+		good.await(t, "report", isReport(i+1))
+	}
+	for {
+		if dropped, _, waiting := blocked.losses(); dropped > 0 && waiting == 8 {
+			break
+		}
+		runtime.Gosched()
+	}
+	close(hung.hang)
+	hung.await(t, "the newest report, once it reads again", isReport(n))
+}
+
+func TestOtherMachinesNeedTLS(t *testing.T) {
+	for address, ok := range map[string]bool{
+		"192.0.2.1:7443": false, "controller.example:7443": false, "127.0.0.1:7443": true, "[::1]:7443": true, "localhost:7443": true,
+		"unix:///run/c.sock": true, "banana": false,
+	} {
+		conn, err := dial(Controller{Address: address})
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", address, err)
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
+}
