@@ -153,8 +153,6 @@ func holdProto(h mitigation.Hold) *tmv1.Hold {
 	return &tmv1.Hold{Target: h.Target.String(), EndTime: timeProto(h.Until), Requester: h.Requester, Reason: h.Reason}
 }
 
-func eventProto(q queued) *tmv1.WatchEventsResponse {
-	return &tmv1.WatchEventsResponse{
-		Time: timeProto(q.event.Time), Kind: q.event.Kind, Message: q.event.Message, Attributes: q.event.Attributes, Lost: q.lost,
-	}
+func eventProto(e Event) *tmv1.WatchEventsResponse {
+	return &tmv1.WatchEventsResponse{Time: timeProto(e.Time), Kind: e.Kind, Message: e.Message, Attributes: e.Attributes}
 }

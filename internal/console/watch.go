@@ -17,19 +17,13 @@ const eventQueue = 256
 // KindEventsLost is the kind of the event that only says how many were lost.
 const KindEventsLost = "events_lost"
 
-// queued is an event and how many were lost between the one before and it.
-type queued struct {
-	event Event
-	lost  uint64
-}
-
 // queue holds the events that wait for one reader. Pushing never blocks.
 type queue struct {
 	ready chan struct{} // holds a token while there may be something to take
 
 	mu     sync.Mutex
-	events []queued // guarded by mu
-	lost   uint64   // guarded by mu; since the newest event in events
+	events []Event // guarded by mu
+	lost   uint64  // guarded by mu; since events became full
 }
 
 func newQueue() *queue { return &queue{ready: make(chan struct{}, 1)} }
@@ -38,8 +32,7 @@ func newQueue() *queue { return &queue{ready: make(chan struct{}, 1)} }
 func (q *queue) push(e Event) (kept bool) {
 	q.mu.Lock()
 	if kept = len(q.events) < eventQueue; kept {
-		q.events = append(q.events, queued{e, q.lost})
-		q.lost = 0
+		q.events = append(q.events, e)
 	} else {
 		q.lost++
 	}
@@ -51,20 +44,21 @@ func (q *queue) push(e Event) (kept bool) {
 	return kept
 }
 
-// take returns everything that waits. What was lost after the last event is told by an event of its own, so that the
-// reader learns of it without waiting for the next.
-func (q *queue) take(now time.Time) []queued {
+// take returns everything that waits, and how many were lost after it.
+func (q *queue) take() (events []Event, lost uint64) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	out := q.events
-	if q.lost > 0 {
-		out = append(out, queued{Event{
-			Time: now, Kind: KindEventsLost,
-			Message: fmt.Sprintf("%d events were not sent because this reader was too slow: list what is active now", q.lost),
-		}, q.lost})
-	}
+	events, lost = q.events, q.lost
 	q.events, q.lost = nil, 0
-	return out
+	return events, lost
+}
+
+// lostEvent tells a reader what it lost, without waiting for the next thing to happen.
+func lostEvent(n uint64) *tmv1.WatchEventsResponse {
+	return &tmv1.WatchEventsResponse{
+		Time: timeProto(time.Now()), Kind: KindEventsLost, Lost: n,
+		Message: fmt.Sprintf("%d events were not sent because this reader was too slow: list what is active now", n),
+	}
 }
 
 // WatchEvents sends every event from now on. The header is sent at once: once a client has it, no later event is missed.
@@ -87,8 +81,14 @@ func (s *service) WatchEvents(_ *tmv1.WatchEventsRequest, out grpc.ServerStreami
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		case <-q.ready:
-			for _, e := range q.take(time.Now()) {
+			events, lost := q.take()
+			for _, e := range events {
 				if err := out.Send(eventProto(e)); err != nil {
+					return err
+				}
+			}
+			if lost > 0 {
+				if err := out.Send(lostEvent(lost)); err != nil {
 					return err
 				}
 			}

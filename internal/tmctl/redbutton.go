@@ -72,7 +72,7 @@ func (c *cli) pressRedButton(ctx context.Context, red redButton, all bool, reaso
 			case r.Released:
 				line = fmt.Sprintf("%s: released; it takes routes again with the controller's next set.\n", clean(r.Speaker))
 			default:
-				line = fmt.Sprintf("%s: %d routes withdrawn; it takes none until: tmctl withdraw --release --speaker %s --reason ...\n", clean(r.Speaker), *r.Withdrawn, clean(r.Speaker))
+				line = fmt.Sprintf("%s: withdrawn %d; it takes no routes until: tmctl withdraw --release --speaker %s --reason ...\n", clean(r.Speaker), *r.Withdrawn, clean(r.Speaker))
 			}
 			if err := c.write(line); err != nil {
 				return err
