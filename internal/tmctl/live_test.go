@@ -248,7 +248,8 @@ func TestEventsLostAreSaid(t *testing.T) {
 		b.fake.Emit(console.Event{Time: consoletest.Now, Kind: "route_sent", Message: fmt.Sprint(i) + strings.Repeat("x", 500)})
 	}
 	close(started)
-	for !strings.Contains(stdout.String(), "events were lost here") {
+	// A message of the server says it: "N events were not sent because this reader was too slow".
+	for !strings.Contains(stdout.String(), "events_lost") {
 		select {
 		case <-t.Context().Done():
 			t.Fatal("nothing was said of lost events")

@@ -97,9 +97,6 @@ func (c *cli) writeEvent(e *tmv1.WatchEventsResponse) error {
 		return c.write(string(b) + "\n")
 	}
 	var b strings.Builder
-	if e.Lost > 0 {
-		fmt.Fprintf(&b, "... %d events were lost here, for this reader was too slow\n", e.Lost)
-	}
 	fmt.Fprintf(&b, "%s  %-22s  %s", c.at(e.Time, "15:04:05.000"), clean(e.Kind), clean(e.Message))
 	for _, k := range slices.Sorted(maps.Keys(e.Attributes)) {
 		v := clean(e.Attributes[k])
