@@ -92,19 +92,28 @@ func (w *speakerWatch) lost(err error) {
 // take keeps a status and records what changed since the one before.
 func (w *speakerWatch) take(s speaker.Status) {
 	w.mu.Lock()
+	before := w.status.WithdrawnAllBy
 	w.status, w.err = s, ""
 	w.mu.Unlock()
 	w.c.health.Set("speaker", "")
+	switch by := s.WithdrawnAllBy; {
+	case by != "" && by != before:
+		w.c.log.Error("the red button is pressed: nothing is announced until it is released", "by", by)
+		w.c.emit(audit.RedButton, "the red button is pressed, everything is withdrawn: "+by, map[string]string{"requester": by})
+	case by == "" && before != "":
+		w.c.emit(audit.RedButton, "the red button is released: what is desired is announced again", nil)
+		w.c.announce.Again() // nothing else changed, so nobody else would
+	}
 
 	up := 0
 	for _, p := range s.Peers {
 		if p.State == speaker.Established {
 			up++
 		}
-		before, known := w.peers[p.Name]
+		state, known := w.peers[p.Name]
 		w.peers[p.Name] = p.State
 		about := map[string]string{"peer": p.Name, "address": p.Address}
-		switch was, is := before == speaker.Established, p.State == speaker.Established; {
+		switch was, is := state == speaker.Established, p.State == speaker.Established; {
 		case is && !was:
 			w.c.emit(audit.PeerUp, fmt.Sprintf("the session with %s (%s) is established", p.Name, p.Address), about)
 		case was && !is && known:
