@@ -169,7 +169,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	c.engine = engine.New(engine.Options{
 		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy,
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
-		DefaultHold: cfg.DefaultHold, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
+		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
 		SampleOneIn: cfg.Sensors.SampleOneIn, ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
 		Direct: c.ingest.Direct, Emit: c.emit, Log: c.log, Registerer: c.reg,
 	})

@@ -41,6 +41,7 @@ type Options struct {
 	Traffic traffic.Options
 
 	DefaultHold    time.Duration // of a manual withdraw that names none
+	Keep           time.Duration // how long ended mitigations are remembered
 	CommitTimeout  time.Duration
 	RetryAfter     time.Duration // before automation tries again what was refused, frozen or held
 	SampleOneIn    uint32
@@ -255,6 +256,9 @@ func (e *Engine) tick(now time.Time) {
 		}
 	}
 	e.enforceSafety(now)
+	if e.machine != nil {
+		e.machine.Forget(now.Add(-e.o.Keep)) // the store prunes its records by itself
+	}
 }
 
 func (e *Engine) begin(l *leadership) {
