@@ -59,10 +59,10 @@ func TestEndsAtDeadlineWithoutEvidence(t *testing.T) {
 func TestExtendsWhileTheTrickleFlowsUpToTheMaximum(t *testing.T) {
 	m := New(Records{})
 	x, _ := m.Respond(t0, plan(t))
-	now, extensions := t0, 0
+	extensions := 0
 	for {
 		m.Observe(sees(900_000))
-		now = m.Deadline()
+		now := m.Deadline()
 		c := m.Tick(now)
 		if len(c.Put) != 1 {
 			t.Fatalf("at %s: %+v", now, c)

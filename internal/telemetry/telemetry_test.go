@@ -41,8 +41,11 @@ func TestHandler(t *testing.T) {
 
 func TestNewLogger(t *testing.T) {
 	for _, tc := range []struct{ level, format, err string }{
-		{"", "", ""}, {"debug", "json", ""}, {"error", "text", ""},
-		{"loud", "text", `log level "loud"`}, {"info", "xml", `log format "xml"`},
+		{"", "", ""},
+		{"debug", "json", ""},
+		{"error", "text", ""},
+		{"loud", "text", `log level "loud"`},
+		{"info", "xml", `log format "xml"`},
 	} {
 		_, err := NewLogger(io.Discard, tc.level, tc.format)
 		if (err == nil) != (tc.err == "") || err != nil && !strings.Contains(err.Error(), tc.err) {
