@@ -121,13 +121,15 @@ func (w *speakerWatch) take(s speaker.Status) {
 		}
 	}
 	reason := ""
-	switch {
-	case up == 0:
+	if up == 0 {
 		reason = "no router has an established session: nothing reaches the network"
-	case s.WithdrawnAllBy != "":
-		reason = "the red button is pressed, no route is announced: " + s.WithdrawnAllBy
 	}
 	w.c.health.Set("routers", reason)
+	pressed := ""
+	if s.WithdrawnAllBy != "" {
+		pressed = "pressed, no route is announced until it is released (tmctl withdraw --release): " + s.WithdrawnAllBy
+	}
+	w.c.health.Set("red button", pressed)
 
 	sent := make(map[string]bool, len(w.sent))
 	for _, r := range s.Routes {
