@@ -48,7 +48,7 @@ func parseBIRDFlow(text string, f route.Family) ([]FlowRoute, error) {
 			}
 			last.Raw = line
 		case strings.HasPrefix(line, "\t"):
-			key, value, ok := strings.Cut(strings.TrimSpace(line), ": ")
+			key, value, ok := strings.Cut(strings.TrimSpace(line), ":") // an empty AS path has nothing after it
 			if !ok || last == nil {
 				return fail(line, fmt.Errorf("an attribute without a route"))
 			}

@@ -24,6 +24,9 @@ var ErrNoSpeaker = errors.New("no speaker answers")
 // callTimeout bounds calls whose context has no deadline: nobody waits for ever for a speaker that hangs.
 const callTimeout = 10 * time.Second
 
+// setTimeout is that of Set: ten thousand routes to four routers take seconds on a busy machine.
+const setTimeout = 30 * time.Second
+
 // Client is the controller's side of a speaker.
 type Client struct {
 	socket string
@@ -52,17 +55,17 @@ func Dial(socket string) (*Client, error) {
 // Close ends the client.
 func (c *Client) Close() error { return c.conn.Close() }
 
-func (c *Client) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+func bounded(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	if _, ok := ctx.Deadline(); ok {
 		return context.WithCancel(ctx)
 	}
-	return context.WithTimeout(ctx, callTimeout)
+	return context.WithTimeout(ctx, d)
 }
 
 // Set makes routes the only ones the speaker announces. Routes it refused are in the result. It returns ErrStale when a
 // newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker when nobody answers.
 func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desired) (Result, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := bounded(ctx, setTimeout)
 	defer cancel()
 	req := &pb.SetRoutesRequest{Term: term, Revision: revision, Routes: make([]*pb.RouteSpec, len(routes))}
 	for i, d := range routes {
@@ -81,7 +84,7 @@ func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desire
 
 // Status returns the state of the speaker.
 func (c *Client) Status(ctx context.Context) (Status, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := bounded(ctx, callTimeout)
 	defer cancel()
 	resp, err := c.rpc.GetSpeakerStatus(ctx, &pb.GetSpeakerStatusRequest{})
 	if err != nil {
@@ -114,7 +117,7 @@ func (c *Client) Watch(ctx context.Context, fn func(Status)) error {
 
 // WithdrawAll presses the red button and returns how many routes were withdrawn.
 func (c *Client) WithdrawAll(ctx context.Context, requester, reason string) (int, error) {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := bounded(ctx, callTimeout)
 	defer cancel()
 	resp, err := c.rpc.WithdrawAll(ctx, &pb.WithdrawAllRequest{Requester: requester, Reason: reason})
 	if err != nil {
@@ -125,7 +128,7 @@ func (c *Client) WithdrawAll(ctx context.Context, requester, reason string) (int
 
 // Release releases the red button. The next Set announces again.
 func (c *Client) Release(ctx context.Context, requester, reason string) error {
-	ctx, cancel := c.bounded(ctx)
+	ctx, cancel := bounded(ctx, callTimeout)
 	defer cancel()
 	if _, err := c.rpc.ReleaseWithdrawAll(ctx, &pb.ReleaseWithdrawAllRequest{Requester: requester, Reason: reason}); err != nil {
 		return c.wrap("release withdraw all", err)

@@ -63,6 +63,7 @@ type localConn struct {
 
 const (
 	openTimeout   = 30 * time.Second // for the router's OPEN after the connection
+	localTimeout  = 20 * time.Second // for GoBGP, which may have to sit out its idle hold time
 	writeTimeout  = 30 * time.Second // for a router that does not read
 	minReconnect  = time.Second
 	maxReconnect  = 30 * time.Second
@@ -177,10 +178,15 @@ func (g *guard) connect(ctx context.Context) (net.Conn, error) {
 func (g *guard) serve(ctx context.Context, router net.Conn) (up, served bool) {
 	defer router.Close()
 	var local *localConn
+	patience := time.NewTimer(localTimeout)
+	defer patience.Stop()
 	select {
 	case local = <-g.local:
 	case <-ctx.Done():
 		return false, false
+	case <-patience.C:
+		g.fail("GoBGP does not connect to us: a fault of this program; it is tried again, and a restart of the speaker helps if it stays")
+		return false, true
 	}
 	local.take()
 	defer local.Close()

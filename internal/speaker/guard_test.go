@@ -36,8 +36,12 @@ func TestHostileUpdates(t *testing.T) {
 			_, _ = c.Write(g2())
 		}
 		for _, body := range [][]byte{
-			{0, 0, 0, 0}, {0xff, 0xff, 0, 0}, {0, 0, 0xff, 0xff}, bytes.Repeat([]byte{0xff}, 4000),
-			{0, 0, 0, 4, 0x80, 15, 1, 0}, {0, 3, 24, 192, 0, 0, 0},
+			{0, 0, 0, 0},
+			{0xff, 0xff, 0, 0},
+			{0, 0, 0xff, 0xff},
+			bytes.Repeat([]byte{0xff}, 4000),
+			{0, 0, 0, 4, 0x80, 15, 1, 0},
+			{0, 3, 24, 192, 0, 0, 0},
 		} {
 			_, _ = c.Write(appendMessage(nil, msgUpdate, body))
 		}

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -243,4 +244,25 @@ func (j *journal) replace(data []byte) (err error) {
 	}
 	defer dir.Close()
 	return dir.Sync()
+}
+
+// lockJournal makes sure that one speaker uses a journal.
+func lockJournal(path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return nil, fmt.Errorf("create the journal's directory: %w", err)
+	}
+	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the journal's lock: %w", err)
+	}
+	if err := flock(f); err != nil {
+		pid, _ := os.ReadFile(path + ".lock")
+		f.Close()
+		return nil, fmt.Errorf("journal %s is in use by another speaker (pid %s): stop that one, or give this one another journal and socket",
+			path, strings.TrimSpace(string(pid)))
+	}
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+	return func() { f.Close() }, nil
 }

@@ -162,10 +162,10 @@ func TestJournalCrash(t *testing.T) {
 	}
 }
 
-// When the disk is full, nothing new is announced, what is not wanted any more goes, and the caller is told.
-func TestJournalWriteFails(t *testing.T) {
-	f := newFakeRouter(t).serve()
-	o, err := testOptions(t, f.peer("edge1")).withDefaults()
+// bareSpeaker is a speaker without sessions and socket.
+func bareSpeaker(t *testing.T) (*speaker, *router) {
+	t.Helper()
+	o, err := testOptions(t, newFakeRouter(t).peer("edge1")).withDefaults()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,29 +177,76 @@ func TestJournalWriteFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(r.stop)
-	t.Cleanup(func() { r.guard.ln.Close() })
+	t.Cleanup(func() { r.stop(); r.guard.ln.Close() })
 	s.routers = []*router{r}
-	items := func(texts ...string) (out []item) {
-		for _, d := range desired(t, texts...) {
-			out = append(out, newItem(d))
-		}
-		return out
+	return s, r
+}
+
+func itemsOf(t *testing.T, texts ...string) (out []item) {
+	for _, d := range desired(t, texts...) {
+		out = append(out, newItem(d))
 	}
-	if _, err := s.set(1, 1, items(discard4, blackhole4), nil); err != nil {
+	return out
+}
+
+// When the disk is full, nothing new is announced, what is not wanted any more goes, and the caller is told.
+func TestJournalWriteFails(t *testing.T) {
+	s, r := bareSpeaker(t)
+	if _, err := s.set(1, 1, itemsOf(t, discard4, blackhole4), nil); err != nil {
 		t.Fatal(err)
 	}
 	full := errors.New("no space left on device")
 	s.journal.step = func(string) error { return full }
-	if _, err := s.set(1, 2, items(discard4, packets4), nil); !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing new is announced") {
+	if _, err := s.set(1, 2, itemsOf(t, discard4, packets4), nil); !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing new is announced") {
 		t.Fatalf("set: %v", err)
 	}
-	if len(r.rib) != 1 || r.rib[items(discard4)[0].id].text != discard4 {
+	if len(r.rib) != 1 || r.rib[itemsOf(t, discard4)[0].id].text != discard4 {
 		t.Errorf("announced: %v", r.rib)
 	}
 	if n, err := s.withdrawAll("ann", "now"); n != 1 || !errors.Is(err, full) || len(r.rib) != 0 {
 		t.Errorf("red button: %d, %v, %d left", n, err, len(r.rib))
 	}
+}
+
+// A disk that hangs holds up new routes, but neither deadlines nor the red button.
+func TestJournalWriteHangs(t *testing.T) {
+	s, r := bareSpeaker(t)
+	items := itemsOf(t, discard4, blackhole4)
+	items[0].Deadline = time.Now().Add(20 * time.Millisecond)
+	if _, err := s.set(1, 1, items, nil); err != nil {
+		t.Fatal(err)
+	}
+	entered, hang := make(chan struct{}), make(chan struct{})
+	s.journal.step = func(name string) error {
+		if name == "sync" {
+			close(entered)
+			<-hang
+		}
+		return nil
+	}
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.set(1, 2, itemsOf(t, discard4, blackhole4, packets4), nil)
+		result <- err
+	}()
+	<-entered
+	s.expire(time.Now().Add(time.Second))
+	if n := len(r.rib); n != 1 {
+		t.Errorf("%d routes after the deadline of one of two", n)
+	}
+	n, err := s.withdrawAll("ann", "now")
+	if n != 1 || err == nil || !strings.Contains(err.Error(), "does not answer") || len(r.rib) != 0 {
+		t.Errorf("red button: %d, %v, %d left", n, err, len(r.rib))
+	}
+	s.journal.step = nil
+	close(hang)
+	if err := <-result; !errors.Is(err, ErrWithdrawnAll) || len(r.rib) != 0 {
+		t.Errorf("the set that hung: %v, %d routes announced", err, len(r.rib))
+	}
+	waitFor(t, "the button in the journal", func() bool {
+		st, _, err := (&journal{path: s.o.Journal}).load(time.Now())
+		return err == nil && st.button != nil && len(st.items) == 0
+	})
 }
 
 func FuzzJournal(f *testing.F) {

@@ -38,7 +38,6 @@ type router struct {
 
 type ribEntry struct {
 	item
-	enc   encoded
 	added time.Time
 }
 
@@ -125,7 +124,7 @@ func (r *router) reconnect() {
 }
 
 // apply makes the set what this router gets: withdrawals first, so that a limit of the router is not passed on the way.
-func (r *router) apply(set []item, enc map[string]encoded) error {
+func (r *router) apply(set []item) error {
 	entries := make([]compile.Entry, len(set))
 	for i, it := range set {
 		entries[i] = compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}
@@ -147,7 +146,7 @@ func (r *router) apply(set []item, enc map[string]encoded) error {
 		if want[id] {
 			continue
 		}
-		if err := r.send(e.enc, e.item, true); err != nil {
+		if err := r.send(e.item, true); err != nil {
 			errs = append(errs, fmt.Errorf("withdraw %q: %w", e.text, err))
 			continue
 		}
@@ -159,13 +158,12 @@ func (r *router) apply(set []item, enc map[string]encoded) error {
 		if ok && have.Route.Action == it.Route.Action {
 			continue
 		}
-		e := enc[it.text]
-		if err := r.send(e, it, false); err != nil {
+		if err := r.send(it, false); err != nil {
 			errs = append(errs, fmt.Errorf("announce %q: %w", it.text, err))
 			r.not[it.id] = fmt.Sprintf("GoBGP did not take the route: %v", err)
 			continue
 		}
-		r.rib[it.id] = ribEntry{it, e, time.Now()}
+		r.rib[it.id] = ribEntry{it, time.Now()}
 	}
 	if len(errs) > 0 {
 		r.m.bgpErrors.WithLabelValues(r.peer.Name).Add(float64(len(errs)))
@@ -174,10 +172,10 @@ func (r *router) apply(set []item, enc map[string]encoded) error {
 	return nil
 }
 
-func (r *router) send(e encoded, it item, withdraw bool) error {
+func (r *router) send(it item, withdraw bool) error {
 	// Withdrawn by path: by the UUID AddPath returns it takes GoBGP a walk over all routes.
 	_, err := r.bgp.AddPath(context.Background(), &api.AddPathRequest{
-		TableType: api.TableType_GLOBAL, Path: r.attrs.path(e, it.Route.Action, withdraw),
+		TableType: api.TableType_GLOBAL, Path: r.attrs.path(*it.enc, it.Route.Action, withdraw),
 	})
 	return err
 }

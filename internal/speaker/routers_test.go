@@ -60,7 +60,7 @@ func newFabric(t *testing.T, change func(*Peer, *lab.Neighbor), names ...string)
 		if p.Passive {
 			f.config.ListenPort = 179
 		}
-		c := lab.RouterConfig{RouterID: them, ASN: 65012, Local: them, Neighbors: []lab.Neighbor{nb}}
+		c := lab.RouterConfig{RouterID: them, ASN: p.ASN, Local: them, Neighbors: []lab.Neighbor{nb}}
 		var err error
 		switch name {
 		case "bird":
@@ -290,7 +290,7 @@ func TestRealRoutersRestart(t *testing.T) {
 	f.expect("frr")
 }
 
-// MD5 and TTL security, dialled and with the router connecting to us; a wrong password gives no session and a reason.
+// iBGP, MD5 and TTL security, dialled and with the router connecting to us; a wrong password gives no session and a reason.
 func TestRealRoutersSecurity(t *testing.T) {
 	for _, c := range []struct {
 		name    string
@@ -298,6 +298,8 @@ func TestRealRoutersSecurity(t *testing.T) {
 		change  func(*Peer, *lab.Neighbor)
 		refused bool
 	}{
+		{"iBGP to BIRD", "bird", func(p *Peer, _ *lab.Neighbor) { p.ASN = 65000 }, false},
+		{"iBGP to FRR", "frr", func(p *Peer, _ *lab.Neighbor) { p.ASN = 65000 }, false},
 		{"MD5 to BIRD", "bird", func(p *Peer, n *lab.Neighbor) { p.MD5, n.Password = "s3cret", "s3cret"; n.Passive = true }, false},
 		{"MD5 to FRR", "frr", func(p *Peer, n *lab.Neighbor) { p.MD5, n.Password = "s3cret", "s3cret"; n.Passive = true }, false},
 		{"wrong MD5", "bird", func(p *Peer, n *lab.Neighbor) { p.MD5, n.Password = "s3cret", "other"; n.Passive = true }, true},

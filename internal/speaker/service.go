@@ -81,13 +81,12 @@ func (v *service) SetRoutes(_ context.Context, req *pb.SetRoutesRequest) (*pb.Se
 	return out, nil
 }
 
-// read parses the specs; what was parsed for the present set already is not parsed again.
+// read parses the specs. What is announced already is neither parsed nor encoded again.
 func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) {
-	known := map[string]item{}
-	if len(specs) > 100 {
-		for _, it := range s.shown.Load().items {
-			known[it.text] = it
-		}
+	shown := s.shown.Load().items
+	known := make(map[string]item, len(shown))
+	for _, it := range shown {
+		known[it.text] = it
 	}
 	items = make([]item, 0, len(specs))
 	for i, spec := range specs {

@@ -7,14 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
-	"net"
-	"net/netip"
-	"os"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,10 +23,11 @@ type speaker struct {
 	journal journal
 	routers []*router // sorted by name; fixed after start
 
-	mu    sync.Mutex         // one change at a time; held over the journal's sync
-	state state              // as journaled; guarded by mu
-	have  map[string]item    // by ID: what is announced; guarded by mu
-	enc   map[string]encoded // by text: of the routes in have; guarded by mu
+	// Locks in this order. A disk that hangs holds writing for as long as it likes; withdrawing needs mu only.
+	writing sync.Mutex // one writer of the journal at a time
+	mu      sync.Mutex
+	state   state           // what is announced, and the term and revision of it; guarded by mu
+	have    map[string]item // state.items by ID; guarded by mu
 
 	ready atomic.Bool           // routers is complete
 	shown atomic.Pointer[state] // what status shows; never changed after it is stored
@@ -66,7 +59,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	s := &speaker{
 		o: o, log: o.Log.With("component", "speaker"), metrics: m, start: time.Now(),
-		journal: journal{path: o.Journal}, have: map[string]item{}, enc: map[string]encoded{},
+		journal: journal{path: o.Journal}, have: map[string]item{},
 		kick: make(chan struct{}, 1),
 	}
 	s.o.Log = s.log
@@ -118,7 +111,7 @@ func (s *speaker) run(ctx context.Context) error {
 	}
 	s.ready.Store(true)
 	s.mu.Lock()
-	err = s.apply(s.state.items)
+	err = s.apply()
 	s.mu.Unlock()
 	if err != nil {
 		s.log.Error("routes of the journal were not all announced", "err", err)
@@ -169,8 +162,7 @@ func (s *speaker) restore(now time.Time) (restarting bool, err error) {
 	return restarting, nil
 }
 
-// admit returns the items that may be announced, encoded into s.enc, and those that may not. It changes s.enc only;
-// the caller holds mu or is alone.
+// admit returns the items that may be announced, encoded, and those that may not.
 func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refused) {
 	refuse := func(it item, invariant, reason string) {
 		refused = append(refused, Refused{it.text, invariant, reason})
@@ -206,35 +198,27 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 			refuse(it, string(v.Invariant), v.Reason)
 			continue
 		}
-		if _, known := s.enc[it.text]; !known {
+		if it.enc == nil {
 			e, err := encode(it.Route)
 			if err != nil {
 				refuse(it, RefusedEncoding, err.Error())
 				continue
 			}
-			s.enc[it.text] = e
+			it.enc = &e
 		}
 		ok = append(ok, it)
 	}
 	return ok, refused
 }
 
-// Set is SetRoutes: it makes the given routes the only ones. It is called with the texts that could not be read in
-// refused already.
+// set is SetRoutes: it makes the given routes the only ones. Texts that could not be read are in refused already.
 func (s *speaker) set(term, revision uint64, items []item, refused []Refused) (Result, error) {
 	begin := time.Now()
 	sortItems(items)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if b := s.state.button; b != nil {
-		s.metrics.sets.WithLabelValues("withdrawn_all").Inc()
-		return Result{}, fmt.Errorf("%w by %s at %s (%s): nothing is announced until it is released",
-			ErrWithdrawnAll, b.By, b.At.UTC().Format(time.RFC3339), b.Reason)
-	}
-	if stale(s.state.term, s.state.revision, term, revision) {
-		s.metrics.sets.WithLabelValues("stale").Inc()
-		return Result{}, fmt.Errorf("%w: term %d revision %d is older than the applied term %d revision %d; if the store was rebuilt from nothing, stop the speaker, remove its journal and start it again",
-			ErrStale, term, revision, s.state.term, s.state.revision)
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	if err := s.acceptable(term, revision); err != nil {
+		return Result{}, err
 	}
 	now := time.Now()
 	want, more := s.admit(items, now)
@@ -242,20 +226,22 @@ func (s *speaker) set(term, revision uint64, items []item, refused []Refused) (R
 	for _, r := range refused {
 		s.log.Warn("route refused", "route", r.Route, "invariant", r.Invariant, "reason", r.Reason)
 	}
-	res := Result{Refused: refused}
-	p := makePlan(s.have, want, now)
-	next := state{term: term, revision: revision, items: p.set}
-	if err := s.save(next); err != nil {
+	saveErr := s.save(state{term: term, revision: revision, items: want})
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.pressed(); err != nil { // while the journal was written; the button writes its own after us
+		return Result{}, err
+	}
+	p := makePlan(s.have, want, time.Now())
+	if saveErr != nil {
 		// What is not journaled is not announced; what is no longer wanted goes all the same, for that is the safe side.
 		s.metrics.sets.WithLabelValues("journal_error").Inc()
-		rest := s.keepOnly(p.set)
-		s.state.items = rest
-		werr := s.apply(rest)
-		return Result{}, errors.Join(fmt.Errorf("nothing new is announced: %w", err), werr)
+		s.state.items = s.keepOnly(p.set)
+		return Result{}, errors.Join(fmt.Errorf("nothing new is announced: %w", saveErr), s.apply())
 	}
-	s.state = next
-	err := s.apply(p.set)
-	res.Announced, res.Withdrawn = len(p.announce), len(p.withdraw)
+	s.state = state{term: term, revision: revision, items: p.set}
+	err := s.apply()
 	s.metrics.announced.Add(float64(len(p.announce)))
 	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
 	s.metrics.setSeconds.Observe(time.Since(begin).Seconds())
@@ -263,14 +249,40 @@ func (s *speaker) set(term, revision uint64, items []item, refused []Refused) (R
 	s.tell("withdrawn", p.withdraw)
 	if err != nil {
 		s.metrics.sets.WithLabelValues("bgp_error").Inc()
-		s.log.Error("not every route was handed to BGP", "err", err)
-		return res, nil // the routes concerned say so in the status
+		s.log.Error("not every route was handed to BGP", "err", err) // and the status says which
+	} else {
+		s.metrics.sets.WithLabelValues("ok").Inc()
 	}
-	s.metrics.sets.WithLabelValues("ok").Inc()
-	return res, nil
+	return Result{Announced: len(p.announce), Withdrawn: len(p.withdraw), Refused: refused}, nil
 }
 
-// keepOnly returns what is announced now and also in set, with what was known of it before.
+// acceptable says why a set of this term and revision is not taken.
+func (s *speaker) acceptable(term, revision uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.pressed(); err != nil {
+		return err
+	}
+	if stale(s.state.term, s.state.revision, term, revision) {
+		s.metrics.sets.WithLabelValues("stale").Inc()
+		return fmt.Errorf("%w: term %d revision %d is older than the applied term %d revision %d; if the store was rebuilt from nothing, stop the speaker, remove its journal and start it again",
+			ErrStale, term, revision, s.state.term, s.state.revision)
+	}
+	return nil
+}
+
+// pressed returns an error while the red button is pressed. The caller holds mu.
+func (s *speaker) pressed() error {
+	b := s.state.button
+	if b == nil {
+		return nil
+	}
+	s.metrics.sets.WithLabelValues("withdrawn_all").Inc()
+	return fmt.Errorf("%w by %s at %s (%s): nothing is announced until it is released",
+		ErrWithdrawnAll, b.By, b.At.UTC().Format(time.RFC3339), b.Reason)
+}
+
+// keepOnly returns what is announced now and also in set, with what was known of it before. The caller holds mu.
 func (s *speaker) keepOnly(set []item) []item {
 	var rest []item
 	for _, it := range set {
@@ -304,21 +316,19 @@ func (s *speaker) save(next state) error {
 	return err
 }
 
-// apply hands the set to every router. The caller holds mu and has journaled the set, or a larger one.
-func (s *speaker) apply(set []item) error {
+// apply hands state.items to every router. The caller holds mu and has journaled them, or more than them.
+func (s *speaker) apply() error {
+	set := s.state.items
 	errs := make([]error, len(s.routers))
 	var wg sync.WaitGroup
 	for i, r := range s.routers {
-		wg.Go(func() { errs[i] = r.apply(set, s.enc) })
+		wg.Go(func() { errs[i] = r.apply(set) })
 	}
 	wg.Wait()
 	s.have = make(map[string]item, len(set))
-	enc := make(map[string]encoded, len(set))
 	for _, it := range set {
 		s.have[it.id] = it
-		enc[it.text] = s.enc[it.text]
 	}
-	s.enc = enc
 	s.publish()
 	return errors.Join(errs...)
 }
@@ -340,36 +350,65 @@ func (s *speaker) publish() {
 	s.watch.changed()
 }
 
-// withdrawAll is the red button: first withdraw, then write it down.
+// withdrawAll is the red button: first withdraw, then write it down, and not wait for a disk that hangs.
 func (s *speaker) withdrawAll(by, reason string) (int, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	gone := slices.Collect(maps.Values(s.have))
-	sortItems(gone)
+	gone := s.state.items
 	s.state.items = nil
 	s.state.button = &Button{by, reason, time.Now().UTC().Truncate(time.Second)}
-	err := s.apply(nil)
+	err := s.apply()
+	s.mu.Unlock()
+
 	s.log.Error("red button: all routes withdrawn", "by", by, "reason", reason, "routes", len(gone))
 	s.tell("withdrawn", gone)
 	s.metrics.withdrawn.Add(float64(len(gone)))
-	if jerr := s.save(s.state); jerr != nil {
+	saved := make(chan error, 1)
+	go func() { saved <- s.saveState() }()
+	var jerr error
+	select {
+	case jerr = <-saved:
+	case <-time.After(journalPatience):
+		jerr = fmt.Errorf("the disk of %s does not answer", s.o.Journal)
+	}
+	if jerr != nil {
 		err = errors.Join(err, fmt.Errorf("all routes are withdrawn, but a restart of the speaker would forget that: %w", jerr))
 	}
 	return len(gone), err
 }
 
-func (s *speaker) release(by, reason string) error {
+// journalPatience is how long the red button waits for the journal.
+const journalPatience = 3 * time.Second
+
+// saveState writes the present state.
+func (s *speaker) saveState() error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.state.button == nil {
+	st := s.state
+	s.mu.Unlock()
+	return s.save(st)
+}
+
+func (s *speaker) release(by, reason string) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	s.mu.Lock()
+	next := s.state
+	s.mu.Unlock()
+	button := next.button
+	if button == nil {
 		return nil
 	}
-	next := s.state
 	next.button = nil
 	if err := s.save(next); err != nil {
 		return fmt.Errorf("the red button stays pressed: %w", err)
 	}
-	s.state = next
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state.button != button {
+		return fmt.Errorf("%w again meanwhile, by %s: it stays pressed", ErrWithdrawnAll, s.state.button)
+	}
+	s.state.button = nil
 	s.log.Warn("red button released", "by", by, "reason", reason)
 	s.publish()
 	return nil
@@ -400,7 +439,7 @@ func (s *speaker) keepDeadlines(ctx context.Context) {
 	}
 }
 
-// expire withdraws what is past its deadline. The journal follows: what it holds too much has its deadline there too.
+// expire withdraws what is past its deadline. The journal is left as it is: the deadline stands there too.
 func (s *speaker) expire(now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -409,7 +448,7 @@ func (s *speaker) expire(now time.Time) {
 		return
 	}
 	s.state.items = p.set
-	if err := s.apply(p.set); err != nil {
+	if err := s.apply(); err != nil {
 		s.log.Error("not every route past its deadline was withdrawn", "err", err)
 	}
 	s.metrics.deadlines.Add(float64(len(p.expired)))
@@ -417,81 +456,4 @@ func (s *speaker) expire(now time.Time) {
 	for _, it := range p.expired {
 		s.log.Info("route withdrawn", "route", it.text, "reason", "deadline", "deadline", it.Deadline.UTC(), "owners", it.Owners)
 	}
-	_ = s.save(s.state) // logged and counted there
-}
-
-// listenPassive serves the connections of passive peers.
-func (s *speaker) listenPassive(ctx context.Context, wg *sync.WaitGroup) error {
-	byAddr := map[netip.Addr]*router{}
-	var peers []Peer
-	for _, r := range s.routers {
-		if r.peer.Passive {
-			byAddr[r.peer.Address] = r
-			peers = append(peers, r.peer)
-		}
-	}
-	if len(peers) == 0 {
-		return nil
-	}
-	addrs := s.o.ListenAddresses
-	if len(addrs) == 0 {
-		addrs = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
-	}
-	for _, a := range addrs {
-		if !slices.ContainsFunc(peers, func(p Peer) bool { return p.Address.Is6() == a.Is6() }) {
-			continue
-		}
-		ln, err := listenBGP(netip.AddrPortFrom(a, uint16(s.o.ListenPort)), peers)
-		if err != nil {
-			return fmt.Errorf("listen for BGP on port %d: %w", s.o.ListenPort, err)
-		}
-		context.AfterFunc(ctx, func() { ln.Close() })
-		wg.Go(func() {
-			for {
-				c, err := ln.Accept()
-				if errors.Is(err, net.ErrClosed) {
-					return
-				}
-				if err != nil {
-					s.log.Error("accept BGP connection", "err", err)
-					continue
-				}
-				from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap().WithZone("")
-				r := byAddr[from]
-				if r == nil {
-					s.log.Warn("BGP connection from an address that is no passive peer", "from", from.String())
-					c.Close()
-					continue
-				}
-				if err := r.peer.prepareAccepted(c); err != nil {
-					r.guard.fail(fmt.Sprintf("accepted connection cannot be prepared: %v", err))
-					c.Close()
-					continue
-				}
-				r.guard.give(c)
-			}
-		})
-	}
-	return nil
-}
-
-// lockJournal makes sure that one speaker uses a journal.
-func lockJournal(path string) (unlock func(), err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return nil, fmt.Errorf("create the journal's directory: %w", err)
-	}
-	f, err := os.OpenFile(path+".lock", os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("open the journal's lock: %w", err)
-	}
-	if err := flock(f); err != nil {
-		pid, _ := os.ReadFile(path + ".lock")
-		f.Close()
-		return nil, fmt.Errorf("journal %s is in use by another speaker (pid %s): stop that one, or give this one another journal and socket",
-			path, strings.TrimSpace(string(pid)))
-	}
-	if err := f.Truncate(0); err == nil {
-		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-	}
-	return func() { f.Close() }, nil
 }

@@ -149,9 +149,9 @@ func TestDeadlineWithNobodyAlive(t *testing.T) {
 		t.Errorf("withdrawn %s after its deadline", late)
 	}
 	s.stop()
-	st, _, err := (&journal{path: o.Journal}).load(time.Now())
-	if err != nil || len(st.items) != 1 {
-		t.Errorf("journal afterwards: %+v, %v", st, err)
+	s = start(t, o) // the journal still holds it, and its deadline
+	if st := s.status(); len(st.Routes) != 1 || st.Routes[0].Route.String() != blackhole6 {
+		t.Errorf("routes after a restart: %+v", st.Routes)
 	}
 }
 

@@ -139,11 +139,12 @@ func (b *Button) String() string {
 // item is a Desired with what is computed from its route once.
 type item struct {
 	Desired
-	text string // Route.String()
-	id   string // Route.ID()
+	text string   // Route.String()
+	id   string   // Route.ID()
+	enc  *encoded // nil until it is admitted
 }
 
-func newItem(d Desired) item { return item{d, d.Route.String(), d.Route.ID()} }
+func newItem(d Desired) item { return item{Desired: d, text: d.Route.String(), id: d.Route.ID()} }
 
 func sortItems(items []item) {
 	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.text, b.text) })
