@@ -43,8 +43,10 @@ type SiteOptions struct {
 	NoFRR, NoBIRD bool
 	// NoEnforce leaves the shim out: BIRD then stores rules that nothing enforces.
 	NoEnforce bool
-	// Line is the capacity of the victim's line in bits per second; 0 means as fast as the machine is.
-	Line uint64
+	// Capacity is the packets per second the victim's line carries, what is above it is lost, whoever sent it; 0 means as
+	// many as the machine can. A queueing discipline that counts bytes would cost more than the flood itself where
+	// timers are expensive, as in virtual machines.
+	Capacity uint64
 	// Neighbor changes how the routers see the control machine: password, TTL security and so on. Passive is set.
 	Neighbor func(*Neighbor)
 	// Extra is added to BIRD's and FRR's configuration.
@@ -86,8 +88,8 @@ func NewSite(ctx context.Context, l *Lab, o SiteOptions) (*Site, error) {
 			return nil, err
 		}
 	}
-	if o.Line > 0 {
-		if err := s.Downlink.limit(o.Line); err != nil {
+	if o.Capacity > 0 {
+		if err := s.Downlink.limit(ctx, o.Capacity); err != nil {
 			return nil, err
 		}
 	}
@@ -214,17 +216,14 @@ func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }
 
-// limit makes the interface a line of the given capacity in bits per second, with a queue of 20 ms.
-func (i Interface) limit(line uint64) error {
-	const burst = 64 << 10 // a segment as large as the kernel makes them
-	err := i.In.nl.QdiscAdd(&netlink.Tbf{
-		QdiscAttrs: netlink.QdiscAttrs{LinkIndex: i.Index, Handle: netlink.MakeHandle(1, 0), Parent: netlink.HANDLE_ROOT},
-		Rate:       line / 8,
-		Limit:      uint32(line/8/50) + burst,
-		Buffer:     uint32(netlink.Xmittime(line/8, burst)),
-	})
+// limit makes the interface lose what is above a number of packets per second, with a queue of 10 ms.
+func (i Interface) limit(ctx context.Context, pps uint64) error {
+	script := fmt.Sprintf("add table inet line\n"+
+		"add chain inet line out { type filter hook postrouting priority 0; policy accept; }\n"+
+		"add rule inet line out oifname %q limit rate over %d/second burst %d packets counter drop\n", i.Name, pps, max(pps/100, 5))
+	out, err := (&nftables{in: i.In}).once(ctx, script, "-f", "-")
 	if err != nil {
-		return fmt.Errorf("limit %s/%s: the kernel needs CONFIG_NET_SCH_TBF (module sch_tbf): %w", i.In.name, i.Name, err)
+		return fmt.Errorf("limit %s/%s: %w: %s", i.In.name, i.Name, err, out)
 	}
 	return nil
 }

@@ -64,7 +64,6 @@ type act struct {
 	drop        time.Time  // the rule works; zero while it does not
 	flooded     flood.Result
 	route       route.Route
-	routeText   string
 	deadline    time.Time // the newest
 }
 
@@ -102,14 +101,11 @@ func (s *stage) play(ctx context.Context, a attack) (report, error) {
 	if err != nil {
 		return p.report, err
 	}
-	type sent struct {
-		r   flood.Result
-		err error
-	}
-	done := make(chan sent, 1)
+	done := make(chan error, 1)
 	go func() {
 		r, err := f.Run(ctx)
-		done <- sent{r, err}
+		p.flooded = r
+		done <- err
 	}()
 	limit, cancel := context.WithTimeout(ctx, 5*time.Second)
 	p.zero, err = tapped.Wait(limit)
@@ -117,16 +113,23 @@ func (s *stage) play(ctx context.Context, a attack) (report, error) {
 	if err == nil {
 		s.out.begin(p.zero)
 		s.out.add(p.zero, yellow, "edge", "the first attack packet comes in: %s", template.Says)
+		telling, stop := context.WithCancel(ctx)
+		told := make(chan struct{})
+		go func() {
+			defer close(told)
+			p.tell(telling)
+		}()
+		defer func() { stop(); <-told }()
 		err = p.mitigated(ctx)
 	}
 	if err == nil {
-		err = p.watch(ctx, f)
+		err = p.watch(ctx, done)
+	} else {
+		err = errors.Join(err, <-done) // the generator ends by itself, or with ctx
 	}
-	outcome := <-done // the generator ends by itself, or with ctx
-	if err = errors.Join(err, outcome.err); err != nil {
+	if err != nil {
 		return p.report, err
 	}
-	p.flooded = outcome.r
 	s.out.add(p.flooded.Ended, yellow, "attacker", "the attack ends: %s packets sent", thousands(float64(p.flooded.Packets)))
 	if err := p.measure(ctx, quiet); err != nil {
 		return p.report, err
@@ -165,8 +168,6 @@ func (p *act) mitigated(ctx context.Context) error {
 		return fmt.Errorf("the incident was not begun by a trigger of the sensor's kernel: %w", err)
 	}
 	p.report.FirstPacketToTrigger, p.report.FirstPacketToDecision = p.ms(triggered), p.ms(onset.Time.AsTime())
-	p.out.add(triggered, "", "sensor", "the rack's kernel raises a trigger: %s passed its limit", onset.Attributes["vector"])
-	p.out.add(onset.Time.AsTime(), red, "controller", "incident: %s", onset.Message)
 
 	made, err := p.events.wait(ctx, p.first, func(ev *pb.WatchEventsResponse) bool {
 		return p.about(ev, "mitigation_created") || p.about(ev, "mitigation_refused") || p.about(ev, "mitigation_observed")
@@ -177,15 +178,13 @@ func (p *act) mitigated(ctx context.Context) error {
 	if made.Kind != "mitigation_created" {
 		return fmt.Errorf("nothing is to be announced: %s", made.Message)
 	}
-	p.routeText = made.Attributes["route"]
-	if p.route, err = route.Parse(p.routeText); err != nil {
+	p.report.Route = made.Attributes["route"]
+	if p.route, err = route.Parse(p.report.Route); err != nil {
 		return err
 	}
-	p.report.Route = p.routeText
 	if p.deadline, err = time.Parse(time.RFC3339Nano, made.Attributes["deadline"]); err != nil {
 		return err
 	}
-	p.out.add(made.Time.AsTime(), green, "controller", "decided and stored, until %s: %s\n%s", p.deadline.Local().Format(time.TimeOnly), words(p.route), p.routeText)
 
 	want := func(u tap.Update) bool { return p.isFlowSpec(u) && len(u.Reach) > 0 }
 	for _, r := range []struct {
@@ -266,12 +265,16 @@ func (p *act) readBack(ctx context.Context) error {
 	return nil
 }
 
-// watch shows, twice a second, what comes in, what gets through, and how the client fares, until the attack ends.
-func (p *act) watch(ctx context.Context, f *flood.Flood) error {
+// watch shows what comes in, what gets through, and how the client fares, until the attack ends.
+func (p *act) watch(ctx context.Context, done <-chan error) error {
 	last := time.Now()
-	for f.Sent() < uint64(rate*duration.Seconds()) {
-		if err := sleep(ctx, 2*time.Second); err != nil {
+	for {
+		select {
+		case err := <-done:
 			return err
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), <-done)
+		case <-time.After(2 * time.Second):
 		}
 		now := time.Now()
 		in, err := p.in.Curve()
@@ -288,7 +291,43 @@ func (p *act) watch(ctx context.Context, f *flood.Flood) error {
 			bar(a/rate), thousands(a), bar(b/rate), thousands(b), st.Lost, st.Asked)
 		last = now
 	}
-	return nil
+}
+
+// tell puts what the controller says about the attack on the timeline, as it says it.
+func (p *act) tell(ctx context.Context) {
+	for i := p.first; ; i++ {
+		ev, err := p.events.next(ctx, i)
+		if err != nil {
+			return
+		}
+		at, message := ev.Time.AsTime(), ev.Message
+		if t := ev.Attributes["route"]; t != "" {
+			message = strings.TrimSpace(strings.TrimPrefix(strings.TrimPrefix(message, t), ":"))
+		}
+		switch {
+		case p.about(ev, "incident_onset"), p.about(ev, "incident_grown"):
+			if triggered, err := time.Parse(time.RFC3339Nano, ev.Attributes["triggered"]); err == nil {
+				p.out.add(triggered, "", "sensor", "the rack's kernel raises a trigger: %s passed its limit", ev.Attributes["vector"])
+			}
+			p.out.add(at, red, "controller", "incident: %s", message)
+		case p.about(ev, "mitigation_created"):
+			text, until := ev.Attributes["route"], ev.Attributes["deadline"]
+			if d, err := time.Parse(time.RFC3339Nano, until); err == nil {
+				until = d.Local().Format(time.TimeOnly)
+			}
+			r, err := route.Parse(text)
+			if err != nil {
+				continue // mitigated tells it as an error
+			}
+			p.out.add(at, green, "controller", "decided and stored, until %s: %s\n%s", until, words(r), text)
+		case p.about(ev, "mitigation_extended"):
+			p.out.add(at, green, "controller", "%s", message)
+		case p.about(ev, "mitigation_ended"):
+			p.out.add(at, green, "controller", "the rule %s", message)
+		case p.about(ev, "incident_ended"):
+			p.out.add(at, yellow, "controller", "%s", message)
+		}
+	}
 }
 
 // measure works out what the attack did, once it is over.
@@ -332,25 +371,16 @@ func (p *act) measure(ctx context.Context, quiet time.Time) error {
 func (p *act) withdrawn(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
 	defer cancel()
-	over := ""
-	for i := p.first; over == ""; i++ {
-		ev, err := p.events.next(ctx, i)
-		if err != nil {
-			return fmt.Errorf("the rule does not end: %w", err)
-		}
-		at := ev.Time.AsTime()
-		switch {
-		case p.about(ev, "incident_grown"):
-			p.out.add(at, red, "controller", "incident: %s", ev.Message)
-		case p.about(ev, "mitigation_extended"):
-			if p.deadline, err = time.Parse(time.RFC3339Nano, ev.Attributes["deadline"]); err != nil {
-				return err
+	_, err := p.events.wait(ctx, p.first, func(ev *pb.WatchEventsResponse) bool {
+		if p.about(ev, "mitigation_extended") {
+			if d, err := time.Parse(time.RFC3339Nano, ev.Attributes["deadline"]); err == nil {
+				p.deadline = d
 			}
-			p.out.add(at, "", "controller", "extended until %s: %s", p.deadline.Local().Format(time.TimeOnly), ev.Message)
-		case p.about(ev, "mitigation_ended"):
-			p.out.add(at, green, "controller", "%s", ev.Message)
-			over = ev.Message
 		}
+		return p.about(ev, "mitigation_ended")
+	})
+	if err != nil {
+		return fmt.Errorf("the rule does not end: %w", err)
 	}
 	gone := p.deadline
 	for _, r := range []struct {
@@ -380,11 +410,9 @@ func (p *act) withdrawn(ctx context.Context) error {
 func (p *act) ended(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	ev, err := p.events.wait(ctx, p.first, func(ev *pb.WatchEventsResponse) bool { return p.about(ev, "incident_ended") })
-	if err != nil {
+	if _, err := p.events.wait(ctx, p.first, func(ev *pb.WatchEventsResponse) bool { return p.about(ev, "incident_ended") }); err != nil {
 		return fmt.Errorf("the incident does not end: %w", err)
 	}
-	p.out.add(ev.Time.AsTime(), yellow, "controller", "%s", ev.Message)
 	return nil
 }
 

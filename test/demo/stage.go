@@ -36,8 +36,8 @@ type stage struct {
 // servicePort is where the victim serves the legitimate client.
 const servicePort = 8443
 
-// lineRate is the victim's line: a tenth-gigabit flood fills it twice over.
-const lineRate = 200_000_000
+// capacity is what the victim's line carries, in packets per second: a flood of rate crowds out the client.
+const capacity = 40_000
 
 // build builds the network and starts everything in it, and returns when all of it is ready.
 func build(ctx context.Context, l *lab.Lab, bin string, out *timeline) (*stage, error) {
@@ -59,10 +59,10 @@ func build(ctx context.Context, l *lab.Lab, bin string, out *timeline) (*stage, 
                      └── controller ───┘
                              └── edge2: FRR
 `)
-	if s.site, err = lab.NewSite(ctx, l, lab.SiteOptions{Line: lineRate}); err != nil {
+	if s.site, err = lab.NewSite(ctx, l, lab.SiteOptions{Capacity: capacity}); err != nil {
 		return nil, err
 	}
-	step("network: 7 namespaces %s-*, BIRD and FRR running, the victim's line carries %d Mbps", l.ID(), lineRate/1_000_000)
+	step("network: 7 namespaces %s-*, BIRD and FRR running, the victim's line carries %s packets a second", l.ID(), thousands(capacity))
 
 	f, err := s.configure(ctx)
 	if err != nil {
