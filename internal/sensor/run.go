@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -21,7 +22,7 @@ import (
 
 const (
 	triggerRing = 64 << 10
-	sampleRing  = 256 << 10
+	sampleRing  = 128 << 10
 	blocks4     = 256 // /16 networks of IPv4 targets
 
 	// scanAtLeast is how often counters are read even if reports are rarer: see bpf.Count.
@@ -46,6 +47,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.attachAll(); err != nil {
 		return err
 	}
+	debug.FreeOSMemory() // loading the programs needs a few megabytes that are never needed again
 	return a.run(ctx)
 }
 

@@ -417,3 +417,56 @@ func TestOtherProgramsAreLeftAlone(t *testing.T) {
 		}
 	})
 }
+
+// TestHeadersOutsideTheLinearPart sends packets whose headers lie in page fragments, as some drivers deliver them, and
+// one that a virtual machine left to be cut into segments.
+func TestHeadersOutsideTheLinearPart(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		out, in := wire(t)
+		for _, l := range []netlink.Link{out, in} {
+			if err := netlink.LinkSetMTU(l, 9000); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c := newController(t, "", told(1, 1))
+		_, stop := start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host}}, Controllers: []Controller{{Address: c.address}}})
+		defer stop()
+		c.await(t, "report that follows the directive", func(m *pb.ConnectRequest) bool {
+			return m.GetReport().GetDirective().GetRevision() == 1
+		})
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		const packetVnetHdr = 15
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, packetVnetHdr, 1); err != nil {
+			t.Fatal(err)
+		}
+		to := &unix.SockaddrLinklayer{Ifindex: out.Attrs().Index}
+		big := udpFrame("192.0.2.9", 53, 6000)
+		linear14 := []byte{0, 0, 14, 0, 0, 0, 0, 0, 0, 0} // struct virtio_net_hdr: hdr_len 14
+		if err := unix.Sendto(fd, append(linear14, big...), 0, to); err != nil {
+			t.Fatal(err)
+		}
+		// flags NEEDS_CSUM, type UDP_L4, hdr_len 42, gso_size 1000, csum_start 34, csum_offset 6
+		segments := []byte{1, 5, 42, 0, 0xe8, 3, 34, 0, 6, 0}
+		if err := unix.Sendto(fd, append(segments, udpFrame("192.0.2.10", 123, 6000)...), 0, to); err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]sum{}
+		c.await(t, "count", func(m *pb.ConnectRequest) bool {
+			if m.GetReport().GetCause() == pb.Report_CAUSE_INTERVAL {
+				total(m.GetReport(), got)
+			}
+			return got["192.0.2.9/32 total"].packets > 0 && got["192.0.2.10/32 total"].packets > 0
+		})
+		for k, want := range map[string]sum{
+			"192.0.2.9/32 dns-amplification": {1, 6028}, "192.0.2.10/32 ntp-amplification": {6, 6000 + 6*28},
+		} {
+			if got[k] != want {
+				t.Errorf("%s: %v, want %v", k, got, want)
+			}
+		}
+	})
+}

@@ -166,8 +166,8 @@ __noinline __u32 count(struct packet *p, enum parsed parsed)
 	block = bpf_map_lookup_elem(&blocks, &key);
 	if (!block)
 		return 0;
-	count_cell(&block[cpu].vectors[p->vector & (VECTOR_COUNT - 1)], add, slot, p->vector & (VECTOR_COUNT - 1), window,
-		   stat);
+	count_cell(&block[cpu].vectors[p->vector & (VECTOR_COUNT - 1)], add, slot, p->vector & (VECTOR_COUNT - 1),
+		   window, stat);
 
 	every = *(volatile __u32 *)&sample_every;
 	if (!every || !sample_now(p, stat, every))

@@ -1,13 +1,16 @@
 #!/bin/sh
-# Compiles the programs and writes their Go wrappers; called by go generate. The compiler is pinned, so that what it
+# usage: generate.sh [DIRECTORY]
+# Compiles the programs and writes their Go wrappers, here or there; called by go generate. The compiler is pinned, so that what it
 # writes can be compared byte for byte. Kernel headers for a BPF target still need the machine's asm/ directory.
 set -eu
+cd "$(dirname "$0")"
 
 : "${CLANG:=clang-14}"
+out=${1:-.}
 asm=/usr/include/$(uname -m)-linux-gnu
 
 bpf2go() {
-	go tool -modfile=../../tools/go.mod bpf2go -cc "$CLANG" -strip "llvm-strip${CLANG#clang}" -target bpfel -tags linux \
+	go tool -modfile=../../tools/go.mod bpf2go -cc "$CLANG" -strip "llvm-strip${CLANG#clang}" -target bpfel -tags linux -output-dir "$out" \
 		"$@" -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -I"$asm"
 }
 

@@ -7,9 +7,9 @@
 #include "types.h"
 
 /* Constants, set before the programs are loaded. */
-volatile const __u32 cpus = 1;            /* rows of the per-CPU maps */
-volatile const __u32 slots = 1;           /* hosts and prefixes */
-volatile const __u32 window_shift = 3;    /* a window is 2^window_shift ticks: a clock would cost a third of all */
+volatile const __u32 cpus = 1;             /* rows of the per-CPU maps */
+volatile const __u32 slots = 1;            /* hosts and prefixes */
+volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
 /*

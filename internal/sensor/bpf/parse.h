@@ -25,7 +25,8 @@
 struct packet {
 	/* set by the door */
 	__u32 wire;     /* octets of the frame */
-	__u32 segments; /* packets that GRO merged into this one, at least 1 */
+	__u32 merged;   /* payload of each packet that GRO merged into this one; 0: nothing was merged */
+	__u32 segments; /* packets that were merged, at least 1; 1 with merged: to be found out */
 	bool cut;       /* the mirror may have cut the frame short: believe the length fields */
 
 	/* set by parse */
@@ -38,9 +39,9 @@ struct packet {
 };
 
 enum parsed {
-	PARSED,      /* everything is set */
+	PARSED,       /* everything is set */
 	PARSE_NOT_IP, /* only l3 and length are set */
-	PARSE_SHORT,  /* the frame goes on where the linear data ends, or the packet is cut: family says if there is a target */
+	PARSE_SHORT, /* the frame goes on where the linear data ends, or the packet is cut: family says if there is a target */
 };
 
 /*
@@ -96,8 +97,7 @@ static __always_inline enum parsed parse_l4(struct packet *p, void *l4, void *en
 		if (l4 + sizeof(*udp) > end)
 			return PARSE_SHORT;
 		length = bpf_ntohs(udp->len);
-		if (p->segments == 1 &&
-		    (length < need ? length || rest <= 0xffff : length > rest && !fragment))
+		if (!p->merged && (length < need ? length || rest <= 0xffff : length > rest && !fragment))
 			goto malformed;
 		p->vector = udp_vectors[bpf_ntohs(udp->source)];
 		if (!p->vector)
@@ -117,8 +117,12 @@ static __always_inline enum parsed parse_l4(struct packet *p, void *l4, void *en
 			return PARSE_SHORT;
 		return PARSED;
 	}
-	if (p->segments > 1)
+	if (p->merged) {
+		/* A virtual machine's packets come without a number. */
+		if (p->segments == 1 && rest - need > p->merged)
+			p->segments = (rest - need + p->merged - 1) / p->merged;
 		p->length += (p->segments - 1) * (headers + need);
+	}
 	return PARSED;
 
 malformed:
@@ -138,10 +142,9 @@ static __always_inline enum parsed parse_ipv4(struct packet *p, void *l3, void *
 	p->vector = VECTOR_MALFORMED;
 	header = (*(__u8 *)l3 & 0x0f) * 4;
 	length = bpf_ntohs(ip->tot_len);
-	if (p->segments > 1)
+	if (p->merged)
 		length = have; /* of a merged packet the field may have overflown */
-	if (*(__u8 *)l3 >> 4 != 4 || header < sizeof(*ip) || length < header ||
-	    (length > have && !p->cut))
+	if (*(__u8 *)l3 >> 4 != 4 || header < sizeof(*ip) || length < header || (length > have && !p->cut))
 		return PARSED;
 	p->length = length;
 	fragment = bpf_ntohs(ip->frag_off);
@@ -186,7 +189,7 @@ static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *
 	p->vector = VECTOR_MALFORMED;
 	length = bpf_ntohs(ip->payload_len);
 	/* RFC 2675: a jumbogram says 0; so does a merged packet of more than 64 KiB. */
-	length = length && p->segments == 1 ? length + sizeof(*ip) : have;
+	length = length && !p->merged ? length + sizeof(*ip) : have;
 	if (*(__u8 *)l3 >> 4 != 6 || length < sizeof(*ip) || (length > have && !p->cut))
 		return PARSED;
 	p->length = length;

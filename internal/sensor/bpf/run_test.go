@@ -242,14 +242,16 @@ func TestMergedPackets(t *testing.T) {
 		{"tcp ipv6", frame(eth(ip6), v6(header6{dst: host6, next: 6}), tcp(ack), payload(3000)), host6, vector.ACK, 4*60 + 3000},
 		{"udp", frame(eth(ip4), v4(header4{dst: host4, proto: 17}), udp(53), payload(3000)), host4, vector.DNS, 4*28 + 3000},
 	} {
-		before := snapshot(t, k)
-		if got := run(t, k.TCX(), tc.data, merged(4, 750)); got != next {
-			t.Errorf("verdict %d", got)
-		}
-		check(t, k, before, tc.target, tc.vector, 4, tc.bytes)
-		r := classify.Classify(classify.Frame{Data: tc.data, Segments: 4}, classify.DefaultPorts())
-		if r.Vector != tc.vector || uint64(r.Length) != tc.bytes {
-			t.Errorf("%s: reference %+v", tc.name, r)
+		for _, segments := range []uint32{4, 0} { // 0: a virtual machine's packet
+			before := snapshot(t, k)
+			if got := run(t, k.TCX(), tc.data, merged(segments, 750)); got != next {
+				t.Errorf("verdict %d", got)
+			}
+			check(t, k, before, tc.target, tc.vector, 4, tc.bytes)
+			r := classify.Classify(classify.Frame{Data: tc.data, Merged: 750, Segments: int(segments)}, classify.DefaultPorts())
+			if r.Vector != tc.vector || uint64(r.Length) != tc.bytes || r.Segments != 4 {
+				t.Errorf("%s: reference %+v", tc.name, r)
+			}
 		}
 	}
 }

@@ -40,13 +40,13 @@ static __always_inline __u32 sample_size(const struct packet *p)
 SEC("tc")
 int sensor_tcx(struct __sk_buff *skb)
 {
-	struct packet p = {.wire = skb->len, .segments = 1};
+	struct packet p = {.wire = skb->len, .merged = skb->gso_size, .segments = 1};
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct sample *sample;
 	enum parsed parsed;
 	__u32 every, size;
 
-	if (skb->gso_segs > 1)
+	if (p.merged && skb->gso_segs > 1)
 		p.segments = skb->gso_segs;
 	parsed = parse(&p, data, end);
 	if (parsed == PARSE_SHORT && end - data < p.wire) {

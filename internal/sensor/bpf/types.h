@@ -16,10 +16,10 @@
 
 /* One counter of one CPU. */
 struct cell {
-	__u64 total;  /* count since the program was loaded; only grows */
+	__u64 total;   /* count since the program was loaded; only grows */
 	__u64 flushed; /* total when this CPU last added to the shared window, or when the window began */
-	__u32 window; /* number of the window flushed belongs to */
-	__u32 raised; /* number of the last window this CPU knows to have passed its trigger */
+	__u32 window;  /* number of the window flushed belongs to */
+	__u32 raised;  /* number of the last window this CPU knows to have passed its trigger */
 };
 
 /* The counters of one CPU for one slot; number 0, the total, is kept apart where user space can scan it. */
@@ -65,8 +65,8 @@ struct slot_info {
 struct cpu_stat {
 	__u64 unprotected_packets;
 	__u64 unprotected_bytes;
-	__u64 malformed_packets;  /* all, also those counted for a target */
-	__u64 headless_packets;   /* malformed and without a target */
+	__u64 malformed_packets; /* all, also those counted for a target */
+	__u64 headless_packets;  /* malformed and without a target */
 	__u64 headless_bytes;
 	__u64 non_ip_packets;
 	__u64 non_ip_bytes;

@@ -29,7 +29,9 @@ type Frame struct {
 	Data []byte
 	// Wire is the frame's length on the wire; 0 means that Data is all of it.
 	Wire int
-	// Segments is the number of packets that GRO merged into this one; 0 means 1.
+	// Merged is the payload of each packet that GRO merged into this one; 0 means that nothing was merged.
+	Merged int
+	// Segments is the number of packets that were merged; 0 means that it follows from Merged.
 	Segments int
 	// Cut is set for frames that may have been cut short before they were captured: their length fields are believed.
 	Cut bool
@@ -57,7 +59,10 @@ func Classify(f Frame, ports Ports) Result {
 	if wire == 0 {
 		wire = len(f.Data)
 	}
-	r := Result{IP: true, Vector: vector.Malformed, Segments: max(1, f.Segments)}
+	r := Result{IP: true, Vector: vector.Malformed, Segments: 1}
+	if f.Merged > 0 {
+		r.Segments = max(1, f.Segments)
+	}
 
 	rest := f.Data
 	if len(rest) < 14 {
@@ -77,7 +82,7 @@ func Classify(f Frame, ports Ports) Result {
 	}
 	available := wire - (len(f.Data) - len(rest))
 	r.Length = available
-	d := dissector{result: &r, ports: ports, available: available, cut: f.Cut}
+	d := dissector{result: &r, ports: ports, available: available, cut: f.Cut, merged: f.Merged}
 	switch kind {
 	case 0x0800:
 		d.ipv4(rest)
@@ -110,6 +115,7 @@ type dissector struct {
 	ports     Ports
 	available int
 	cut       bool
+	merged    int
 }
 
 func (d *dissector) ipv4(b []byte) {
@@ -119,7 +125,7 @@ func (d *dissector) ipv4(b []byte) {
 	r := d.result
 	r.Target = netip.AddrFrom4([4]byte(b[16:20]))
 	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-	if r.Segments > 1 {
+	if d.merged > 0 {
 		total = d.available
 	}
 	if b[0]>>4 != 4 || header < 20 || total < header || total > d.available && !d.cut {
@@ -145,7 +151,7 @@ func (d *dissector) ipv6(b []byte) {
 	r := d.result
 	r.Target = netip.AddrFrom16([16]byte(b[24:40]))
 	total := int(binary.BigEndian.Uint16(b[4:])) + 40
-	if total == 40 || r.Segments > 1 {
+	if total == 40 || d.merged > 0 {
 		total = d.available
 	}
 	if b[0]>>4 != 6 || total < 40 || total > d.available && !d.cut {
@@ -202,7 +208,7 @@ func (d *dissector) transport(b []byte, proto uint8, rest, headers int, fragment
 		r.Vector = tcp(b[13])
 	case 17:
 		length := int(binary.BigEndian.Uint16(b[4:]))
-		if r.Segments == 1 {
+		if d.merged == 0 {
 			jumbo := length == 0 && rest > 0xffff
 			if length < 8 && !jumbo || length > rest && !fragment {
 				return
@@ -221,6 +227,12 @@ func (d *dissector) transport(b []byte, proto uint8, rest, headers int, fragment
 	default:
 		r.Vector = vector.OtherProto
 		return
+	}
+	if d.merged == 0 {
+		return
+	}
+	if r.Segments == 1 && rest > need {
+		r.Segments = (rest - need + d.merged - 1) / d.merged
 	}
 	r.Length += (r.Segments - 1) * (headers + need)
 }

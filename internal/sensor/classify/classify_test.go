@@ -30,7 +30,8 @@ func TestClassify(t *testing.T) {
 	}{
 		{"DNS answer", Frame{Data: udp4(53, 100)}, vector.DNS, 128},
 		{"UDP", Frame{Data: udp4(54, 100)}, vector.UDPOther, 128},
-		{"merged UDP", Frame{Data: udp4(443, 100), Segments: 4}, vector.UDPOther, 128 + 3*28},
+		{"merged UDP", Frame{Data: udp4(443, 100), Merged: 25, Segments: 4}, vector.UDPOther, 128 + 3*28},
+		{"merged UDP without a number", Frame{Data: udp4(443, 100), Merged: 30}, vector.UDPOther, 128 + 3*28},
 		{"cut by the mirror", Frame{Data: udp4(53, 100)[:60], Cut: true}, vector.DNS, 128},
 		{"cut on the way", Frame{Data: udp4(53, 100)[:60]}, vector.Malformed, 46},
 		{"cut by the capture", Frame{Data: udp4(53, 100)[:60], Wire: 142}, vector.DNS, 128},
@@ -50,12 +51,12 @@ func TestClassify(t *testing.T) {
 }
 
 func FuzzClassify(f *testing.F) {
-	f.Add(udp4(53, 10), 0, 1, false)
-	f.Fuzz(func(t *testing.T, data []byte, wire, segments int, cut bool) {
-		if wire < len(data) || wire > 1<<20 || segments > 64 {
+	f.Add(udp4(53, 10), 0, 0, 1, false)
+	f.Fuzz(func(t *testing.T, data []byte, wire, merged, segments int, cut bool) {
+		if wire < len(data) || wire > 1<<20 || segments > 64 || merged > 1<<16 {
 			t.Skip()
 		}
-		r := Classify(Frame{Data: data, Wire: wire, Segments: segments, Cut: cut}, DefaultPorts())
+		r := Classify(Frame{Data: data, Wire: wire, Merged: merged, Segments: segments, Cut: cut}, DefaultPorts())
 		if int(r.Vector) >= vector.Count || r.Vector == vector.Total || r.Length < 0 || r.Segments < 1 {
 			t.Fatalf("%+v", r)
 		}

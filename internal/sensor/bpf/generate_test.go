@@ -1,0 +1,37 @@
+package bpf
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
+)
+
+// TestObjectsAreWhatTheSourceSays compiles the programs again, elsewhere, and compares every octet.
+func TestObjectsAreWhatTheSourceSays(t *testing.T) {
+	lab.NeedTool(t, "clang-14", "llvm-strip-14")
+	if _, err := os.Stat("/usr/include/bpf/bpf_helpers.h"); err != nil {
+		t.Skip("needs libbpf's headers: scripts/deps.sh installs them")
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("sh", "generate.sh", dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("generate.sh: %v\n%s", err, out)
+	}
+	for _, name := range []string{"sensor_bpfel.go", "sensor_bpfel.o", "floor_bpfel_test.go", "floor_bpfel_test.o"} {
+		want, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is not what its source compiles to: run make generate", name)
+		}
+	}
+}
