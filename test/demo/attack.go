@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strings"
 	"time"
 
@@ -96,7 +95,7 @@ func (s *stage) play(ctx context.Context, a attack) (report, error) {
 		return p.report, err
 	}
 	f, err := s.site.AttackerOut.Flood(s.site.EdgeIn, flood.Options{
-		Template: template, PPS: rate, Packets: uint64(rate * duration.Seconds()), Duration: 2 * duration, Pin: true, CPU: runtime.NumCPU() - 1,
+		Template: template, PPS: rate, Packets: uint64(rate * duration.Seconds()), Duration: 2 * duration, Pin: true, CPU: lab.FloodCPU(),
 	})
 	if err != nil {
 		return p.report, err
