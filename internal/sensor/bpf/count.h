@@ -110,10 +110,10 @@ static __always_inline bool sample_now(const struct packet *p, struct cpu_stat *
 }
 
 /*
- * Counts the packet. Returns 0, or in how many packets one is sampled when this is one to sample. Not static, so that
- * the verifier looks at it once, instead of once for every way through parse.
+ * Counts the packet. Returns 0, or in how many packets one is sampled when this is one to sample. Inlined, for a call
+ * costs 7 ns; the verifier then looks at it once for every way through parse, which is why that has few.
  */
-__noinline __u32 count(struct packet *p, enum parsed parsed)
+static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 {
 	__u32 cpu = bpf_get_smp_processor_id(), slot, window, every, key;
 	struct cell_block *block;
@@ -121,7 +121,7 @@ __noinline __u32 count(struct packet *p, enum parsed parsed)
 	struct cell *cell;
 	__u64 add;
 
-	if (!p || cpu >= cpus)
+	if (cpu >= cpus)
 		return 0;
 	/* Keys are copies: once its address was taken, the verifier forgets a variable's bounds. */
 	key = cpu;
