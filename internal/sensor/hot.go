@@ -55,8 +55,7 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	atLeast(&counts[t.vector], t.packets, t.bytes)
 	atLeast(&counts[vector.Total], t.packets, t.bytes)
 
-	first := h == nil
-	if first {
+	if h == nil {
 		h = &hotTarget{since: now}
 		if h.counts, err = m.readHot(t.slot); err != nil {
 			return nil, err
@@ -65,7 +64,6 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	}
 	h.below = time.Time{}
 	h.vectors |= bit
-	said := !first && h.window == t.window
 	// One flood passes more than one trigger, that of its vector and that of the total: say it once.
 	for v, c := range counts {
 		l := m.now.limits[v]
@@ -73,12 +71,8 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 			h.vectors |= 1 << v
 		}
 	}
-	h.window = t.window
 	if err := m.k.SetHot(t.slot, h.vectors); err != nil {
 		return nil, err
-	}
-	if said {
-		return nil, nil
 	}
 	r := m.report(pb.Report_CAUSE_TRIGGER, t.start, m.window)
 	r.TriggerTime = timestamppb.New(t.raised)

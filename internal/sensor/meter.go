@@ -77,7 +77,6 @@ type slot struct {
 // hotTarget is a target that triggered and has not calmed down yet.
 type hotTarget struct {
 	vectors uint32 // those that triggered
-	window  uint32 // the last that was reported
 	counts  [vector.Count]bpf.Count
 	since   time.Time // when counts were read
 	below   time.Time // since when it has been below half of its triggers; zero when it is not

@@ -312,6 +312,13 @@ func TestTriggerThatIsLate(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect(t, "late", says(r), "192.0.2.1/32 total 640, 192.0.2.1/32 dns-amplification 640")
+	// What was missing then is said when its own event comes.
+	e := event(0, "192.0.2.1", vector.SYN, 5)
+	e.packets, e.bytes = 650, 65_000
+	if r, err = m.trigger(e, at(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "its second vector", says(r), "192.0.2.1/32 total 650, 192.0.2.1/32 syn 650, 192.0.2.1/32 dns-amplification 1")
 	// The slot has another holder: nothing is said of either.
 	if r, err := m.trigger(event(0, "192.0.2.2", vector.SYN, 6), at(time.Second)); r != nil || err != nil {
 		t.Errorf("an event of a former holder: %v %v", r, err)

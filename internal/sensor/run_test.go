@@ -245,9 +245,13 @@ func TestTriggerIsReportedAtOnce(t *testing.T) {
 		}
 		flood := slices.Repeat([][]byte{udpFrame("192.0.2.66", 53, 100)}, 8000)
 		send(t, out, flood...)
-		r := c.await(t, "trigger", cause(pb.Report_CAUSE_TRIGGER)).GetReport()
+		// On a busy machine the event may be read when its window is over: then each vector's own event tells of it.
 		got := map[string]sum{}
-		total(r, got)
+		r := c.await(t, "trigger", func(m *pb.ConnectRequest) bool {
+			clear(got)
+			total(m.GetReport(), got)
+			return m.GetReport().GetCause() == pb.Report_CAUSE_TRIGGER && got["192.0.2.66/32 dns-amplification"].packets > 0
+		}).GetReport()
 		n := got["192.0.2.66/32 dns-amplification"]
 		if n.packets < 600 || n.bytes != n.packets*128 || got["192.0.2.66/32 total"].packets < n.packets {
 			t.Errorf("counts of the window: %v", got)
@@ -263,9 +267,6 @@ func TestTriggerIsReportedAtOnce(t *testing.T) {
 		}
 		// It says that nothing comes any more, then the target is not hot any longer.
 		c.await(t, "hot report of silence", func(m *pb.ConnectRequest) bool {
-			if m.GetReport().GetCause() == pb.Report_CAUSE_TRIGGER {
-				t.Errorf("a second trigger of a hot target: %v", m)
-			}
 			a := m.GetReport().GetAggregates()
 			return m.GetReport().GetCause() == pb.Report_CAUSE_HOT && len(a) > 0 && a[0].GetVector() == 0 && a[0].GetPackets() == 0
 		})
