@@ -98,7 +98,6 @@ func TestHostileHandshakes(t *testing.T) {
 		{"closed", nil, "before its OPEN: configure", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
 			f := newFakeRouter(t)
 			got := make(chan []byte, 1)
 			go func() {

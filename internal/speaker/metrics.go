@@ -1,6 +1,10 @@
 package speaker
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+)
 
 type metrics struct {
 	routesDesired  prometheus.Gauge
@@ -83,6 +87,16 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "trafficmonitor_speaker_info", Help: "Always 1; the version of the speaker.",
 		}, []string{"version"}),
 	}
+	// A series that begins with its first event has no increase to alert on.
+	for _, i := range safety.Invariants() {
+		m.refused.WithLabelValues(string(i))
+	}
+	for _, i := range []string{RefusedText, RefusedDuplicate, RefusedDeadline, RefusedEncoding} {
+		m.refused.WithLabelValues(i)
+	}
+	for _, r := range []string{"ok", "stale", "withdrawn_all", "journal_error", "bgp_error"} {
+		m.sets.WithLabelValues(r)
+	}
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
@@ -95,12 +109,22 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
+// peer shows a router from the start, before anything happened to its session.
+func (m *metrics) peer(name string) {
+	m.sessionState.WithLabelValues(name).Set(float64(Idle))
+	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors} {
+		c.WithLabelValues(name)
+	}
+}
+
 // routeCollector counts routes per peer when it is asked.
 type routeCollector struct{ s *speaker }
 
 var (
 	sentDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_sent",
 		"Routes handed to BGP for the present session with the peer. Not: installed in its hardware.", []string{"peer"}, nil)
+	pendingDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_pending",
+		"Desired routes that wait for the session with the peer.", []string{"peer"}, nil)
 	unsupportedDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_unsupported",
 		"Desired routes the peer does not get, because it does not take their family, their shape or so many.", []string{"peer"}, nil)
 )
@@ -108,6 +132,7 @@ var (
 // Describe implements prometheus.Collector.
 func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	ch <- sentDesc
+	ch <- pendingDesc
 	ch <- unsupportedDesc
 }
 
@@ -118,6 +143,8 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, r := range c.s.routers {
 		_, sent, unsupported := r.counts(r.guard.snapshot())
+		pending := max(len(c.s.shown.Load().items)-sent-unsupported, 0)
+		ch <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(pending), r.peer.Name)
 		ch <- prometheus.MustNewConstMetric(sentDesc, prometheus.GaugeValue, float64(sent), r.peer.Name)
 		ch <- prometheus.MustNewConstMetric(unsupportedDesc, prometheus.GaugeValue, float64(unsupported), r.peer.Name)
 	}

@@ -20,6 +20,9 @@ import (
 // There is one server per router, not one with export policies: each router gets its own compiled set without tags on
 // routes, a router that does not come back delays no other's restart (GoBGP holds all routes back until every
 // neighbour has sent its End-of-RIB), and the servers work in parallel.
+//
+// StartBgp sets two package variables of GoBGP, so servers are started one after the other and before any has routes, and
+// a process runs one speaker.
 type router struct {
 	peer  Peer
 	log   *slog.Logger

@@ -68,6 +68,9 @@ func newSpeaker(o Options) (*speaker, error) {
 		return nil, err
 	}
 	m.info.WithLabelValues(o.Version).Set(1)
+	for _, p := range o.Peers {
+		m.peer(p.Name)
+	}
 	return s, nil
 }
 
