@@ -46,9 +46,13 @@ func (n *Namespace) StartBIRD(ctx context.Context, c RouterConfig) (*BIRD, error
 	if err := b.write(); err != nil {
 		return nil, err
 	}
-	var err error
-	b.process, err = n.Start(Command{
-		Name: c.Name,
+	return b, b.Start(ctx)
+}
+
+// Start starts BIRD again after Stop or Kill, and waits until it answers.
+func (b *BIRD) Start(ctx context.Context) error {
+	p, err := b.in.Start(Command{
+		Name: b.config.Name,
 		Argv: []string{"bird", "-f", "-c", b.file, "-s", b.socket, "-P", b.socket + ".pid"},
 		OnLine: func(line string) {
 			// BIRD traces every rule that comes or goes: the earliest news to be had without touching its code.
@@ -61,11 +65,12 @@ func (n *Namespace) StartBIRD(ctx context.Context, c RouterConfig) (*BIRD, error
 		},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return b, Until(ctx, "BIRD to answer", func(ctx context.Context) error {
-		if !b.process.Running() {
-			return GiveUp(fmt.Errorf("BIRD ended: %s", tail(b.process.LogFile(), 5)))
+	b.process = p
+	return Until(ctx, "BIRD to answer", func(ctx context.Context) error {
+		if !p.Running() {
+			return GiveUp(fmt.Errorf("BIRD ended: %s", tail(p.LogFile(), 5)))
 		}
 		_, err := b.Command(ctx, "show status")
 		return err
@@ -341,4 +346,8 @@ func (b *BIRD) Stop(ctx context.Context) error {
 }
 
 // Kill ends BIRD as a crash does.
-func (b *BIRD) Kill() error { return b.process.Kill() }
+func (b *BIRD) Kill() error {
+	err := b.process.Kill()
+	<-b.process.Done()
+	return err
+}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // marker is the environment variable that every process of a lab, and every descendant of one, carries: it tells our
@@ -61,6 +63,10 @@ func Open(o Options) (*Lab, error) {
 	}
 	if err := Sweep(o.Log); err != nil {
 		return nil, fmt.Errorf("clear away what dead labs left: %w", err)
+	}
+	// What a program of the lab starts and leaves behind becomes our child, not the machine's.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("adopt orphans: %w", err)
 	}
 	l := &Lab{id: labID(os.Getpid(), labs.Add(1)), log: o.Log, dir: o.Dir}
 	l.keep.Store(o.Keep)

@@ -116,6 +116,8 @@ type Router interface {
 	Stop(ctx context.Context) error
 	// Kill ends it as a crash does.
 	Kill() error
+	// Start starts it again after Stop or Kill, and waits until it answers.
+	Start(ctx context.Context) error
 }
 
 // blackholes lists the kernel's blackhole routes of one of the given routing protocols, but not the ones in except.

@@ -114,6 +114,22 @@ func TestRouters(t *testing.T) {
 			if _, err := WaitFlowSpec(short, r, route.IPv4, want4[0]); err == nil {
 				t.Error("a rule that was not announced arrived")
 			}
+			// After a crash it comes back, with its session and what is announced.
+			if err := p.speaker.Announce(ctx, all...); err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := r.FlowSpecRoutes(ctx, route.IPv4); err == nil {
+				t.Error("a dead router answers")
+			}
+			if err := r.Start(ctx); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := WaitFlowSpec(ctx, r, route.IPv4, want4...); err != nil {
+				t.Error(err)
+			}
 			if err := r.Stop(ctx); err != nil {
 				t.Error(err)
 			}

@@ -174,12 +174,18 @@ func (s *Site) routes() error {
 		in       *Namespace
 		dst, via string
 	}{
-		{s.Attacker, "0.0.0.0/0", "198.18.0.1"}, {s.Attacker, "::/0", "2001:db8:18::1"},
-		{s.Client, "0.0.0.0/0", "198.51.100.1"}, {s.Client, "::/0", "2001:db8:51::1"},
-		{s.Edge, "0.0.0.0/0", "198.18.0.2"}, {s.Edge, "::/0", "2001:db8:18::2"},
-		{s.Edge, SiteOwn4.String(), "10.66.10.2"}, {s.Edge, SiteOwn6.String(), "2001:db8:66:10::2"},
-		{s.Rack, "0.0.0.0/0", "10.66.10.1"}, {s.Rack, "::/0", "2001:db8:66:10::1"},
-		{s.Rack, SiteOwn4.String(), "10.66.20.2"}, {s.Rack, SiteOwn6.String(), "2001:db8:66:20::2"},
+		{s.Attacker, "0.0.0.0/0", "198.18.0.1"},
+		{s.Attacker, "::/0", "2001:db8:18::1"},
+		{s.Client, "0.0.0.0/0", "198.51.100.1"},
+		{s.Client, "::/0", "2001:db8:51::1"},
+		{s.Edge, "0.0.0.0/0", "198.18.0.2"},
+		{s.Edge, "::/0", "2001:db8:18::2"},
+		{s.Edge, SiteOwn4.String(), "10.66.10.2"},
+		{s.Edge, SiteOwn6.String(), "2001:db8:66:10::2"},
+		{s.Rack, "0.0.0.0/0", "10.66.10.1"},
+		{s.Rack, "::/0", "2001:db8:66:10::1"},
+		{s.Rack, SiteOwn4.String(), "10.66.20.2"},
+		{s.Rack, SiteOwn6.String(), "2001:db8:66:20::2"},
 	} {
 		errs = append(errs, r.in.AddRoute(r.dst, netip.MustParseAddr(r.via)))
 	}

@@ -130,6 +130,12 @@ func sweepMarked() error {
 func endMarked(id string) error {
 	deadline := time.Now().Add(2 * time.Second)
 	sig := syscall.SIGTERM
+	asked := map[int]bool{}
+	defer func() {
+		for pid := range asked { // orphans are ours to bury: see Open
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
+	}()
 	for {
 		pids, err := marked()
 		if err != nil {
@@ -141,6 +147,7 @@ func endMarked(id string) error {
 				continue
 			}
 			left++
+			asked[pid] = true
 			_ = syscall.Kill(pid, sig) // it may have ended since
 			for _, daemon := range frrDaemons {
 				removeFRRCrashDir(daemon, pid)

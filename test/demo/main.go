@@ -28,10 +28,11 @@ func main() {
 	err := run(ctx, out)
 	out.flush(time.Time{})
 	switch {
-	case ctx.Err() != nil:
+	case err == nil:
+	case errors.Is(err, context.Canceled):
 		out.line("\nInterrupted; everything is cleared away.")
 		os.Exit(130)
-	case err != nil:
+	default:
 		out.line("\n" + out.paint(red, "The demo failed: ") + err.Error())
 		os.Exit(1)
 	}
@@ -100,7 +101,6 @@ func run(ctx context.Context, out *timeline) (err error) {
 			out.line(out.paint(red, "Failed: ") + failed.Error())
 		}
 		st.keep(ctx)
-		return failed
 	}
 	return failed
 }

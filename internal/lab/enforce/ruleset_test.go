@@ -3,7 +3,9 @@ package enforce
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,21 +64,27 @@ func TestConditions(t *testing.T) {
 		want  []string
 	}{
 		{"destination 192.0.2.1/32 protocol udp source-port 53,123-124", []string{
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto 17 meta l4proto { 6, 17 } th sport { 53, 123-124 }"}},
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto 17 meta l4proto { 6, 17 } th sport { 53, 123-124 }",
+		}},
 		{"destination 192.0.2.1/32 port 80", []string{
 			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto { 6, 17 } th sport 80",
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto { 6, 17 } th dport 80"}},
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto { 6, 17 } th dport 80",
+		}},
 		{"destination 2001:db8::/32 source 2001:db8:1::/48 tcp-flags syn&!ack,rst", []string{
 			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 meta l4proto 6 @th,104,8 & 0x12 == 0x02",
-			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 meta l4proto 6 @th,104,8 & 0x04 == 0x04"}},
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 meta l4proto 6 @th,104,8 & 0x04 == 0x04",
+		}},
 		{"destination 2001:db8::/32 icmp-type 128 icmp-code 0 dscp 3 length 100-200", []string{
-			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 meta l4proto 58 icmpv6 type 128 icmpv6 code 0 meta length 100-200 ip6 dscp 3"}},
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 meta l4proto 58 icmpv6 type 128 icmpv6 code 0 meta length 100-200 ip6 dscp 3",
+		}},
 		{"destination 192.0.2.1/32 fragment is-fragment&!last-fragment,dont-fragment", []string{
 			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x4000 != 0",
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x1fff != 0 ip frag-off & 0x3fff != 1-8191"}},
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x1fff != 0 ip frag-off & 0x3fff != 1-8191",
+		}},
 		{"destination 2001:db8::1/128 fragment !is-fragment", []string{
 			"meta nfproto ipv6 ip6 daddr 2001:db8::1/128 exthdr frag missing",
-			"meta nfproto ipv6 ip6 daddr 2001:db8::1/128 frag frag-off 0"}},
+			"meta nfproto ipv6 ip6 daddr 2001:db8::1/128 frag frag-off 0",
+		}},
 	} {
 		r := parse(t, c.match+" then discard")[0]
 		got, err := conditions(r.Match, r.Family())
@@ -131,13 +139,20 @@ func TestScriptDifference(t *testing.T) {
 func TestShim(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rules := parse(t, "destination 192.0.2.1/32 then discard")
+		var mu sync.Mutex
 		var fail error
 		var scripts []string
 		changed := make(chan struct{}, 1)
 		s := New(Options{
-			Rules:   func(context.Context) ([]route.Route, error) { return append([]route.Route(nil), rules...), fail },
+			Rules: func(context.Context) ([]route.Route, error) {
+				mu.Lock()
+				defer mu.Unlock()
+				return slices.Clone(rules), fail
+			},
 			Changed: changed,
 			NFT: func(_ context.Context, in string, _ ...string) (string, error) {
+				mu.Lock()
+				defer mu.Unlock()
 				scripts = append(scripts, in)
 				return "", nil
 			},
@@ -149,22 +164,29 @@ func TestShim(t *testing.T) {
 			t.Fatalf("in force %v, %v, %d scripts", got, err, len(scripts))
 		}
 		time.Sleep(time.Second) // nothing changed: nothing is done
+		synctest.Wait()
 		if len(scripts) != 1 {
 			t.Errorf("%d scripts", len(scripts))
 		}
 		began := time.Now()
-		rules = append(rules, parse(t, "destination 192.0.2.0/24 then rate-limit 1Mbps")...)
+		set := func(to []route.Route, err error) {
+			mu.Lock()
+			defer mu.Unlock()
+			rules, fail = to, err
+		}
+		set(append(rules, parse(t, "destination 192.0.2.0/24 then rate-limit 1Mbps")...), nil)
 		changed <- struct{}{}
 		at, err := s.Wait(ctx, func(r []route.Route) bool { return len(r) == 2 })
 		if err != nil || !at.Equal(began) {
 			t.Errorf("in force after %v, %v", at.Sub(began), err)
 		}
-		fail = errors.New("unreadable")
+		unreadable := errors.New("unreadable")
+		set(nil, unreadable)
 		time.Sleep(time.Second)
-		if got, _, err := s.State(); len(got) != 2 || !errors.Is(err, fail) {
+		if got, _, err := s.State(); len(got) != 2 || !errors.Is(err, unreadable) {
 			t.Errorf("in force %v, %v", got, err)
 		}
-		fail, rules = nil, nil
+		set(nil, nil)
 		time.Sleep(250 * time.Millisecond)
 		synctest.Wait()
 		if got, _, err := s.State(); len(got) != 0 || err != nil {
