@@ -36,7 +36,7 @@ help: ## List the targets
 
 .PHONY: build
 build: ## Build bin/controller, bin/sensor and bin/tmctl, static and with their version
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -tags grpcnotrace -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: generate
 generate: generate-proto generate-vectors generate-bpf ## Write all generated code again

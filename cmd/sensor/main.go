@@ -104,13 +104,17 @@ func run(args []string, stdout, stderr io.Writer) int {
 // options turns the configuration into what the sensor needs to know.
 func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, health *telemetry.Health) (sensor.Options, error) {
 	o := sensor.Options{
-		Name: cfg.Name, Version: version, Slots: cfg.Slots, Backlog: cfg.Backlog, StateFile: cfg.StateFile,
+		Name: cfg.Name, Version: version, Slots: cfg.Slots, Prefixes: cfg.Prefixes, Networks4: cfg.Networks4,
+		CutMirrors: cfg.CutMirrors, IdleAfter: cfg.IdleAfter, Backlog: cfg.Backlog, StateFile: cfg.StateFile,
 		Log: log.With("component", "sensor"), Registerer: reg, Ready: health.Set,
 	}
 	for _, i := range cfg.Interfaces {
-		o.Interfaces = append(o.Interfaces, sensor.Interface{Name: i.Name, Mode: sensor.Mode(i.Mode), Force: i.Force})
+		o.Interfaces = append(o.Interfaces, sensor.Interface{Name: i.Name, Mode: sensor.Mode(i.Mode), Force: i.Force, Optional: i.Optional})
 	}
 	files := pki.Files{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}
+	if err := errors.Join(files.Register(reg), health.Register(reg)); err != nil {
+		return o, err
+	}
 	for _, c := range cfg.Controllers {
 		out := sensor.Controller{Address: c.Address.String()}
 		if files.Enabled() {

@@ -82,7 +82,7 @@ func Classify(f Frame, ports Ports) Result {
 	}
 	available := wire - (len(f.Data) - len(rest))
 	r.Length = available
-	d := dissector{result: &r, ports: ports, available: available, cut: f.Cut, merged: f.Merged}
+	d := dissector{result: &r, ports: ports, available: available, cut: f.Cut, merged: max(0, f.Merged)}
 	switch kind {
 	case 0x0800:
 		d.ipv4(rest)
