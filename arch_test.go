@@ -48,8 +48,8 @@ var owners = []struct {
 	{"go.yaml.in/yaml", []string{"internal/document"}, nil},
 	{"gopkg.in/yaml", nil, nil},
 	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/lab"}, nil},
-	{"github.com/vishvananda/netlink", []string{"internal/sensor", "internal/lab", "test"}, nil},
-	{"github.com/vishvananda/netns", []string{"internal/sensor", "internal/lab", "test"}, nil},
+	{"github.com/vishvananda/netlink", []string{"internal/sensor", "internal/lab", "test"}, []string{"cmd"}},
+	{"github.com/vishvananda/netns", []string{"internal/sensor", "internal/lab", "test"}, []string{"cmd"}},
 	{"github.com/spf13/cobra", []string{"internal/tmctl", "cmd"}, nil},
 	{
 		module + "/api",
@@ -57,7 +57,7 @@ var owners = []struct {
 			"internal/ingest", "internal/console", "internal/speaker", "internal/sensor", "internal/tmctl", "cmd/tmctl", "test",
 			"internal/app", // names the services and their methods
 		},
-		[]string{"internal/rpc"},
+		[]string{"internal/rpc", "cmd"},
 	},
 	{module + "/internal/config", []string{"internal/app", "cmd"}, []string{"internal/lab", "test"}},
 	{module + "/internal/engine", []string{"internal/app"}, nil},
