@@ -39,6 +39,26 @@ func TestHandler(t *testing.T) {
 	}
 }
 
+func TestHealthAsMetrics(t *testing.T) {
+	h := &Health{}
+	reg := NewRegistry("sensor", "v1")
+	if err := h.Register(reg); err != nil {
+		t.Fatal(err)
+	}
+	page := func() string {
+		rec := httptest.NewRecorder()
+		Handler(Options{Gatherer: reg, Health: h}).ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+		return rec.Body.String()
+	}
+	if p := page(); !strings.Contains(p, "\ntrafficmonitor_ready 1\n") || strings.Contains(p, "trafficmonitor_not_ready{") {
+		t.Errorf("ready, but:\n%s", p)
+	}
+	h.Set("store", "etcd is gone")
+	if p := page(); !strings.Contains(p, "\ntrafficmonitor_ready 0\n") || !strings.Contains(p, `trafficmonitor_not_ready{component="store"} 1`) {
+		t.Errorf("not ready, but:\n%s", p)
+	}
+}
+
 func TestNewLogger(t *testing.T) {
 	for _, tc := range []struct{ level, format, err string }{
 		{"", "", ""},
