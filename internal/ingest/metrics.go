@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
 type metrics struct {
@@ -40,21 +42,63 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 			Name: "trafficmonitor_ingest_aggregates_foreign_total", Help: "Aggregates of targets outside network.own_prefixes; they are not used.",
 		}),
 	}
-	count := func(name, help string, pick func(State) bool) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {
-			n := 0
-			for _, st := range s.Sensors(time.Now()) {
-				if pick(st) {
-					n++
-				}
-			}
-			return float64(n)
-		})
+	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.refused, m.foreign, sensorCollector{s})
+	// A series that begins with its first event has no increase to alert on.
+	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {
+		m.reports.WithLabelValues(c.String())
+		m.dropped.WithLabelValues(c.String())
 	}
-	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.refused, m.foreign,
-		count("trafficmonitor_ingest_sensors_known", "Sensors heard of since the controller's start.", func(State) bool { return true }),
-		count("trafficmonitor_ingest_sensors_connected", "Sensors with a stream to this controller.", func(s State) bool { return s.Connected }),
-		count("trafficmonitor_ingest_sensors_stale", "Sensors that have not reported in time; their last word is held.", func(s State) bool { return s.Stale }),
-	)
 	return m
+}
+
+// sensorCollector counts sensors when it is asked; their names are no labels, for there may be thousands.
+type sensorCollector struct{ s *Server }
+
+var (
+	knownDesc = prometheus.NewDesc("trafficmonitor_ingest_sensors_known",
+		"Sensors heard of since the controller's start.", nil, nil)
+	connectedDesc = prometheus.NewDesc("trafficmonitor_ingest_sensors_connected",
+		"Sensors with a stream to this controller.", nil, nil)
+	staleDesc = prometheus.NewDesc("trafficmonitor_ingest_sensors_stale",
+		"Sensors that have not reported in time; their last word is held.", nil, nil)
+	directiveDesc = prometheus.NewDesc("trafficmonitor_ingest_sensors_directive_refused",
+		"Sensors that refused their newest directive and follow an older one, or none.", nil, nil)
+	missingDesc = prometheus.NewDesc("trafficmonitor_ingest_reports_missing_total",
+		"Reports sensors made that never came, by the gaps in their numbers: dropped by a sensor's backlog, or lost with a stream.", nil, nil)
+	skewDesc = prometheus.NewDesc("trafficmonitor_ingest_clock_skew_seconds",
+		"The largest difference between a connected sensor's clock and ours, the network's delay included.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c sensorCollector) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{knownDesc, connectedDesc, staleDesc, directiveDesc, missingDesc, skewDesc} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c sensorCollector) Collect(ch chan<- prometheus.Metric) {
+	var known, connected, stale, refused, missing float64
+	var skew time.Duration
+	for _, st := range c.s.Sensors(time.Now()) {
+		known++
+		missing += float64(st.Missing)
+		if st.Stale {
+			stale++
+		}
+		if st.DirectiveError != "" {
+			refused++
+		}
+		if st.Connected {
+			connected++
+			skew = max(skew, st.ClockSkew.Abs())
+		}
+	}
+	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	gauge(knownDesc, known)
+	gauge(connectedDesc, connected)
+	gauge(staleDesc, stale)
+	gauge(directiveDesc, refused)
+	gauge(skewDesc, skew.Seconds())
+	ch <- prometheus.MustNewConstMetric(missingDesc, prometheus.CounterValue, missing)
 }
