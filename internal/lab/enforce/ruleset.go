@@ -205,7 +205,15 @@ func conditions(m route.Match, f route.Family) ([]string, error) {
 	if len(m.Protocol) > 0 {
 		and("meta l4proto " + set(m.Protocol))
 	}
-	// Ports are those of TCP and UDP (RFC 8955, sections 4.2.2.4 to 6), and only the first fragment has them.
+	// Only the first fragment has a transport header; what stands in its place in the others is payload.
+	if len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.ICMPType)+len(m.ICMPCode)+len(m.TCPFlags) > 0 {
+		if f == route.IPv6 {
+			and("exthdr frag missing", "frag frag-off 0")
+		} else {
+			and("ip frag-off & 0x1fff == 0")
+		}
+	}
+	// Ports are those of TCP and UDP (RFC 8955, sections 4.2.2.4 to 6).
 	if len(m.Port)+len(m.DestinationPort)+len(m.SourcePort) > 0 {
 		and("meta l4proto { 6, 17 }")
 	}

@@ -64,18 +64,21 @@ func TestConditions(t *testing.T) {
 		want  []string
 	}{
 		{"destination 192.0.2.1/32 protocol udp source-port 53,123-124", []string{
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto 17 meta l4proto { 6, 17 } th sport { 53, 123-124 }",
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto 17 ip frag-off & 0x1fff == 0 meta l4proto { 6, 17 } th sport { 53, 123-124 }",
 		}},
 		{"destination 192.0.2.1/32 port 80", []string{
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto { 6, 17 } th sport 80",
-			"meta nfproto ipv4 ip daddr 192.0.2.1/32 meta l4proto { 6, 17 } th dport 80",
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x1fff == 0 meta l4proto { 6, 17 } th sport 80",
+			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x1fff == 0 meta l4proto { 6, 17 } th dport 80",
 		}},
 		{"destination 2001:db8::/32 source 2001:db8:1::/48 tcp-flags syn&!ack,rst", []string{
-			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 meta l4proto 6 @th,104,8 & 0x12 == 0x02",
-			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 meta l4proto 6 @th,104,8 & 0x04 == 0x04",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 exthdr frag missing meta l4proto 6 @th,104,8 & 0x12 == 0x02",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 exthdr frag missing meta l4proto 6 @th,104,8 & 0x04 == 0x04",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 frag frag-off 0 meta l4proto 6 @th,104,8 & 0x12 == 0x02",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 ip6 saddr 2001:db8:1::/48 frag frag-off 0 meta l4proto 6 @th,104,8 & 0x04 == 0x04",
 		}},
 		{"destination 2001:db8::/32 icmp-type 128 icmp-code 0 dscp 3 length 100-200", []string{
-			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 meta l4proto 58 icmpv6 type 128 icmpv6 code 0 meta length 100-200 ip6 dscp 3",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 exthdr frag missing meta l4proto 58 icmpv6 type 128 icmpv6 code 0 meta length 100-200 ip6 dscp 3",
+			"meta nfproto ipv6 ip6 daddr 2001:db8::/32 frag frag-off 0 meta l4proto 58 icmpv6 type 128 icmpv6 code 0 meta length 100-200 ip6 dscp 3",
 		}},
 		{"destination 192.0.2.1/32 fragment is-fragment&!last-fragment,dont-fragment", []string{
 			"meta nfproto ipv4 ip daddr 192.0.2.1/32 ip frag-off & 0x4000 != 0",
