@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
@@ -39,7 +37,7 @@ type ControllerOptions struct {
 type Controller struct {
 	o       ControllerOptions
 	log     *slog.Logger
-	reg     *prometheus.Registry
+	reg     telemetry.Registry
 	health  *telemetry.Health
 	started time.Time
 	tls     pki.Files
@@ -52,6 +50,7 @@ type Controller struct {
 	ingest   *ingest.Server
 	announce *engine.Announcer
 	speaker  *speakerWatch
+	restarts atomic.Int64 // of the speaker, by our supervisor
 }
 
 // loadedPolicy is the policy in force and what came of the newest attempt to replace it.
@@ -141,6 +140,9 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		return err
 	}
 	l.loop("telemetry", func(ctx context.Context) error { return telemetry.Serve(ctx, listener, t) })
+	if err := c.health.Register(c.reg); err != nil {
+		return err
+	}
 	if c.tls.Enabled() {
 		if err := c.tls.Register(c.reg); err != nil {
 			return err
@@ -182,6 +184,9 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	l.onStop("speaker client", func(context.Context) error { return client.Close() })
 	c.announce = c.engine.Announcer(client)
 	c.speaker = newSpeakerWatch(client, c)
+	if err := c.reg.Register(situation{c}); err != nil {
+		return err
+	}
 	if len(cfg.Speaker.Peers) > 0 {
 		l.loop("announcer", c.announce.Run)
 		l.loop("speaker watch", c.speaker.run)
@@ -261,6 +266,7 @@ func (c *Controller) supervise(l *lifecycle) error {
 		Socket:  c.o.Config.Speaker.Socket,
 		Command: []string{self, "speaker", "--config", c.o.ConfigPath},
 		OnStatus: func(s speaker.SupervisorStatus) {
+			c.restarts.Store(int64(s.Restarts))
 			if s.Running {
 				c.health.Set("speaker process", "")
 				return

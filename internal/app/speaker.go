@@ -80,11 +80,14 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 
 // RunSpeaker is the process "controller speaker"; it ends with ctx.
 func RunSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger) error {
+	return runSpeaker(ctx, c, version, log, telemetry.NewRegistry("speaker", version))
+}
+
+func runSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger, reg telemetry.Registry) error {
 	o, err := speakerOptions(c, version, log)
 	if err != nil {
 		return err
 	}
-	reg := telemetry.NewRegistry("speaker", version)
 	o.Registerer = reg
 	t := telemetry.Options{Address: c.Speaker.Telemetry.String(), Gatherer: reg, Health: &telemetry.Health{}, Pprof: c.Pprof, Log: log}
 	listener, err := telemetry.Listen(ctx, t)

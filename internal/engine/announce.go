@@ -110,7 +110,6 @@ func (a *Announcer) Run(ctx context.Context) error {
 
 func (a *Announcer) set(ctx context.Context, s store.Snapshot) error {
 	routes := s.Records.Routes(time.Now())
-	a.e.metrics.desired.Set(float64(len(routes)))
 	out := make([]speaker.Desired, len(routes))
 	for i, d := range routes {
 		out[i] = speaker.Desired{Route: d.Route, Deadline: d.Deadline, Created: d.Created, Owners: d.Owners, Approved: d.Approved, Manual: d.Manual}
@@ -120,12 +119,10 @@ func (a *Announcer) set(ctx context.Context, s store.Snapshot) error {
 	res, err := a.speaker.Set(ctx, s.Term, uint64(s.Revision), out)
 	if err != nil {
 		a.e.metrics.speakerSets.WithLabelValues("error").Inc()
-		a.e.metrics.speakerUp.Set(0)
 		return err
 	}
 	now := time.Now()
 	a.e.metrics.speakerSets.WithLabelValues("ok").Inc()
-	a.e.metrics.speakerUp.Set(1)
 	refused := map[string]string{}
 	for _, r := range res.Refused {
 		refused[r.Route] = r.Reason

@@ -27,6 +27,8 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			kind := audit.IncidentOnset
 			if ev.Kind == detect.VectorAdded {
 				kind = audit.IncidentGrown
+			} else {
+				e.metrics.active.Inc()
 			}
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
@@ -42,6 +44,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 		case detect.Continues:
 			e.respond(now, inc, ev.Vectors, from)
 		case detect.End:
+			e.metrics.active.Dec()
 			e.ended = append(e.ended, inc)
 			if len(e.ended) > maxEnded {
 				e.ended = e.ended[1:]

@@ -223,7 +223,9 @@ func (e *Engine) report(d ingest.Delivery) {
 	if !d.Triggered.IsZero() {
 		e.metrics.stage(stageIngest, d.Received.Sub(d.Triggered))
 	}
-	for _, o := range e.view.Apply(now, d.Report) {
+	observations := e.view.Apply(now, d.Report)
+	e.metrics.view(e.view.Targets())
+	for _, o := range observations {
 		if e.machine != nil {
 			e.machine.Observe(o)
 		}
@@ -235,6 +237,7 @@ func (e *Engine) tick(now time.Time) {
 	for _, o := range e.view.Tick(now) {
 		e.events(now, e.detector.Observe(now, o), origin{})
 	}
+	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
 	for k, at := range e.retry {
 		if !now.Before(at) {

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // Stages of the way from a packet to its announcement.
@@ -25,8 +27,11 @@ type metrics struct {
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 
-	desired     prometheus.Gauge
-	speakerUp   prometheus.Gauge
+	active   prometheus.Gauge
+	targets  prometheus.Gauge
+	crowded  prometheus.Counter
+	refusals uint64 // of the view, counted in crowded already; owned by the loop
+
 	speakerSets *prometheus.CounterVec
 	lag         prometheus.Gauge
 }
@@ -45,27 +50,45 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 	}
 	m := &metrics{
 		stages: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "trafficmonitor_stage_seconds", Help: "Time each stage takes on the way from a packet to its announcement.", Buckets: buckets,
+			Name: "trafficmonitor_stage_seconds", Help: "Time each stage takes on the way from a packet to its announcement: trigger_to_ingest, ingest_to_decision, commit, decision_to_speaker, and trigger_to_announced for all of it.", Buckets: buckets,
 		}, []string{"stage"}),
 		queue: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "trafficmonitor_engine_queue_seconds", Help: "Time a report waits for the engine.", Buckets: buckets,
 		}),
 		incidents:    counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
-		decided:      counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation.", "action"),
-		ended:        counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended.", "reason"),
-		refused:      counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit.", "invariant"),
+		decided:      counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
+		ended:        counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
+		refused:      counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
 		withheld:     prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
 		commitErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
-		desired:      gauge("trafficmonitor_routes_desired", "Routes that are to be announced, by the records all controllers share. Compare with the speaker's own metrics of what was sent."),
-		speakerUp:    gauge("trafficmonitor_speaker_reachable", "1 while this controller's speaker answers."),
+		active:       gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
+		targets:      gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
+		crowded:      prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_view_refused_total", Help: "Aggregates not taken in because too many targets were in view; attacks on those targets go unseen."}),
 		speakerSets:  counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
 		lag:          gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
 	}
-	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors,
+	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.crowded,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "trafficmonitor_engine_queue_reports", Help: "Reports waiting for the engine."},
 			func() float64 { return float64(len(e.reports)) }),
 	)
+	// A series that begins with its first event has no increase to alert on.
+	for _, s := range []string{stageIngest, stageDecision, stageCommit, stageSpeaker, stageTotal} {
+		m.stages.WithLabelValues(s)
+	}
+	for _, i := range safety.Invariants() {
+		m.refused.WithLabelValues(string(i))
+	}
+	for _, r := range []string{"ok", "error"} {
+		m.speakerSets.WithLabelValues(r)
+	}
 	return m
+}
+
+// view shows what the view holds and what it had no room for.
+func (m *metrics) view(targets int, refused uint64) {
+	m.targets.Set(float64(targets))
+	m.crowded.Add(float64(refused - m.refusals))
+	m.refusals = refused
 }
 
 // stage observes a stage; a negative time, of clocks that differ, counts as zero.

@@ -1,0 +1,85 @@
+package app
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+)
+
+// situation shows what tmctl status shows, from the same sources, so that a dashboard and an engineer see the same.
+type situation struct{ c *Controller }
+
+var (
+	mitigationsDesc = prometheus.NewDesc("trafficmonitor_mitigations",
+		"Mitigations in the records all controllers share, by state. Active ones are to be announced.", []string{"state"}, nil)
+	holdsDesc = prometheus.NewDesc("trafficmonitor_holds",
+		"Targets an engineer's withdraw holds automation off now.", nil, nil)
+	routesDesc = prometheus.NewDesc("trafficmonitor_routes_desired",
+		"Routes that are to be announced, by the records all controllers share. Compare with what speakers say they sent.", nil, nil)
+	frozenDesc = prometheus.NewDesc("trafficmonitor_automation_frozen",
+		"1 while automation is frozen: nothing is announced, extended or withdrawn by it.", nil, nil)
+	policyDesc = prometheus.NewDesc("trafficmonitor_policy_info",
+		"Always 1; the first 12 digits of the hash of the policy in force, as tmctl status shows it.", []string{"hash"}, nil)
+	policyRefusedDesc = prometheus.NewDesc("trafficmonitor_policy_refused",
+		"1 while the newest policy file is refused and the one before is in force.", nil, nil)
+	policyLoadedDesc = prometheus.NewDesc("trafficmonitor_policy_loaded_timestamp_seconds",
+		"When the policy in force was loaded, in seconds since 1970.", nil, nil)
+	reachableDesc = prometheus.NewDesc("trafficmonitor_speaker_reachable",
+		"1 while this controller's speaker answers. Absent without routers.", nil, nil)
+	restartsDesc = prometheus.NewDesc("trafficmonitor_speaker_restarts_total",
+		"Times this controller started its speaker again, with speaker.spawn. Absent without routers.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (s situation) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, policyDesc, policyRefusedDesc, policyLoadedDesc, reachableDesc, restartsDesc,
+	} {
+		ch <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (s situation) Collect(ch chan<- prometheus.Metric) {
+	show := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	flag := func(d *prometheus.Desc, v bool) {
+		if v {
+			show(d, 1)
+			return
+		}
+		show(d, 0)
+	}
+	now := time.Now()
+	// Before the store was read there is nothing to say; zeros would say that nothing is announced.
+	if routes, snap, ok := s.c.announce.Desired(now); ok {
+		show(routesDesc, float64(len(routes)))
+		states := map[mitigation.State]int{mitigation.Active: 0, mitigation.Ended: 0, mitigation.Refused: 0}
+		for _, m := range snap.Records.Mitigations {
+			states[m.State]++
+		}
+		for state, n := range states {
+			show(mitigationsDesc, float64(n), string(state))
+		}
+		held := 0
+		for _, h := range snap.Records.Holds {
+			if now.Before(h.Until) {
+				held++
+			}
+		}
+		show(holdsDesc, float64(held))
+		flag(frozenDesc, snap.Records.Freeze != nil)
+	}
+	p := s.c.policy.Load()
+	show(policyDesc, 1, p.Hash()[:12])
+	flag(policyRefusedDesc, p.err != "")
+	show(policyLoadedDesc, float64(p.loaded.UnixMilli())/1000)
+	if len(s.c.o.Config.Speaker.Peers) > 0 {
+		_, why := s.c.speaker.get()
+		flag(reachableDesc, why == "")
+		ch <- prometheus.MustNewConstMetric(restartsDesc, prometheus.CounterValue, float64(s.c.restarts.Load()))
+	}
+}
