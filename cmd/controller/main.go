@@ -3,8 +3,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +11,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/app"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/daemon"
 	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
 )
 
@@ -27,63 +26,38 @@ const usage = `usage: controller [speaker] --config FILE [--check | --dump]
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+// run returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	isSpeaker := len(args) > 0 && args[0] == "speaker"
 	if isSpeaker {
 		args = args[1:]
 	}
-	fs := flag.NewFlagSet("controller", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		fs.PrintDefaults()
+	p := daemon.Program{Name: "controller", Version: version, Usage: usage, Config: "/etc/trafficmonitor/controller.yaml"}
+	f, code, done := p.Parse(args, stdout, stderr)
+	if done {
+		return code
 	}
-	path := fs.String("config", "/etc/trafficmonitor/controller.yaml", "configuration `file`")
-	check := fs.Bool("check", false, "check configuration and policy, change nothing, and exit")
-	dump := fs.Bool("dump", false, "print the configuration in force, defaults included, and exit")
-	show := fs.Bool("version", false, "print the version and exit")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
-	}
-	if fs.NArg() > 0 {
-		fmt.Fprintf(stderr, "controller: %q is not understood\n%s", fs.Arg(0), usage)
-		return 2
-	}
-	if *show {
-		fmt.Fprintln(stdout, version)
-		return 0
-	}
-	cfg, err := config.LoadController(*path)
+	cfg, err := config.LoadController(f.Config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 2
+		return daemon.ExitUsage
 	}
 	log, err := telemetry.NewLogger(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 2
+		return daemon.ExitUsage
 	}
-	if *dump {
-		text, err := cfg.Dump()
-		if err != nil {
-			fmt.Fprintln(stderr, err)
-			return 1
-		}
-		_, _ = stdout.Write(text)
-		return 0
+	if f.Dump {
+		return daemon.Print(cfg, stdout, stderr)
 	}
-	c, err := app.NewController(app.ControllerOptions{Config: cfg, ConfigPath: *path, Version: version, Log: log})
+	c, err := app.NewController(app.ControllerOptions{Config: cfg, ConfigPath: f.Config, Version: version, Log: log})
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 2
+		return daemon.ExitUsage
 	}
-	if *check {
-		fmt.Fprintf(stdout, "%s: configuration and policy are valid\n", *path)
-		return 0
+	if f.Check {
+		fmt.Fprintf(stdout, "%s: configuration and policy are valid\n", f.Config)
+		return daemon.ExitOK
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -103,7 +77,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		log.Error("ended", "err", err)
-		return 1
+		return daemon.ExitFailed
 	}
-	return 0
+	return daemon.ExitOK
 }

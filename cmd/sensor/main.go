@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/daemon"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor"
 	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
@@ -31,50 +31,25 @@ const usage = `usage: sensor --config FILE [--check | --dump]
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
-// run returns the exit code: 0 done, 1 failed, 2 wrong usage or configuration.
+// run returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
-	fs := flag.NewFlagSet("sensor", flag.ContinueOnError)
-	fs.SetOutput(stderr)
-	fs.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		fs.PrintDefaults()
+	p := daemon.Program{Name: "sensor", Version: version, Usage: usage, Config: "/etc/trafficmonitor/sensor.yaml"}
+	f, code, done := p.Parse(args, stdout, stderr)
+	if done {
+		return code
 	}
-	path := fs.String("config", "/etc/trafficmonitor/sensor.yaml", "configuration `file`")
-	check := fs.Bool("check", false, "check the configuration, change nothing, and exit")
-	dump := fs.Bool("dump", false, "print the configuration in force, defaults included, and exit")
-	show := fs.Bool("version", false, "print the version and exit")
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
-	}
-	if fs.NArg() > 0 {
-		fmt.Fprintf(stderr, "sensor: %q is not understood\n%s", fs.Arg(0), usage)
-		return 2
-	}
-	if *show {
-		fmt.Fprintln(stdout, version)
-		return 0
-	}
-	cfg, err := config.LoadSensor(*path)
+	cfg, err := config.LoadSensor(f.Config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 2
+		return daemon.ExitUsage
 	}
 	log, err := telemetry.NewLogger(stderr, cfg.Log.Level, cfg.Log.Format)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
-		return 2
+		return daemon.ExitUsage
 	}
-	if *dump {
-		text, err := cfg.Dump()
-		if err != nil {
-			fmt.Fprintln(stderr, err)
-			return 1
-		}
-		_, _ = stdout.Write(text)
-		return 0
+	if f.Dump {
+		return daemon.Print(cfg, stdout, stderr)
 	}
 	reg := telemetry.NewRegistry("sensor", version)
 	health := &telemetry.Health{}
@@ -83,12 +58,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 		err = sensor.Check(o)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", *path, err)
-		return 2
+		fmt.Fprintf(stderr, "%s: %v\n", f.Config, err)
+		return daemon.ExitUsage
 	}
-	if *check {
-		fmt.Fprintf(stdout, "%s: configuration is valid\n", *path)
-		return 0
+	if f.Check {
+		fmt.Fprintf(stdout, "%s: configuration is valid\n", f.Config)
+		return daemon.ExitOK
 	}
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -96,9 +71,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	log.Info("starting", "version", version, "sensor", cfg.Name)
 	if err := serve(ctx, cfg, o, reg, health); err != nil {
 		log.Error("ended", "err", err)
-		return 1
+		return daemon.ExitFailed
 	}
-	return 0
+	return daemon.ExitOK
 }
 
 // options turns the configuration into what the sensor needs to know.
