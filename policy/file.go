@@ -84,8 +84,8 @@ func (f *file) schema() document.Value {
 			Value: document.Section(
 				document.Field{
 					Key: "windows", Value: document.Scalar(&f.defaults.windows, windows),
-					Help:   "How many windows of 33.55 ms in a row must pass a limit before it is an attack.",
-					Danger: "More windows are slower: 30 windows are a second.",
+					Help:   "How many windows of 32 ms in a row must pass a limit before it is an attack.",
+					Danger: "More windows are slower: 30 windows are about a second.",
 				},
 				document.Field{
 					Key: "end_below", Value: document.Scalar(&f.defaults.endBelow, endBelow),

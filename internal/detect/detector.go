@@ -14,8 +14,8 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// Window is the span in which the sensors' kernel programs compare counters with triggers: 2^25 ns.
-const Window = 33554432 * time.Nanosecond
+// Window is the span in which the sensors' kernel programs compare counters with triggers, on kernels with a tick of 1 or 4 ms.
+const Window = 32 * time.Millisecond
 
 // Limits say when the traffic of one vector at one target is an attack, and when it is over.
 type Limits struct {

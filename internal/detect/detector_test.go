@@ -25,7 +25,7 @@ func (r rules) Group(netip.Prefix) string                 { return "default" }
 var testRules = rules{
 	vector.DNS:      {PPS: 20_000, Windows: 1, EndBelow: 0.7, EndAfter: 10 * time.Second},
 	vector.SYN:      {PPS: 20_000, Windows: 1, EndBelow: 0.7, EndAfter: 10 * time.Second},
-	vector.UDPOther: {BPS: 1e9, Windows: 3, EndBelow: 0.7, EndAfter: 10 * time.Second},
+	vector.UDPOther: {BPS: 1e9, Windows: 6, EndBelow: 0.7, EndAfter: 10 * time.Second},
 }
 
 func obs(at time.Duration, v vector.ID, pps float64) traffic.Observation {
@@ -77,7 +77,7 @@ func TestDetector(t *testing.T) {
 		{"one window suffices for a vector that says so", "0 dns-amplification 20000", "0 incident_onset [dns-amplification]"},
 		{"below the limit is nothing", "0 dns-amplification 19999", ""},
 		{"no limit is no incident", "0 ntp-amplification 1e9", ""},
-		{"three windows need 100.7 ms", "0 udp-other 300000\n0.1 udp-other 300000", "0.1 incident_onset [udp-other]"},
+		{"six windows need 192 ms", "0 udp-other 300000\n0.1 udp-other 300000", "0.1 incident_onset [udp-other]"},
 		{"a gap starts the count again", "0 udp-other 300000\n0.1 udp-other 1\n0.2 udp-other 300000", ""},
 		{"a second vector joins the incident", "0 dns-amplification 30000\n1 syn 30000", "0 incident_onset [dns-amplification]\n1 incident_vector_added [syn]"},
 		{"it ends after ten calm seconds", "0 dns-amplification 30000\n1 dns-amplification 0\n10.9 tick\n11 tick", "0 incident_onset [dns-amplification]\n11 incident_end [dns-amplification]"},
@@ -112,7 +112,7 @@ func TestReasonHasTheNumbers(t *testing.T) {
 	d := New(testRules)
 	evs := d.Observe(t0.Add(time.Second), obs(0, vector.DNS, 100_000))
 	inc := evs[0].Incident
-	want := "dns-amplification at 192.0.2.1/32: at least 100000 packets/s, limit 20000, over 3 windows of 33 ms, seen by 1 sensor(s)"
+	want := "dns-amplification at 192.0.2.1/32: at least 100000 packets/s, limit 20000, over 3 windows of 32 ms, seen by 1 sensor(s)"
 	if inc.Reason != want {
 		t.Errorf("reason = %q, want %q", inc.Reason, want)
 	}
