@@ -235,9 +235,7 @@ func (p *act) dropped(end time.Time) error {
 	}
 	p.drop = drop
 	p.report.FirstPacketToDrop = p.ms(drop)
-	before, reached := in.PPS(p.zero, drop), through.PPS(p.zero, drop)
-	after := through.PPS(drop, end)
-	p.report.PPSBefore, p.report.RackBefore, p.report.PPSAfter = before, reached, after
+	before, after := in.PPS(drop, end), through.PPS(drop, end)
 	p.out.add(drop, green, "rack", "the flood has fallen: of %s packets a second at the edge %s reach the rack, %.2f %% less",
 		thousands(before), thousands(after), 100*(1-after/before))
 	return nil
@@ -350,8 +348,8 @@ func (p *act) measure(ctx context.Context, quiet time.Time) error {
 	if err != nil {
 		return err
 	}
-	p.report.PPSBefore, p.report.RackBefore = in.PPS(p.zero, p.drop), through.PPS(p.zero, p.drop)
-	p.report.PPSAfter = through.PPS(p.drop, end)
+	p.report.PPSBefore, p.report.PPSAfter = in.PPS(p.zero, end), through.PPS(p.drop, end)
+	p.report.RackBefore = through.PPS(p.zero, p.drop)
 	p.report.Sent = p.flooded.Packets
 	counters, err := p.site.Enforce.Counters(ctx)
 	if err != nil {

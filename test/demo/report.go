@@ -18,9 +18,9 @@ type report struct {
 	FirstPacketToUpdate   float64 `json:"first_packet_to_update_at_router_ms"`
 	FirstPacketToDrop     float64 `json:"first_packet_to_drop_ms"`
 
-	// Attack packets per second: at the edge from the first packet to the drop, and what the edge let through to the rack
-	// from then to the attack's end. What reached the rack before the drop is less than the first where the machine is too
-	// slow to forward it all, and does not count as cut.
+	// Attack packets per second that arrive at the edge, before the rule is applied to them, and that it lets through to
+	// the rack, from the drop to the attack's end. What reached the rack until the drop is less than the first where the
+	// machine is too slow to forward it all; that is no merit of the rule and does not count as cut.
 	PPSBefore  float64 `json:"attack_pps_before"`
 	PPSAfter   float64 `json:"attack_pps_after"`
 	RackBefore float64 `json:"attack_pps_at_rack_before"`
