@@ -179,6 +179,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer close(e.stopped)
 	timer := time.NewTimer(time.Second)
 	defer timer.Stop()
+	ticked := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -196,13 +197,18 @@ func (e *Engine) Run(ctx context.Context) error {
 		case s := <-e.records:
 			e.follow(s)
 		case <-timer.C:
-			e.tick(time.Now())
 		}
-		timer.Reset(e.untilNext(time.Now()))
+		// Not only when the timer fires: what comes in all the time would put it off for ever.
+		if now := time.Now(); !now.Before(ticked.Add(e.untilNext(ticked))) {
+			ticked = now
+			e.tick(now)
+		}
+		timer.Reset(time.Until(ticked.Add(e.untilNext(ticked))))
 	}
 }
 
-// untilNext is how long the loop may sleep: to the next deadline, at most a second, for sensors go stale silently.
+// untilNext is how long after a look at the time the next one is due: at the next deadline, at most a second later, for
+// sensors go stale silently.
 func (e *Engine) untilNext(now time.Time) time.Duration {
 	wait := time.Second
 	consider := func(at time.Time) {
