@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
@@ -72,6 +71,10 @@ func run() error {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 
+	// Attackers, routers and controllers share no processor in a real network: both contenders run beside the flood's.
+	if _, err := lab.KeepFree(lab.FloodCPU()); err != nil {
+		return err
+	}
 	contenders := []contender{&ours{bin: binDir}, &fastNetMon{}}
 	if *only != "" {
 		contenders = slices.DeleteFunc(contenders, func(c contender) bool { return c.name() != *only })
@@ -161,7 +164,7 @@ func measure(ctx context.Context, c contender) (ms float64, err error) {
 	}
 	f, err := s.AttackerOut.Flood(s.EdgeIn, flood.Options{
 		Template: template, PPS: attackPPS, Packets: uint64(attackPPS * attackLasts.Seconds()), Duration: 2 * attackLasts,
-		Pin: true, CPU: runtime.NumCPU() - 1,
+		Pin: true, CPU: lab.FloodCPU(),
 	})
 	if err != nil {
 		return 0, err
