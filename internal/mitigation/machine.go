@@ -23,6 +23,7 @@ type Machine struct {
 	holds  map[netip.Prefix]Hold
 	freeze *Freeze
 	seen   map[sight]bool // newest evidence of each mitigated vector: does its traffic go on?
+	latest time.Time      // Created of the youngest made here
 }
 
 type sight struct {
@@ -86,6 +87,7 @@ func New(r Records) *Machine {
 
 // Respond follows a plan of automation. The error says why it does not: ErrFrozen, ErrHeld or ErrCovered.
 func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
+	now = now.Round(0) // ends are kept by the wall clock, which is all that others know
 	if m.freeze != nil {
 		return Mitigation{}, fmt.Errorf("%w since %s by %s: %s", ErrFrozen, m.freeze.Since.UTC().Format(time.RFC3339), m.freeze.Requester, m.freeze.Reason)
 	}
@@ -101,7 +103,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	}
 	x := &Mitigation{
 		Target: p.Target, State: Active, Incident: p.Incident, Vectors: []vector.ID{p.Vector}, Routes: []route.Route{p.Route},
-		Requester: Automation, Reason: p.Reason, Created: now, Deadline: now.Add(min(p.TTL, p.MaxAge)),
+		Requester: Automation, Reason: p.Reason, Created: m.created(now), Deadline: now.Add(min(p.TTL, p.MaxAge)),
 		MaxDeadline: now.Add(p.MaxAge), Extend: p.Extend,
 	}
 	x.ID = m.newID(now, p.Route.ID())
@@ -120,11 +122,13 @@ type Request struct {
 	Approved  bool
 }
 
-// Announce follows an engineer's request. A request that was made before under the same id returns what it made then.
+// Announce follows an engineer's request. A request that was made before under the same id returns what it made then;
+// one that was refused is made anew, for what stood against it may be gone.
 func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated bool) {
+	now = now.Round(0)
 	if r.RequestID != "" {
 		for _, id := range slices.Sorted(maps.Keys(m.all)) {
-			if old := m.all[id]; old.RequestID == r.RequestID {
+			if old := m.all[id]; old.RequestID == r.RequestID && old.State != Refused {
 				return *old, true
 			}
 		}
@@ -135,7 +139,7 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 	}
 	n := &Mitigation{
 		Target: target, State: Active, Routes: []route.Route{r.Route}, Requester: r.Requester, Reason: r.Reason,
-		RequestID: r.RequestID, Approved: r.Approved, Created: now, Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
+		RequestID: r.RequestID, Approved: r.Approved, Created: m.created(now), Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
 	}
 	n.ID = m.newID(now, r.Route.ID())
 	m.all[n.ID] = n
@@ -186,7 +190,8 @@ func (m *Machine) SetFreeze(f *Freeze) Change {
 }
 
 // Observe takes in what the sensors see of a mitigated vector: its traffic goes on when the trickle that the router
-// lets pass is there. A vector that is not observed keeps its last evidence, for silence is none.
+// lets pass is there. A vector that is not observed keeps its last evidence, and a sensor that went silent counts with
+// its last word, for silence is no evidence.
 func (m *Machine) Observe(o traffic.Observation) {
 	k := sight{o.Target, o.Vector}
 	if _, ok := m.seen[k]; !ok {
@@ -209,11 +214,11 @@ func (m *Machine) goesOn(o traffic.Observation) bool {
 		for _, r := range x.Routes {
 			switch r.Action.Kind {
 			case route.RateBytes:
-				if o.BPS >= trickle*float64(r.Action.Rate)*8 {
+				if o.BPS+o.HeldBPS >= trickle*float64(r.Action.Rate)*8 {
 					return true
 				}
 			case route.RatePackets:
-				if o.PPS >= trickle*float64(r.Action.Rate) {
+				if o.PPS+o.HeldPPS >= trickle*float64(r.Action.Rate) {
 					return true
 				}
 			}
@@ -234,7 +239,7 @@ func (m *Machine) Tick(now time.Time) Change {
 			}
 			m.finish(x, now, why, "")
 			c.Put = append(c.Put, *x)
-		case !now.Before(m.extendAt(x)) && m.mayExtend(x):
+		case m.mayExtend(x) && !now.Before(m.extendAt(x)):
 			x.Deadline = earliest(x.Deadline.Add(x.Extend), x.MaxDeadline)
 			x.Extensions++
 			x.Evidence = fmt.Sprintf("the traffic goes on: extended to %s (%d times so far)", x.Deadline.UTC().Format(time.RFC3339), x.Extensions)
@@ -260,7 +265,7 @@ func (m *Machine) Deadline() time.Time {
 	}
 	for _, x := range m.active() {
 		if m.mayExtend(x) {
-			add(m.extendAt(x))
+			add(m.extendAt(x)) // the end of a hold, or the deadline, may be earlier
 		}
 		add(x.Deadline)
 	}
@@ -270,9 +275,16 @@ func (m *Machine) Deadline() time.Time {
 	return first
 }
 
-// extendAt leaves a quarter of the extension, at most five seconds, for the decision to reach every speaker.
+// extendAt leaves a quarter of the extension, at most five seconds, for the decision to reach every speaker. While
+// automation is held off the target nothing is extended.
 func (m *Machine) extendAt(x *Mitigation) time.Time {
-	return x.Deadline.Add(-min(x.Extend/4, 5*time.Second))
+	at := x.Deadline.Add(-min(x.Extend/4, 5*time.Second))
+	for _, h := range m.holds {
+		if h.covers(x.Target) && h.Until.After(at) {
+			at = h.Until
+		}
+	}
+	return at
 }
 
 func (m *Machine) mayExtend(x *Mitigation) bool {
@@ -282,11 +294,15 @@ func (m *Machine) mayExtend(x *Mitigation) bool {
 	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool { return m.seen[sight{x.Target, v}] })
 }
 
-// Held returns the hold that covers a target.
+// covers reports whether the hold keeps automation off a target: one inside it, and one around it, for a rule for a
+// network reaches each of its hosts.
+func (h Hold) covers(target netip.Prefix) bool { return h.Target.Overlaps(target) }
+
+// Held returns the hold that keeps automation off a target.
 func (m *Machine) Held(now time.Time, target netip.Prefix) (Hold, bool) {
 	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
 		h := m.holds[p]
-		if now.Before(h.Until) && h.Target.Bits() <= target.Bits() && h.Target.Contains(target.Addr()) {
+		if now.Before(h.Until) && h.covers(target) {
 			return h, true
 		}
 	}
@@ -343,6 +359,15 @@ func (m *Machine) active() []*Mitigation {
 	}
 	slices.SortFunc(out, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	return out
+}
+
+// created makes the times of creation differ, so that the safety kernel, which keeps what is older, keeps what was there.
+func (m *Machine) created(now time.Time) time.Time {
+	if ahead := m.latest.Sub(now); 0 <= ahead && ahead < time.Second {
+		now = m.latest.Add(1)
+	}
+	m.latest = now
+	return now
 }
 
 // newID names a mitigation after what it is and when it was made.

@@ -61,7 +61,7 @@ type Mitigation struct {
 // Manual reports whether an engineer asked for the mitigation.
 func (m Mitigation) Manual() bool { return m.Requester != Automation }
 
-// Hold keeps automation off every target inside a prefix until it ends.
+// Hold keeps automation off a prefix until it ends: off every target inside it, and off networks that contain it.
 type Hold struct {
 	Target    netip.Prefix `json:"target"`
 	Until     time.Time    `json:"until"`

@@ -1,0 +1,98 @@
+package mitigation
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// An engineer withdrew one of two rules of a target: automation keeps its hands off the other one too, and does not
+// extend it while the hold lasts.
+func TestHoldStopsExtensions(t *testing.T) {
+	m := New(Records{})
+	dns, _ := m.Respond(t0, plan(t))
+	other := plan(t)
+	other.Vector = vector.NTP
+	other.Route.Match.SourcePort = []route.Range{{Lo: 123, Hi: 123}}
+	ntp, err := m.Respond(t0.Add(time.Millisecond), other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Withdraw(t0, func(y Mitigation) bool { return y.ID == dns.ID }, time.Hour, "ann", "customer asked")
+	o := sees(900_000)
+	o.Vector = vector.NTP
+	m.Observe(o)
+	if c := m.Tick(ntp.Deadline.Add(-time.Second)); !c.Empty() {
+		t.Errorf("automation extended a rule of a target it is held off: %+v", c)
+	}
+	if at := m.Deadline(); !at.Equal(ntp.Deadline) {
+		t.Errorf("the machine wants a tick at %s, want %s", at, ntp.Deadline)
+	}
+	if c := m.Tick(ntp.Deadline); len(c.Put) != 1 || c.Put[0].State != Ended {
+		t.Errorf("at the deadline: %+v", c)
+	}
+}
+
+// A rule for a network reaches each of its hosts, so a hold of one host holds it up.
+func TestHoldOfAHostHoldsItsNetwork(t *testing.T) {
+	m := New(Records{Holds: []Hold{{Target: victim, Until: t0.Add(time.Hour), Requester: "ann", Reason: "customer asked"}}})
+	p := plan(t)
+	p.Target = netip.MustParsePrefix("192.0.2.0/24")
+	p.Route.Match.Destination = p.Target
+	if _, err := m.Respond(t0, p); !errors.Is(err, ErrHeld) {
+		t.Errorf("automation announced a rule that reaches a held host: %v", err)
+	}
+}
+
+// What was refused is asked again, not taken for done.
+func TestRefusedRequestMayBeRepeated(t *testing.T) {
+	m := New(Records{})
+	req := Request{Route: plan(t).Route, TTL: time.Minute, Requester: "ann", Reason: "test", RequestID: "ticket-1"}
+	x, _ := m.Announce(t0, req)
+	m.Refuse(t0, x.ID, "quota")
+	y, repeated := m.Announce(t0.Add(time.Minute), req)
+	if repeated || y.State != Active {
+		t.Errorf("the second attempt returned the refused one: %+v", y)
+	}
+}
+
+// Speakers and other controllers know only the wall clock, so an end must not follow this process's own clock.
+func TestTimesAreOfTheWallClock(t *testing.T) {
+	m := New(Records{})
+	now := time.Now()
+	x, _ := m.Respond(now, plan(t))
+	y, _ := m.Announce(now, Request{Route: plan(t).Route, TTL: time.Minute, Requester: "ann"})
+	for _, at := range []time.Time{x.Created, x.Deadline, x.MaxDeadline, y.Created, y.Deadline} {
+		if strings.Contains(at.String(), "m=") {
+			t.Errorf("%s has a monotonic reading", at)
+		}
+	}
+}
+
+// The trickle went through a rack whose sensor went silent; what another rack sees besides is not the whole.
+func TestHeldTrickleIsStillEvidence(t *testing.T) {
+	m := New(Records{})
+	x, _ := m.Respond(t0, plan(t))
+	m.Observe(traffic.Observation{
+		Target: victim, Vector: vector.DNS, BPS: 10, HeldBPS: 900_000, Sensors: []string{"rack2"}, Missing: []string{"rack1"},
+	})
+	if c := m.Tick(x.Deadline.Add(-5 * time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+		t.Errorf("the silence of a sensor was taken for the end of the attack: %+v", c)
+	}
+}
+
+// Two made at the same instant are still ordered, the later one being younger: the safety kernel takes from the youngest.
+func TestCreatedOrdersMitigations(t *testing.T) {
+	m := New(Records{})
+	x, _ := m.Respond(t0, plan(t))
+	y, _ := m.Announce(t0, Request{Route: plan(t).Route, TTL: time.Minute, Requester: "ann"})
+	if !y.Created.After(x.Created) {
+		t.Errorf("created %s and %s", x.Created, y.Created)
+	}
+}
