@@ -39,7 +39,7 @@ const (
 	Onset       Kind = iota + 1 // a new incident
 	VectorAdded                 // a further vector of an incident passed its limit
 	End                         // the attack is over
-	Continues                   // a vector of an incident is over its limit, and nothing hides it
+	Continues                   // a vector of an incident is still over its limit
 )
 
 func (k Kind) String() string {
@@ -67,17 +67,19 @@ type Event struct {
 type Detector struct {
 	rules   Rules
 	targets map[netip.Prefix]*state
+	masked  map[netip.Prefix]bool // mitigated targets; whether an attack is seen there or not
 }
 
 // state is what is known of one target; kept while any vector is over its limit or in an incident.
 type state struct {
 	incident *Incident
-	masked   bool
+	masked   bool // as in Detector
 	vectors  map[vector.ID]*vectorState
 }
 
 type vectorState struct {
-	overFrom  time.Time // begin of the stretch over the limit; zero when it is not
+	overFrom  time.Time // begin of the stretch over the limit by the sensor's clock; zero when it is not
+	overSince time.Time // the same by ours
 	calm      bool
 	calmSince time.Time // when calm and not masked
 	confirmed bool      // part of the incident
@@ -86,7 +88,7 @@ type vectorState struct {
 
 // New returns a detector without incidents.
 func New(rules Rules) *Detector {
-	return &Detector{rules: rules, targets: map[netip.Prefix]*state{}}
+	return &Detector{rules: rules, targets: map[netip.Prefix]*state{}, masked: map[netip.Prefix]bool{}}
 }
 
 // SetRules replaces the rules. Incidents go on and are judged by the new limits from the next observation on.
@@ -101,7 +103,7 @@ func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
 		if !over {
 			return nil
 		}
-		s = &state{vectors: map[vector.ID]*vectorState{}}
+		s = &state{masked: d.masked[o.Target], vectors: map[vector.ID]*vectorState{}}
 		d.targets[o.Target] = s
 	}
 	vs := s.vectors[o.Vector]
@@ -129,16 +131,14 @@ func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
 	vs.setCalm(now, false, s.masked)
 	vs.calmLimit = limits
 	if vs.overFrom.IsZero() {
-		vs.overFrom = o.Start
+		vs.overFrom, vs.overSince = o.Start, now.Add(-o.Span)
 	}
 	if vs.confirmed {
 		s.measure(o, limits)
-		if s.masked {
-			return nil
-		}
 		return []Event{{Kind: Continues, Incident: s.snapshot(), Vectors: []vector.ID{o.Vector}}}
 	}
-	covered := o.Start.Add(o.Span).Sub(vs.overFrom)
+	// By our clock: the reports that make up the stretch may come from sensors whose clocks are minutes apart.
+	covered := max(now.Sub(vs.overSince), o.Span)
 	if need := time.Duration(max(limits.Windows, 1)) * Window; max(limits.Windows, 1) > 1 && covered < need {
 		return nil
 	}
@@ -176,8 +176,13 @@ func (d *Detector) Deadline() time.Time {
 }
 
 // Mask tells whether a mitigation hides the target's traffic from the sensors. What is hidden is not taken for the end
-// of the attack: calm is measured from the end of the mask on.
+// of the attack: calm is measured from the end of the mask on. It may be told before the attack is seen.
 func (d *Detector) Mask(now time.Time, target netip.Prefix, masked bool) {
+	if masked {
+		d.masked[target] = true
+	} else {
+		delete(d.masked, target)
+	}
 	s := d.targets[target]
 	if s == nil || s.masked == masked {
 		return

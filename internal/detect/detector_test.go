@@ -103,8 +103,8 @@ func TestContinues(t *testing.T) {
 		t.Errorf("an attack that goes on says nothing: %v", evs)
 	}
 	d.Mask(t0, victim, true)
-	if evs := d.Observe(t0, obs(0, vector.DNS, 30_000)); evs != nil {
-		t.Errorf("behind a mitigation it says %v", evs)
+	if evs := d.Observe(t0, obs(0, vector.DNS, 30_000)); len(evs) != 1 || evs[0].Kind != Continues {
+		t.Errorf("an attack that goes on behind a mitigation says nothing: %v", evs)
 	}
 }
 
