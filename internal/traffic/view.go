@@ -12,7 +12,8 @@ import (
 
 // Options bound a View.
 type Options struct {
-	// MaxTargets is the largest number of targets kept; a further one is not taken in while all are busy.
+	// MaxTargets is the largest number of targets kept. The last eighth is for targets that trigger, so that whoever
+	// sends a packet to every address hides no attack.
 	MaxTargets int
 	// StaleAfter is the silence after which a sensor's share is held rather than fresh.
 	StaleAfter time.Duration
@@ -53,6 +54,13 @@ func NewView(o Options) *View {
 	return &View{o: o, targets: map[netip.Prefix]*target{}, sensors: map[string]*sensor{}}
 }
 
+// shortest is the least span a rate is taken over, and the shortest hot interval there is: packets come in bursts, and
+// over less a burst looks like a flood. A hot report of a shorter span is a lower bound, as a trigger's is.
+const shortest = 20 * time.Millisecond
+
+// clockSlack is how much later than an interval report a hot one may end that was made before it.
+const clockSlack = time.Second
+
 // Apply takes a report in and returns an observation for each target and vector that it changed, in order of target
 // and vector. Now is when the report came.
 func (v *View) Apply(now time.Time, r Report) []Observation {
@@ -74,13 +82,20 @@ func (v *View) Apply(now time.Time, r Report) []Observation {
 	said := make(map[key]bool, len(r.Aggregates))
 	saidTarget := make(map[netip.Prefix]bool, 1)
 	var changed []key
-	seconds := r.Span.Seconds()
+	seconds := max(r.Span, shortest).Seconds()
+	room := v.o.MaxTargets
+	if r.Cause == Interval {
+		room -= room / 8
+	}
+	if r.Cause == Hot && r.Span < shortest {
+		r.Cause = Trigger
+	}
 	for _, a := range r.Aggregates {
 		k := key{a.Target, a.Vector}
 		said[k], saidTarget[a.Target] = true, true
 		t := v.targets[a.Target]
 		if t == nil {
-			if len(v.targets) >= v.o.MaxTargets {
+			if len(v.targets) >= room {
 				v.refused++
 				continue
 			}
@@ -223,7 +238,7 @@ func (t *target) find(id vector.ID, name string) (int, bool) {
 
 // put replaces the sensor's share and reports whether it is there afterwards. The rate of an unfinished window is a
 // lower bound: it never lowers what the sensor said before. While hot reports come, they are finer than the interval
-// reports whose span they lie in, and stand.
+// reports whose span they lie in, and stand; but a hot report from the future is from before the sensor's clock was set.
 func (t *target) put(id vector.ID, n share, start time.Time) bool {
 	i, ok := t.find(id, n.sensor)
 	if !ok {
@@ -240,7 +255,7 @@ func (t *target) put(id vector.ID, n share, start time.Time) bool {
 		*old = n
 	case n.cause == Trigger:
 		old.pps, old.bps = max(old.pps, n.pps), max(old.bps, n.bps)
-	case n.cause == Interval && (old.cause == Hot && old.end.After(start)):
+	case n.cause == Interval && old.cause == Hot && old.end.After(start) && !old.end.After(n.end.Add(clockSlack)):
 	default:
 		*old = n
 	}
