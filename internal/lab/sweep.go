@@ -78,13 +78,25 @@ func Sweep(log *slog.Logger) error {
 			}
 			log.Info("removing what a dead lab left", "path", filepath.Join(dir, e.Name()))
 			if dir == netnsDir {
-				errs = append(errs, netns.DeleteNamed(e.Name()))
+				errs = append(errs, deleteNamespace(e.Name()))
 			} else {
 				errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
 			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deleteNamespace deletes a namespace that another process may be deleting at the same moment.
+func deleteNamespace(name string) error {
+	err := netns.DeleteNamed(name)
+	if errors.Is(err, syscall.EINVAL) { // unmounted already
+		err = os.Remove(filepath.Join(netnsDir, name))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // marked lists the processes that carry a lab's marker, with the lab each belongs to.
