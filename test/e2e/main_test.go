@@ -63,8 +63,8 @@ var buildOnce = sync.OnceValue(func() error {
 	return nil
 })
 
-// binary returns the path of one of our programs.
-func binary(t testing.TB, name string) string {
+// program returns the path of one of our programs.
+func program(t testing.TB, name string) string {
 	t.Helper()
 	if err := buildOnce(); err != nil {
 		t.Fatal(err)

@@ -171,7 +171,7 @@ func TestManual(t *testing.T) {
 
 	s.run("live events", func(t *testing.T) {
 		watch, err := s.Control.Start(lab.Command{
-			Name: "watch", Argv: []string{binary(t, "tmctl"), "--address", "unix://" + s.dir + "/console.sock", "watch", "-o", "json"},
+			Name: "watch", Argv: []string{program(t, "tmctl"), "--address", "unix://" + s.dir + "/console.sock", "watch", "-o", "json"},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -191,8 +191,7 @@ func TestManual(t *testing.T) {
 
 	// All that over one session to each router.
 	for _, r := range s.routers {
-		now := r.session()
-		if was := begun[r.name]; was.Since != now.Since || was.Ups != now.Ups || was.Downs != now.Downs {
+		if was, now := begun[r.name], r.session(); !now.is(was) {
 			t.Errorf("the session of %s flapped: %+v, then %+v", r.name, was, now)
 		}
 	}

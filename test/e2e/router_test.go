@@ -285,11 +285,23 @@ func (r *router) waitChange(since time.Time, text string, withdraw bool) time.Ti
 	return at
 }
 
-// session is what a router counts of its session with us; it is equal at two moments when the session did not flap and
-// no UPDATE came in between.
+// session is what a router counts of its session with us.
 type session struct {
-	Ups, Downs, Updates int
-	Since               string
+	ups, downs, updates int
+	since               time.Time // where the router says it
+}
+
+// is reports whether two moments see the same session; BIRD's times of day are no exact numbers.
+func (x session) is(y session) bool {
+	return x.ups == y.ups && x.downs == y.downs && x.since.Sub(y.since).Abs() < 100*time.Millisecond
+}
+
+// still fails the test when the router's session is not the one it was, or when it counts more or fewer updates since.
+func (r *router) still(was session, updates int) {
+	r.s.t.Helper()
+	if now := r.session(); !now.is(was) || now.updates != was.updates+updates {
+		r.s.t.Errorf("the session of %s was %+v and is %+v, with %d updates in between", r.name, was, now, updates)
+	}
 }
 
 // session asks the router's own tool.
@@ -317,28 +329,27 @@ func (r *router) session() (x session) {
 		if !ok || p.Established == 0 {
 			r.s.t.Fatalf("FRR knows %v", slices.Collect(maps.Keys(peers)))
 		}
-		return session{p.Established, p.Dropped, p.MessageStats.Updates, p.State}
+		return session{ups: p.Established, downs: p.Dropped, updates: p.MessageStats.Updates}
 	default:
 		text, err := r.Command(ctx, "show protocols all bgp_control")
 		if err != nil {
 			r.s.t.Fatal(err)
 		}
-		// bgp_control BGP --- up 18:20:01.123 Established; then for each channel "Import updates: 4 0 0 0 4".
+		// "bgp_control BGP --- up 18:20:01.123 Established", and for each channel "Import updates: 4 0 0 0 4".
 		for line := range strings.Lines(text) {
 			w := strings.Fields(line)
 			switch {
 			case len(w) >= 6 && w[0] == "bgp_control":
-				x.Since = strings.Join(w[3:], " ")
+				if x.since, err = time.Parse("15:04:05", w[4]); err != nil || w[5] != "Established" {
+					r.s.t.Fatalf("BIRD printed %q", line)
+				}
 			case len(w) > 2 && w[0] == "Import" && (w[1] == "updates:" || w[1] == "withdraws:"):
 				var n int
 				if _, err := fmt.Sscan(w[2], &n); err != nil {
 					r.s.t.Fatalf("BIRD printed %q", line)
 				}
-				x.Updates += n
+				x.updates += n
 			}
-		}
-		if !strings.Contains(x.Since, "Established") {
-			r.s.t.Fatalf("BIRD printed\n%s", text)
 		}
 		return x
 	}

@@ -120,7 +120,7 @@ func newSystem(t *testing.T, name string, o lab.SiteOptions, set settings) *syst
 func newSite(t *testing.T, name string, o lab.SiteOptions, set settings) *system {
 	t.Helper()
 	need(t)
-	binary(t, "controller")
+	program(t, "controller")
 	l := lab.New(t, name)
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -190,13 +190,13 @@ func (s *system) launch(name string, argv ...string) *lab.Process {
 // start starts a controller; its speaker, where it starts one, writes into the same log.
 func (s *system) start() {
 	s.t.Helper()
-	s.controller = s.launch("controller", binary(s.t, "controller"))
+	s.controller = s.launch("controller", program(s.t, "controller"))
 }
 
 // startSpeaker starts a speaker that no controller looks after.
 func (s *system) startSpeaker() {
 	s.t.Helper()
-	s.speaker = s.launch("speaker", binary(s.t, "controller"), "speaker")
+	s.speaker = s.launch("speaker", program(s.t, "controller"), "speaker")
 }
 
 // ready waits until the controller says that all is well.
@@ -278,7 +278,7 @@ func execute(t testing.TB, argv ...string) result {
 // tmctl runs tmctl against the console's socket.
 func (s *system) tmctl(args ...string) result {
 	s.t.Helper()
-	return execute(s.t, append([]string{binary(s.t, "tmctl"), "--address", "unix://" + s.dir + "/console.sock"}, args...)...)
+	return execute(s.t, append([]string{program(s.t, "tmctl"), "--address", "unix://" + s.dir + "/console.sock"}, args...)...)
 }
 
 // must runs tmctl and fails the test when it does not succeed.
@@ -328,7 +328,7 @@ func (s *system) sent(want ...string) {
 		var have []string
 		for _, x := range routes.Routes {
 			have = append(have, x.Spec.Route)
-			if len(x.Peers) != len(s.routers) {
+			if len(x.Peers) != len(s.set.Peers) {
 				return fmt.Errorf("%s is known at %d routers", x.Spec.Route, len(x.Peers))
 			}
 			for _, p := range x.Peers {
@@ -374,12 +374,20 @@ func (s *system) end(pid int, sig syscall.Signal) {
 	if err := syscall.Kill(pid, sig); err != nil {
 		s.t.Fatalf("%v to %d: %v", sig, pid, err)
 	}
-	eventually(s.t, fmt.Sprintf("process %d to end", pid), func(context.Context) error {
+	err := lab.Until(within(s.t, patience), fmt.Sprintf("process %d to end", pid), func(context.Context) error {
+		// A speaker whose controller ended is a child of ours, for the lab adopts orphans; others are waited for there.
+		if s.controller == nil || pid != s.controller.Pid() && (s.speaker == nil || pid != s.speaker.Pid()) {
+			_, _ = syscall.Wait4(pid, nil, syscall.WNOHANG, nil)
+		}
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("it is there: %v", err)
 		}
 		return nil
 	})
+	if err != nil {
+		_ = syscall.Kill(pid, syscall.SIGQUIT) // it writes its stacks to its log
+		s.t.Fatal(err)
+	}
 }
 
 // run runs a part of a test; a part that needs the one before it ends the test when it fails.
