@@ -50,6 +50,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if f.Dump {
 		return daemon.Print(cfg, stdout, stderr)
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	ended := func(err error) int {
+		if err != nil {
+			log.Error("ended", "err", err)
+			return daemon.ExitFailed
+		}
+		return daemon.ExitOK
+	}
+	if isSpeaker && !f.Check {
+		// It has no use for the policy and our certificates: a mistake there must not keep it from announcing its
+		// journal. And it has nothing to read again, so a SIGHUP must not end its sessions.
+		signal.Ignore(syscall.SIGHUP)
+		return ended(app.RunSpeaker(ctx, cfg, version, log))
+	}
 	c, err := app.NewController(app.ControllerOptions{Config: cfg, ConfigPath: f.Config, Version: version, Log: log})
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -60,24 +75,13 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return daemon.ExitOK
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if isSpeaker {
-		err = app.RunSpeaker(ctx, cfg, version, log)
-	} else {
-		reload := make(chan os.Signal, 1)
-		signal.Notify(reload, syscall.SIGHUP)
-		defer signal.Stop(reload)
-		go func() {
-			for range reload {
-				c.Reload()
-			}
-		}()
-		err = c.Run(ctx)
-	}
-	if err != nil {
-		log.Error("ended", "err", err)
-		return daemon.ExitFailed
-	}
-	return daemon.ExitOK
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+	go func() {
+		for range reload {
+			c.Reload()
+		}
+	}()
+	return ended(c.Run(ctx))
 }
