@@ -1,0 +1,44 @@
+package main
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor"
+	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
+)
+
+// TestEveryKeyReachesTheSensor: a key that is read and not handed on is a promise nobody keeps.
+func TestEveryKeyReachesTheSensor(t *testing.T) {
+	cfg, err := config.ParseSensor("sensor.yaml", []byte(`
+name: rack7
+slots: 128
+prefixes: 9
+networks4: 10
+cut_mirrors: true
+idle_after: 3m
+backlog: 11
+state_file: /nowhere/state
+controllers: [{address: "127.0.0.1:7442"}]
+interfaces: [{name: eth7, mode: mirror, force: true, optional: true}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := options(cfg, slog.New(slog.DiscardHandler), telemetry.NewRegistry("sensor", "test"), &telemetry.Health{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Name != "rack7" || o.Slots != 128 || o.Prefixes != 9 || o.Networks4 != 10 || !o.CutMirrors || o.IdleAfter != 3*time.Minute ||
+		o.Backlog != 11 || o.StateFile != "/nowhere/state" {
+		t.Errorf("options = %+v", o)
+	}
+	if len(o.Interfaces) != 1 || o.Interfaces[0] != (sensor.Interface{Name: "eth7", Mode: sensor.Mirror, Force: true, Optional: true}) {
+		t.Errorf("interfaces = %+v", o.Interfaces)
+	}
+	if len(o.Controllers) != 1 || o.Controllers[0].Address != "127.0.0.1:7442" {
+		t.Errorf("controllers = %+v", o.Controllers)
+	}
+}
