@@ -50,7 +50,7 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 		}
 		if vs := e.check(now, m.ID); len(vs) > 0 {
 			if !validateOnly {
-				e.refuse(now, m, vs)
+				e.refuse(now, m, vs, nil)
 			}
 			return &RefusedError{vs}
 		}
@@ -154,6 +154,7 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 		e.policy = p
 		e.detector.SetRules(rules{p})
 		clear(e.retry)
+		clear(e.said)
 		e.direct()
 		e.log.Info("policy loaded", "source", p.Source(), "hash", p.Hash())
 		e.o.Emit(audit.PolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})

@@ -51,6 +51,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			}
 			for _, v := range ev.Vectors {
 				delete(e.retry, sight{inc.Target, v})
+				delete(e.said, sight{inc.Target, v})
 			}
 			e.log.Info("incident ended", "incident", inc.ID, "target", inc.Target, "duration", inc.Ended.Sub(inc.Onset).Round(time.Millisecond))
 			e.o.Emit(audit.IncidentEnded, fmt.Sprintf("the attack on %s is over after %s", inc.Target, inc.Ended.Sub(inc.Onset).Round(time.Millisecond)),
@@ -75,11 +76,17 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		e.retry[k] = now.Add(e.o.RetryAfter)
 		answer := e.policy.Respond(inc.Target, []vector.ID{v}, now)
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
+		sig := signature.For(inc.Target, v)
+		if !answer.Observe && answer.Action.Kind != route.Blackhole && v != vector.Total && sig.Match.Equal(route.Match{Destination: inc.Target}) {
+			answer.Observe = true
+			answer.Reason += fmt.Sprintf("; no match tells %s from other traffic, so that would be done to all traffic of %s: only observed (a response to total, or a blackhole, says so openly)", v, inc.Target)
+		}
 		if answer.Observe {
-			e.o.Emit(audit.MitigationObserved, answer.Reason, about)
+			if e.news(k, answer.Reason) {
+				e.o.Emit(audit.MitigationObserved, answer.Reason, about)
+			}
 			continue
 		}
-		sig := signature.For(inc.Target, v)
 		r := route.Route{Match: sig.Match, Action: answer.Action}
 		if answer.Action.Kind == route.Blackhole {
 			r.Match = route.Match{Destination: inc.Target}
@@ -93,17 +100,21 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			continue
 		case err != nil:
 			e.metrics.withheld.Inc()
-			e.o.Emit(audit.MitigationRefused, fmt.Sprintf("%s against %s is withheld: %v", r, v, err), about)
+			if text := fmt.Sprintf("%s against %s is withheld: %v", r, v, err); e.news(k, text) {
+				e.o.Emit(audit.MitigationRefused, text, about)
+			}
 			continue
 		}
 		if refusals := e.check(now, m.ID); len(refusals) > 0 {
-			e.refuse(now, m, refusals)
+			e.refuse(now, m, refusals, &k)
 			continue
 		}
 		e.pending.add(m.ID, from)
 		if _, err := e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}}); err != nil {
+			e.pending.take(m.ID)
 			return
 		}
+		delete(e.said, k)
 		e.metrics.decided.WithLabelValues(answer.Action.Kind.String()).Inc()
 		e.log.Info("mitigation announced", "mitigation", m.ID, "incident", inc.ID, "rule", r, "reason", m.Reason, "expires", m.Deadline)
 		about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
@@ -152,20 +163,57 @@ func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) 
 	return set, owners
 }
 
-// refuse records that the kernel let a mitigation not pass; nothing of it was stored or announced.
-func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Violation) {
-	var words []string
+// refuse records that the kernel let a mitigation not pass; nothing of it was announced. Automation tries again for as
+// long as the attack lasts, which may be hours on thousands of targets of the attacker's choice: for it, of, what was
+// said before is counted only, and no more than a budget is stored.
+func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Violation, of *sight) {
+	var words, broken []string
 	for _, v := range vs {
 		e.metrics.refused.WithLabelValues(string(v.Invariant)).Inc()
 		words = append(words, fmt.Sprintf("%s: %s", v.Invariant, v.Reason))
+		broken = append(broken, string(v.Invariant))
+	}
+	if of != nil && !e.news(*of, strings.Join(broken, " ")) {
+		e.machine.Drop(m.ID)
+		return
 	}
 	detail := strings.Join(words, "; ")
-	m = e.machine.Refuse(now, m.ID, detail)
 	e.log.Error("refused by the safety kernel", "mitigation", m.ID, "rule", m.Routes[0], "reason", detail)
 	e.o.Emit(audit.MitigationRefused, fmt.Sprintf("%s: %s", m.Routes[0], detail), map[string]string{
 		"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "invariant": string(vs[0].Invariant), "requester": m.Requester,
 	})
+	if of != nil && !e.refusals.spend(now) {
+		e.machine.Drop(m.ID)
+		return
+	}
+	m = e.machine.Refuse(now, m.ID, detail)
 	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
+}
+
+// news reports whether text is new about what automation does not do, and remembers it.
+func (e *Engine) news(k sight, text string) bool {
+	if e.said[k] == text {
+		return false
+	}
+	e.said[k] = text
+	return true
+}
+
+// maxRefusals are stored a minute.
+const maxRefusals = 60
+
+// budget allows maxRefusals a minute.
+type budget struct {
+	since time.Time
+	spent int
+}
+
+func (b *budget) spend(now time.Time) bool {
+	if now.Sub(b.since) >= time.Minute {
+		*b = budget{since: now}
+	}
+	b.spent++
+	return b.spent <= maxRefusals
 }
 
 // enforceSafety ends active mitigations that the kernel would not let pass today, for limits change with the

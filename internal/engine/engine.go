@@ -75,6 +75,8 @@ type Engine struct {
 	lead      *leadership         // nil while we do not lead
 	mitigated map[netip.Prefix]bool
 	retry     map[sight]time.Time // when automation may try again
+	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
+	refusals  budget              // of refusals that are stored
 	ended     []detect.Incident   // newest last, at most maxEnded
 	revision  uint64              // of the directive, within the term
 
@@ -110,7 +112,7 @@ func New(o Options) *Engine {
 		o: o, log: o.Log.With("component", "engine"),
 		reports: make(chan ingest.Delivery, reportQueue), commands: make(chan command),
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
-		policy: o.Policy, view: traffic.NewView(o.Traffic), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{},
+		policy: o.Policy, view: traffic.NewView(o.Traffic), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
 	}
 	e.detector = detect.New(rules{o.Policy})
 	e.metrics = newMetrics(o.Registerer, e)
@@ -274,7 +276,8 @@ func (e *Engine) begin(l *leadership) {
 	now := time.Now()
 	e.lead = l
 	e.machine = mitigation.New(l.records)
-	e.retry = map[sight]time.Time{}
+	clear(e.retry)
+	clear(e.said)
 	e.revision = 0
 	e.direct()
 	e.mask(now)

@@ -96,3 +96,26 @@ func TestCreatedOrdersMitigations(t *testing.T) {
 		t.Errorf("created %s and %s", x.Created, y.Created)
 	}
 }
+
+// Two rules answer one vector, of the policy before and after a reload: the end of one is not the end of the evidence
+// for the other.
+func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
+	m := New(Records{})
+	x, _ := m.Respond(t0, plan(t))
+	other := plan(t)
+	other.Route.Match.Protocol = nil
+	other.Route.Match.SourcePort = nil
+	y, err := m.Respond(t0, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.EndUnsafe(t0, map[string]string{x.ID: "test"})
+	m.Observe(sees(900_000))
+	if c := m.Tick(y.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+		t.Errorf("not extended: %+v", c)
+	}
+	m.Refuse(t0, y.ID, "test")
+	if len(m.seen) != 0 {
+		t.Errorf("evidence of nothing is kept: %v", m.seen)
+	}
+}

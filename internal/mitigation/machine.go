@@ -150,7 +150,16 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 	x := m.all[id]
 	x.State, x.Ended, x.EndReason, x.EndDetail = Refused, now, EndUnsafe, detail
+	m.unwatch(x)
 	return *x
+}
+
+// Drop forgets a mitigation that was never stored.
+func (m *Machine) Drop(id string) {
+	if x := m.all[id]; x != nil {
+		delete(m.all, id)
+		m.unwatch(x)
+	}
 }
 
 // Withdraw ends the active mitigations that pick selects and holds automation off their targets for hold; a hold of
@@ -344,8 +353,18 @@ func (m *Machine) Forget(t time.Time) (ids []string) {
 
 func (m *Machine) finish(x *Mitigation, now time.Time, why, detail string) {
 	x.State, x.Ended, x.EndReason, x.EndDetail = Ended, now, why, detail
+	m.unwatch(x)
+}
+
+// unwatch drops the evidence of a mitigation that is active no more, unless another one lives on it.
+func (m *Machine) unwatch(x *Mitigation) {
 	for _, v := range x.Vectors {
-		delete(m.seen, sight{x.Target, v})
+		shared := slices.ContainsFunc(m.active(), func(y *Mitigation) bool {
+			return y.Target == x.Target && slices.Contains(y.Vectors, v)
+		})
+		if !shared {
+			delete(m.seen, sight{x.Target, v})
+		}
 	}
 }
 
