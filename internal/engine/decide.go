@@ -139,7 +139,7 @@ func (e *Engine) check(now time.Time, id string) []safety.Violation {
 // entries is the whole set as the kernel judges it: each mitigation with its own routes, so that two that want
 // different things for one match are seen.
 func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) {
-	rec := e.machine.Records()
+	rec := mitigation.Records{Mitigations: e.machine.Active()}
 	for _, d := range rec.Routes(now) {
 		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
 		owners = append(owners, d.Owners)

@@ -336,7 +336,7 @@ func (e *Engine) follow(s store.Snapshot) {
 // mask tells the detector which targets' traffic a mitigation hides.
 func (e *Engine) mask(now time.Time) {
 	if e.machine != nil {
-		e.setMitigated(now, e.machine.Records().Mitigations)
+		e.setMitigated(now, e.machine.Active())
 	}
 }
 

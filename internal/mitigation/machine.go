@@ -24,6 +24,7 @@ type Machine struct {
 	freeze *Freeze
 	seen   map[sight]bool // newest evidence of each mitigated vector: does its traffic go on?
 	latest time.Time      // Created of the youngest made here
+	live   []*Mitigation  // the active ones, oldest first; nil when they changed
 }
 
 type sight struct {
@@ -107,7 +108,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 		MaxDeadline: now.Add(p.MaxAge), Extend: p.Extend,
 	}
 	x.ID = m.newID(now, p.Route.ID())
-	m.all[x.ID] = x
+	m.all[x.ID], m.live = x, nil
 	m.seen[sight{p.Target, p.Vector}] = true
 	return *x, nil
 }
@@ -142,7 +143,7 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 		RequestID: r.RequestID, Approved: r.Approved, Created: m.created(now), Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
 	}
 	n.ID = m.newID(now, r.Route.ID())
-	m.all[n.ID] = n
+	m.all[n.ID], m.live = n, nil
 	return *n, false
 }
 
@@ -150,6 +151,7 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 	x := m.all[id]
 	x.State, x.Ended, x.EndReason, x.EndDetail = Refused, now, EndUnsafe, detail
+	m.live = nil
 	m.unwatch(x)
 	return *x
 }
@@ -158,6 +160,7 @@ func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 func (m *Machine) Drop(id string) {
 	if x := m.all[id]; x != nil {
 		delete(m.all, id)
+		m.live = nil
 		m.unwatch(x)
 	}
 }
@@ -328,6 +331,15 @@ func (m *Machine) Mitigated(target netip.Prefix) bool {
 	return false
 }
 
+// Active returns the active mitigations, oldest first.
+func (m *Machine) Active() []Mitigation {
+	out := make([]Mitigation, 0, len(m.active()))
+	for _, x := range m.active() {
+		out = append(out, *x)
+	}
+	return out
+}
+
 // Records returns all that is known, sorted.
 func (m *Machine) Records() Records {
 	r := Records{Freeze: m.freeze}
@@ -342,17 +354,19 @@ func (m *Machine) Records() Records {
 
 // Forget drops mitigations that ended before t.
 func (m *Machine) Forget(t time.Time) (ids []string) {
-	for _, id := range slices.Sorted(maps.Keys(m.all)) {
-		if x := m.all[id]; x.State != Active && x.Ended.Before(t) {
+	for id, x := range m.all {
+		if x.State != Active && x.Ended.Before(t) {
 			delete(m.all, id)
 			ids = append(ids, id)
 		}
 	}
+	slices.Sort(ids)
 	return ids
 }
 
 func (m *Machine) finish(x *Mitigation, now time.Time, why, detail string) {
 	x.State, x.Ended, x.EndReason, x.EndDetail = Ended, now, why, detail
+	m.live = nil
 	m.unwatch(x)
 }
 
@@ -368,16 +382,19 @@ func (m *Machine) unwatch(x *Mitigation) {
 	}
 }
 
-// active returns the active mitigations, oldest first.
+// active returns the active mitigations, oldest first. It is asked with every report, so the answer is kept; the slice
+// is never changed, so that what ends while one goes through it does no harm.
 func (m *Machine) active() []*Mitigation {
-	var out []*Mitigation
-	for _, x := range m.all {
-		if x.State == Active {
-			out = append(out, x)
+	if m.live == nil {
+		m.live = make([]*Mitigation, 0, 8)
+		for _, x := range m.all {
+			if x.State == Active {
+				m.live = append(m.live, x)
+			}
 		}
+		slices.SortFunc(m.live, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	}
-	slices.SortFunc(out, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
-	return out
+	return m.live
 }
 
 // created makes the times of creation differ, so that the safety kernel, which keeps what is older, keeps what was there.
