@@ -199,7 +199,8 @@ func TestManual(t *testing.T) {
 }
 
 // punctual waits until every router has been told to withdraw each route, and checks that this was at its deadline.
-func (s *system) punctual(since time.Time, texts []string, ends []time.Time) {
+// What is left then are the routes in rest.
+func (s *system) punctual(since time.Time, texts []string, ends []time.Time, rest ...string) {
 	s.t.Helper()
 	for i, text := range texts {
 		for _, r := range s.routers {
@@ -210,7 +211,7 @@ func (s *system) punctual(since time.Time, texts []string, ends []time.Time) {
 			}
 		}
 	}
-	s.hold()
+	s.hold(rest...)
 }
 
 // events says which kinds of events a tmctl watch has not printed yet.
