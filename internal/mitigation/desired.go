@@ -2,6 +2,7 @@ package mitigation
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -44,11 +45,14 @@ func (r Records) Routes(now time.Time) []Desired {
 			d.Approved = d.Approved || m.Approved
 		}
 	}
-	out := make([]Desired, 0, len(byID))
+	byText := make(map[string]*Desired, len(byID)) // texts are made once, not at each comparison
 	for _, d := range byID {
 		slices.Sort(d.Owners)
-		out = append(out, *d)
+		byText[d.Route.String()] = d
 	}
-	slices.SortFunc(out, func(a, b Desired) int { return route.Compare(a.Route, b.Route) })
+	out := make([]Desired, 0, len(byText))
+	for _, text := range slices.Sorted(maps.Keys(byText)) {
+		out = append(out, *byText[text])
+	}
 	return out
 }
