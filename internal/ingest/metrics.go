@@ -14,6 +14,7 @@ type metrics struct {
 	samples    prometheus.Counter
 	dropped    *prometheus.CounterVec
 	malformed  prometheus.Counter
+	late       prometheus.Counter
 	refused    prometheus.Counter
 	foreign    prometheus.Counter
 }
@@ -35,6 +36,9 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		malformed: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trafficmonitor_ingest_reports_malformed_total", Help: "Reports refused because they contradict the API; the stream is closed.",
 		}),
+		late: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_ingest_reports_late_total", Help: "Reports a sensor had kept for longer than sensors.stale_after before it could send them; nothing is decided on them.",
+		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trafficmonitor_ingest_sensors_refused_total", Help: "Streams refused because of the sensor's name or certificate.",
 		}),
@@ -42,7 +46,7 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 			Name: "trafficmonitor_ingest_aggregates_foreign_total", Help: "Aggregates of targets outside network.own_prefixes; they are not used.",
 		}),
 	}
-	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.refused, m.foreign, sensorCollector{s})
+	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.late, m.refused, m.foreign, sensorCollector{s})
 	// A series that begins with its first event has no increase to alert on.
 	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {
 		m.reports.WithLabelValues(c.String())

@@ -206,6 +206,10 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 			if t := msg.GetReport().GetTriggerTime(); r.Cause == traffic.Trigger && t.CheckValid() == nil {
 				d.Triggered = t.AsTime()
 			}
+			if s.late(msg.GetReport(), r) {
+				s.metrics.late.Inc()
+				continue
+			}
 			if !s.o.Deliver(d) {
 				s.metrics.dropped.WithLabelValues(r.Cause.String()).Inc()
 			}
@@ -217,6 +221,14 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 			return status.Error(codes.InvalidArgument, "a message without content, or of a kind this controller does not know: upgrade the controller before the sensors")
 		}
 	}
+}
+
+// late reports whether a sensor kept a report for so long that it tells of the past: an attack that was seen while no
+// controller listened is no reason for a rule now. Both times are of the sensor's clock, so that it need not agree with
+// ours.
+func (s *Server) late(r *pb.Report, t traffic.Report) bool {
+	sent := r.GetSendTime()
+	return s.o.StaleAfter > 0 && sent != nil && sent.CheckValid() == nil && sent.AsTime().Sub(t.Start.Add(t.Span)) > s.o.StaleAfter
 }
 
 // dropForeign removes aggregates of targets outside our own prefixes and returns how many there were.

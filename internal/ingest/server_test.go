@@ -233,3 +233,27 @@ func FuzzReport(f *testing.F) {
 		traffic.NewView(traffic.Options{MaxTargets: 10, StaleAfter: time.Second, ForgetAfter: time.Minute}).Apply(out.Start, out)
 	})
 }
+
+// A controller that was down for a minute is handed what sensors kept for it: the attacks of a minute ago are no reason
+// for rules now. The sensor's own clock tells the age, however wrong it is.
+func TestOldReportsAreNotDecidedOn(t *testing.T) {
+	f := start(t, Options{})
+	s := f.connect(t, "rack1")
+	old := good()
+	wrong := time.Now().Add(-time.Hour)
+	old.StartTime, old.SendTime = timestamppb.New(wrong.Add(-2*time.Minute)), timestamppb.New(wrong)
+	send(t, s, wrap(old))
+	fresh := good()
+	fresh.Sequence = 2
+	fresh.StartTime, fresh.SendTime = timestamppb.New(wrong.Add(-33*time.Millisecond)), timestamppb.New(wrong)
+	send(t, s, wrap(fresh))
+	if d := <-f.delivered; !d.Report.Start.Equal(fresh.StartTime.AsTime()) {
+		t.Errorf("delivered a report two minutes old: %+v", d.Report)
+	}
+	if n := testutil.ToFloat64(f.metrics.late); n != 1 {
+		t.Errorf("%v late reports counted, want 1", n)
+	}
+	if st := f.Sensors(time.Now()); st[0].Reports != 2 || st[0].Missing != 0 {
+		t.Errorf("sensors = %+v", st)
+	}
+}
