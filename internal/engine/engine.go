@@ -255,6 +255,9 @@ func (e *Engine) report(d ingest.Delivery) {
 
 func (e *Engine) tick(now time.Time) {
 	for _, o := range e.view.Tick(now) {
+		if e.machine != nil {
+			e.machine.Observe(o) // evidence, too, ends with the sensor that gave it
+		}
 		e.events(now, e.detector.Observe(now, o), origin{})
 	}
 	e.metrics.view(e.view.Targets())

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+)
+
+// The only sensor that saw the trickle is gone for good. Its last word is held for a while, not for a day.
+func TestEvidenceOfAForgottenSensorEnds(t *testing.T) {
+	run(t, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.report(traffic.Hot, 100*time.Millisecond, 250) // the trickle
+		time.Sleep(16 * time.Minute)
+		synctest.Wait()
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("after 16 minutes without a word of any sensor still announced: %q, events %s", got, b.kinds())
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if k := b.kinds(); !strings.HasSuffix(k, string(audit.IncidentEnded)) {
+			t.Errorf("the incident does not end: %s", k)
+		}
+	})
+}
+
+// A manual rule against something else must not hold up the answer once automation may act.
+func TestAnswerAfterTheFreezeBesideAManualRule(t *testing.T) {
+	run(t, func(b *bench) {
+		if _, err := b.SetFreeze(b.t.Context(), true, "ann", "maintenance"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Announce(b.t.Context(), manual(t, strings.Replace(dnsRule, "source-port 53", "source-port 123", 1)), false); err != nil {
+			t.Fatal(err)
+		}
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		if _, err := b.SetFreeze(b.t.Context(), false, "ann", "done"); err != nil {
+			t.Fatal(err)
+		}
+		b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 2 {
+			t.Errorf("announced %q", got)
+		}
+	})
+}
+
+// A new leader takes over an attack it watched and the old one did not answer, and extends nothing on old evidence.
+func TestTakeover(t *testing.T) {
+	run(t, func(b *bench) {
+		b.term.fail(errors.New("deposed"))
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 0 {
+			t.Fatalf("announced %q", got)
+		}
+		b.term.fail(nil)
+		b.term.number = 2
+		old := mitigation.Mitigation{
+			ID: "m-old", Target: victim, State: mitigation.Active, Routes: []route.Route{manual(t, strings.Replace(dnsRule, "53", "123", 1)).Route},
+			Requester: mitigation.Automation, Created: time.Now().Add(-time.Minute), Deadline: time.Now().Add(time.Minute),
+			MaxDeadline: time.Now().Add(time.Hour), Extend: time.Minute,
+		}
+		b.term.rec[old.ID] = old
+		go func() { _ = b.lead() }()
+		synctest.Wait()
+		b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 2 {
+			t.Errorf("announced %q, events %s", got, b.kinds())
+		}
+		time.Sleep(time.Minute + time.Millisecond)
+		synctest.Wait()
+		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+			t.Errorf("announced %q", got)
+		}
+	})
+}
