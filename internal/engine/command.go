@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
@@ -24,10 +26,13 @@ func (e *RefusedError) Error() string {
 	return fmt.Sprintf("refused by the safety kernel: %s: %s", e.Violations[0].Invariant, e.Violations[0].Reason)
 }
 
-// StoreError says that a decision could not be stored and was not made.
+// StoreError says that a decision could not be stored, or that it is not known whether it was.
 type StoreError struct{ Err error }
 
 func (e *StoreError) Error() string {
+	if errors.Is(e.Err, store.ErrUnavailable) {
+		return fmt.Sprintf("the store did not answer, so it is not known whether the decision was made: see what is active before you repeat it (under the same request id it is made once): %v", e.Err)
+	}
 	return fmt.Sprintf("the decision could not be stored, so it was not made: %v", e.Err)
 }
 

@@ -390,7 +390,7 @@ func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
 	e.metrics.stage(stageCommit, time.Since(began))
 	if err != nil {
 		e.metrics.commitErrors.Inc()
-		e.log.Error("commit refused: giving up the term, nothing new is announced", "term", e.lead.Number(), "err", err)
+		e.log.Error("commit failed: giving up the term; the next one goes on from what is stored", "term", e.lead.Number(), "err", err)
 		e.depose(e.lead, err)
 		return 0, err
 	}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +11,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
@@ -78,6 +80,17 @@ func TestTakeover(t *testing.T) {
 		synctest.Wait()
 		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
 			t.Errorf("announced %q", got)
+		}
+	})
+}
+
+// The store does not answer in time, but has written: nobody may be told that nothing was done.
+func TestUnknownOutcomeIsSaid(t *testing.T) {
+	run(t, func(b *bench) {
+		b.term.fail(fmt.Errorf("commit: %w", store.ErrUnavailable))
+		_, err := b.Announce(b.t.Context(), manual(t, dnsRule), false)
+		if err == nil || !strings.Contains(err.Error(), "not known whether") || strings.Contains(err.Error(), "was not made") {
+			t.Errorf("the engineer is told %v", err)
 		}
 	})
 }
