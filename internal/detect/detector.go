@@ -103,7 +103,7 @@ func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
 		if !over {
 			return nil
 		}
-		s = &state{masked: d.masked[o.Target], vectors: map[vector.ID]*vectorState{}}
+		s = &state{masked: d.hidden(o.Target), vectors: map[vector.ID]*vectorState{}}
 		d.targets[o.Target] = s
 	}
 	vs := s.vectors[o.Vector]
@@ -178,22 +178,43 @@ func (d *Detector) Deadline() time.Time {
 // Mask tells whether a mitigation hides the target's traffic from the sensors. What is hidden is not taken for the end
 // of the attack: calm is measured from the end of the mask on. It may be told before the attack is seen.
 func (d *Detector) Mask(now time.Time, target netip.Prefix, masked bool) {
+	if d.masked[target] == masked {
+		return
+	}
 	if masked {
 		d.masked[target] = true
 	} else {
 		delete(d.masked, target)
 	}
-	s := d.targets[target]
-	if s == nil || s.masked == masked {
-		return
-	}
-	s.masked = masked
-	for _, vs := range s.vectors {
-		vs.calmSince = time.Time{}
-		if vs.calm && !masked {
-			vs.calmSince = now
+	for p, s := range d.targets {
+		if !contains(target, p) || s.masked == d.hidden(p) {
+			continue
+		}
+		s.masked = !s.masked
+		for _, vs := range s.vectors {
+			vs.calmSince = time.Time{}
+			if vs.calm && !s.masked {
+				vs.calmSince = now
+			}
 		}
 	}
+}
+
+// hidden reports whether a mitigation hides the target's traffic: its own, or one of a network around it.
+func (d *Detector) hidden(p netip.Prefix) bool {
+	if d.masked[p] {
+		return true
+	}
+	for q := range d.masked {
+		if contains(q, p) {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(outer, inner netip.Prefix) bool {
+	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
 }
 
 // Incidents returns the active incidents, sorted by target.

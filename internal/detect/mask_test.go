@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -56,5 +57,23 @@ func TestClocksOfSensorsDiffer(t *testing.T) {
 				t.Errorf("six windows (201 ms), after 100 ms and %s: %v", tc.at, evs)
 			}
 		})
+	}
+}
+
+// An engineer's rule for a network hides the traffic of its hosts.
+func TestMaskOfANetworkHidesItsHosts(t *testing.T) {
+	d := New(testRules)
+	d.Observe(t0, obs(0, vector.DNS, 30_000))
+	wide := netip.MustParsePrefix("192.0.2.0/24")
+	d.Mask(t0, wide, true)
+	d.Mask(t0, victim, true)
+	d.Observe(t0.Add(time.Second), obs(time.Second, vector.DNS, 0))
+	d.Mask(t0.Add(2*time.Second), victim, false)
+	if evs := d.Tick(t0.Add(time.Minute)); len(evs) != 0 {
+		t.Errorf("what a rule for the network hides was taken for calm: %v", evs)
+	}
+	d.Mask(t0.Add(time.Minute), wide, false)
+	if evs := d.Tick(t0.Add(70 * time.Second)); len(evs) != 1 || evs[0].Kind != End {
+		t.Errorf("after the mask: %v", evs)
 	}
 }
