@@ -119,3 +119,18 @@ func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
 		t.Errorf("evidence of nothing is kept: %v", m.seen)
 	}
 }
+
+// A rule of a few seconds is not extended the moment it is made, before anything can have been seen.
+func TestShortRuleIsExtendedNearItsEnd(t *testing.T) {
+	m := New(Records{})
+	p := plan(t)
+	p.TTL, p.Extend = 4*time.Second, time.Minute
+	x, _ := m.Respond(t0, p)
+	if c := m.Tick(t0.Add(time.Millisecond)); !c.Empty() {
+		t.Errorf("extended at once: %+v", c)
+	}
+	m.Observe(sees(900_000))
+	if c := m.Tick(x.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+		t.Errorf("not extended near its end: %+v", c)
+	}
+}

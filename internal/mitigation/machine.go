@@ -287,10 +287,10 @@ func (m *Machine) Deadline() time.Time {
 	return first
 }
 
-// extendAt leaves a quarter of the extension, at most five seconds, for the decision to reach every speaker. While
-// automation is held off the target nothing is extended.
+// extendAt leaves a quarter of the extension, or of the whole life when that is shorter, at most five seconds, for the
+// decision to reach every speaker. While automation is held off the target nothing is extended.
 func (m *Machine) extendAt(x *Mitigation) time.Time {
-	at := x.Deadline.Add(-min(x.Extend/4, 5*time.Second))
+	at := x.Deadline.Add(-min(x.Extend/4, x.Deadline.Sub(x.Created)/4, 5*time.Second))
 	for _, h := range m.holds {
 		if h.covers(x.Target) && h.Until.After(at) {
 			at = h.Until
