@@ -63,6 +63,7 @@ func TestHostileUpdates(t *testing.T) {
 	want := `
 # HELP trafficmonitor_speaker_peer_updates_dropped_total BGP UPDATE messages of the peer dropped unread: the speaker takes no routes.
 # TYPE trafficmonitor_speaker_peer_updates_dropped_total counter
+trafficmonitor_speaker_peer_updates_dropped_total{peer="good"} 0
 trafficmonitor_speaker_peer_updates_dropped_total{peer="hostile"} 9
 `
 	if err := testutil.GatherAndCompare(s.reg, strings.NewReader(want), "trafficmonitor_speaker_peer_updates_dropped_total"); err != nil {
