@@ -3,6 +3,8 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -119,7 +121,7 @@ func TestSpeakerKilled(t *testing.T) {
 	before := s.mitigations()
 
 	began := time.Now()
-	birdKeeps := s.bird.keeps(kinds...)
+	birdKeeps, logged := s.bird.keeps(kinds...), len(s.read(s.BIRD.Process().LogFile()))
 	frrKeeps := s.frr.keeps(blackhole4, blackhole6)
 	pid := s.speakerPID()
 	s.end(pid, syscall.SIGKILL)
@@ -145,6 +147,12 @@ func TestSpeakerKilled(t *testing.T) {
 	for _, r := range s.routers {
 		for _, e := range r.deletedHoles(began) {
 			t.Errorf("the kernel of %s lost the blackhole of %s at %v", r.name, e.Prefix, e.Time)
+		}
+	}
+	// Shorter than one could see by asking: BIRD traces every route that goes.
+	for line := range strings.Lines(s.read(s.BIRD.Process().LogFile())[logged:]) {
+		if strings.Contains(line, "> removed") {
+			t.Errorf("BIRD lost a route: %s", line)
 		}
 	}
 	sameMitigations(t, before, s.mitigations())
@@ -238,6 +246,24 @@ func TestProcessesApart(t *testing.T) {
 		keeps()
 		holes()
 	})
+
+	for name, spoil := range map[string]func(path string) error{
+		"the journal is lost":    os.Remove,
+		"the journal is damaged": func(path string) error { return os.WriteFile(path, []byte("{\"routes\": [\x00"), 0o600) },
+		"the journal is cut":     func(path string) error { return os.Truncate(path, 100) },
+	} {
+		s.run(name, func(t *testing.T) {
+			s.end(s.speaker.Pid(), syscall.SIGKILL)
+			if err := spoil(filepath.Join(s.dir, "data", "speaker.journal")); err != nil {
+				t.Fatal(err)
+			}
+			// What the speaker does not know any more the controller does.
+			s.startSpeaker()
+			s.ready()
+			s.sent(rate4, blackhole4)
+			s.hold(rate4, blackhole4)
+		})
+	}
 
 	s.run("the speaker stops and withdraws", func(t *testing.T) {
 		s.stopSpeaker()

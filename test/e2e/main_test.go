@@ -26,13 +26,15 @@ func run(m *testing.M) int {
 	binDir = os.Getenv("TM_BIN")
 	// Without root every test skips itself, or fails where CI=true, and needs no binaries for that.
 	if binDir == "" && os.Geteuid() == 0 {
-		dir, err := os.MkdirTemp("", "tm-e2e-bin-")
-		if err != nil {
+		// Named so that the next lab clears it away should this process be killed.
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("tm-%d-bin", os.Getpid()))
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
 		defer os.RemoveAll(dir)
 		binDir = dir
+		kept.Store(dir, true)
 	}
 	if binDir != "" {
 		abs, err := filepath.Abs(binDir)
@@ -97,8 +99,9 @@ func leftovers() (left []string) {
 	for _, dir := range []string{"/run/netns", os.TempDir()} {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			if isOf(e.Name(), fmt.Sprintf("tm-%d", os.Getpid())) && !kept[filepath.Join(dir, e.Name())] {
-				left = append(left, filepath.Join(dir, e.Name()))
+			path := filepath.Join(dir, e.Name())
+			if _, ok := kept.Load(path); !ok && isOf(e.Name(), fmt.Sprintf("tm-%d", os.Getpid())) {
+				left = append(left, path)
 			}
 		}
 	}
@@ -111,5 +114,5 @@ func isOf(name, prefix string) bool {
 	return ok && (rest == "" || rest[0] == 'x' || rest[0] == '-')
 }
 
-// kept are the run directories of failed tests.
-var kept = map[string]bool{}
+// kept are the directories that are not left behind by mistake: of our binaries, and of failed tests.
+var kept sync.Map

@@ -96,27 +96,33 @@ func (s *system) hold(texts ...string) {
 	}
 }
 
-// has says what is missing of the given routes at the router at this moment.
-func (r *router) has(ctx context.Context, texts ...string) error {
-	for _, f := range []route.Family{route.IPv4, route.IPv6} {
-		rules, holes := r.s.split(f, texts)
-		if len(rules) > 0 {
-			have, err := r.FlowSpecRoutes(ctx, f)
+// wanted are the routes of one family that a router is to have.
+type wanted struct {
+	family route.Family
+	rules  []route.Route
+	holes  []netip.Prefix
+}
+
+// lacks says what is missing of the wanted routes at the router at this moment. It may be called beside the test.
+func (r *router) lacks(ctx context.Context, all []wanted) error {
+	for _, w := range all {
+		if len(w.rules) > 0 {
+			have, err := r.FlowSpecRoutes(ctx, w.family)
 			if err != nil {
 				return err
 			}
-			for _, want := range rules {
+			for _, want := range w.rules {
 				if !slices.ContainsFunc(have, func(h lab.FlowRoute) bool { return h.Route.Equal(want.Canonical()) && !h.Unreachable }) {
 					return fmt.Errorf("%s lacks %s", r.name, want)
 				}
 			}
 		}
-		if len(holes) > 0 {
-			have, err := r.Blackholes(ctx, f)
+		if len(w.holes) > 0 {
+			have, err := r.Blackholes(ctx, w.family)
 			if err != nil {
 				return err
 			}
-			for _, want := range holes {
+			for _, want := range w.holes {
 				if !slices.Contains(have, want) {
 					return fmt.Errorf("%s does not discard %s", r.name, want)
 				}
@@ -129,6 +135,11 @@ func (r *router) has(ctx context.Context, texts ...string) error {
 // keeps watches that the router never lacks one of the routes, from now until the returned function is called.
 func (r *router) keeps(texts ...string) (stop func()) {
 	r.s.t.Helper()
+	var all []wanted
+	for _, f := range []route.Family{route.IPv4, route.IPv6} {
+		rules, holes := r.s.split(f, texts)
+		all = append(all, wanted{f, rules, holes})
+	}
 	ctx, cancel := context.WithCancel(r.s.t.Context())
 	var wg sync.WaitGroup
 	var lost error
@@ -137,7 +148,7 @@ func (r *router) keeps(texts ...string) (stop func()) {
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
-			err := r.has(ctx, texts...)
+			err := r.lacks(ctx, all)
 			if ctx.Err() != nil {
 				return
 			}

@@ -124,7 +124,7 @@ func newSite(t *testing.T, name string, o lab.SiteOptions, set settings) *system
 	l := lab.New(t, name)
 	t.Cleanup(func() {
 		if t.Failed() {
-			kept[l.Dir()] = true
+			kept.Store(l.Dir(), true)
 		}
 	})
 	site, err := lab.NewSite(within(t, patience), l, o)
