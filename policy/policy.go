@@ -169,8 +169,8 @@ func (s step) respond(target netip.Prefix, v vector.ID) Response {
 	switch {
 	case r.Observe:
 		r.Reason = fmt.Sprintf("%s: %s is only observed", s.path, v)
-	case r.Action.Kind == route.Blackhole && !target.IsSingleIP():
-		return Response{Observe: true, Reason: fmt.Sprintf("%s: %s is answered with blackhole, but %s is a network and a policy blackholes hosts only: only observed", s.path, v, target)}
+	case !target.IsSingleIP(): // what a network receives may be the sum of hosts of which none is attacked
+		return Response{Observe: true, Reason: fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", s.path, v, formatAction(action{r.Action}), target)}
 	default:
 		r.Reason = fmt.Sprintf("%s: %s is answered with %s", s.path, v, formatAction(action{r.Action}))
 	}

@@ -200,7 +200,7 @@ func TestInheritance(t *testing.T) {
 		{"10.9.9.9", "syn", now, "group inner, 20 kpps for 1 window, over after 10s below 70%; groups.inner.responses[0]: syn is answered with blackhole, for 10m, extended by 5m, at most 24h"},
 		{"10.9.9.9", "ack", now, "group inner, 100 kpps or 1 Gbps for 1 window, over after 10s below 70%; responses[1]: ack is answered with discard, for 1m, extended by 0s, at most 2m"},
 		// A network belongs to the group that holds all of it, and is never blackholed.
-		{"10.1.2.0/25", "syn", now, "group inner, 5 kpps for 1 window, over after 1m below 50%; groups.inner.responses[0]: syn is answered with blackhole, but 10.1.2.0/25 is a network and a policy blackholes hosts only: only observed"},
+		{"10.1.2.0/25", "syn", now, "group inner, 5 kpps for 1 window, over after 1m below 50%; groups.inner.responses[0]: syn is answered with blackhole, but 10.1.2.0/25 is a network and a policy answers for hosts only: only observed"},
 		{"10.1.2.0/23", "rst", now, "group outer, 100 kpps or 1 Gbps for 3 windows, over after 10s below 70%; exception 10.1.3.0/24: migration: only observed until 2026-11-22T12:00:00Z"},
 		{"10.0.0.0/8", "syn", now, "group default, 20 kpps or 1 Gbps for 3 windows, over after 10s below 70%; exception 10.1.3.0/24: migration: only observed until 2026-11-22T12:00:00Z"},
 		// An exception ends.
@@ -244,8 +244,8 @@ func TestFirstResponseThatNamesAVectorIsTaken(t *testing.T) {
 	if l := p.Limits(pfx("192.0.2.1"), 255); l != (Limits{}) {
 		t.Errorf("an unknown vector: %+v", l)
 	}
-	if r := p.Respond(netip.Prefix{}, []vector.ID{vector.SYN}, now); r.Action.Kind != route.RatePackets {
-		t.Errorf("the zero target belongs to the default group: %+v", r)
+	if r := p.Respond(netip.Prefix{}, []vector.ID{vector.SYN}, now); !r.Observe {
+		t.Errorf("the zero target is no host: %+v", r)
 	}
 }
 

@@ -76,7 +76,7 @@ func (n naive) action(target netip.Prefix, v vector.ID) route.Action {
 		for _, r := range rs {
 			for _, s := range r.vectors {
 				if slices.Contains(s.ids, v) {
-					if r.action.Kind == route.Blackhole && !target.IsSingleIP() {
+					if !target.IsSingleIP() {
 						return route.Action{}
 					}
 					return r.action.Action
@@ -182,6 +182,9 @@ func TestCompiledAgainstNaive(t *testing.T) {
 		triggers := p.Triggers()
 		for range 30 {
 			target := randomPrefix(rnd)
+			if rnd.IntN(2) == 0 {
+				target = netip.PrefixFrom(target.Addr(), target.Addr().BitLen())
+			}
 			if p.Group(target) != DefaultGroup {
 				groups++
 			}

@@ -155,7 +155,7 @@ func (e *Engine) SetFreeze(ctx context.Context, frozen bool, requester, reason s
 
 // SetPolicy puts a policy in force.
 func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
-	return e.do(ctx, func(time.Time) error {
+	return e.do(ctx, func(now time.Time) error {
 		e.policy = p
 		e.detector.SetRules(rules{p})
 		clear(e.retry)
@@ -163,8 +163,28 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 		e.direct()
 		e.log.Info("policy loaded", "source", p.Source(), "hash", p.Hash())
 		e.o.Emit(audit.PolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
+		e.followPolicy(now)
 		return nil
 	})
+}
+
+// followPolicy lets mitigations end that the policy in force would not make: they are extended no more.
+func (e *Engine) followPolicy(now time.Time) {
+	if e.machine == nil {
+		return
+	}
+	c := e.machine.LetEnd(func(m mitigation.Mitigation) bool {
+		return e.policy.Respond(m.Target, m.Vectors, now).Observe
+	})
+	if c.Empty() {
+		return
+	}
+	if _, err := e.commit(c); err != nil {
+		return
+	}
+	for _, m := range c.Put {
+		e.announceChange(m)
+	}
 }
 
 // Incidents returns the active incidents and, when ended is set, those that ended lately; newest first.

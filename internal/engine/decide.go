@@ -245,8 +245,12 @@ func (e *Engine) enforceSafety(now time.Time) {
 func (e *Engine) announceChange(m mitigation.Mitigation) {
 	about := map[string]string{"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "deadline": m.Deadline.UTC().Format(time.RFC3339Nano)}
 	if m.State == mitigation.Active {
-		e.log.Info("mitigation extended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.Evidence, "expires", m.Deadline)
-		e.o.Emit(audit.MitigationExtended, fmt.Sprintf("%s: %s", m.Routes[0], m.Evidence), about)
+		kind := audit.MitigationExtended
+		if m.Extend == 0 {
+			kind = audit.MitigationChanged
+		}
+		e.log.Info("mitigation goes on", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.Evidence, "expires", m.Deadline)
+		e.o.Emit(kind, fmt.Sprintf("%s: %s", m.Routes[0], m.Evidence), about)
 		return
 	}
 	for _, v := range m.Vectors {

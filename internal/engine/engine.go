@@ -305,6 +305,7 @@ func (e *Engine) begin(l *leadership) {
 	e.log.Info("leading", "term", l.Number(), "mitigations", active)
 	e.o.Emit(audit.LeaderElected, fmt.Sprintf("this controller leads from term %d on, with %d active mitigations", l.Number(), active),
 		map[string]string{"term": fmt.Sprint(l.Number())})
+	e.followPolicy(now)
 	e.tick(now)
 }
 

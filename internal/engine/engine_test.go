@@ -398,3 +398,46 @@ func TestPolicyReload(t *testing.T) {
 		}
 	})
 }
+
+// A policy that no longer asks for a rule takes it back from nobody at once, but it is not kept alive either.
+func TestWhatThePolicyAsksForNoLongerEnds(t *testing.T) {
+	run(t, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		p, err := policy.Parse("t.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all, action: observe}]\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.SetPolicy(b.t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		for range 10*60 + 5 { // the trickle goes on beyond the rule's ten minutes
+			b.report(traffic.Interval, time.Second, 250)
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("still announced: %q", got)
+		}
+		if k := b.kinds(); !strings.Contains(k, "mitigation_changed mitigation_ended") || strings.Contains(k, "mitigation_extended") {
+			t.Errorf("events: %s", k)
+		}
+	})
+}
+
+// When host slots run out sensors count whole prefixes. What comes together there may be no attack on anyone.
+func TestANetworkIsOnlyObserved(t *testing.T) {
+	run(t, func(b *bench) {
+		now := time.Now()
+		b.Deliver(ingest.Delivery{Received: now, Triggered: now, Report: traffic.Report{
+			Sensor: "rack1", Cause: traffic.Trigger, Start: now.Add(-32 * time.Millisecond), Span: 32 * time.Millisecond,
+			Aggregates: []traffic.Aggregate{{Target: netip.MustParsePrefix("192.0.2.0/24"), Vector: vector.DNS, Packets: 5000, Bytes: 500_000}},
+		}})
+		synctest.Wait()
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("announced %q", got)
+		}
+		if k := b.kinds(); !strings.Contains(k, "incident_onset mitigation_observed") {
+			t.Errorf("events: %s", k)
+		}
+	})
+}

@@ -424,6 +424,20 @@ func earliest(a, b time.Time) time.Time {
 	return b
 }
 
+// LetEnd makes the active mitigations of automation that pick selects end at their present deadline: the policy asks
+// for them no longer. It ends nothing at once, for a policy that was just loaded may be mended in the next minute.
+func (m *Machine) LetEnd(pick func(Mitigation) bool) Change {
+	var c Change
+	for _, x := range m.active() {
+		if !x.Manual() && x.Extend > 0 && pick(*x) {
+			x.Extend = 0
+			x.Evidence = "the policy asks for it no longer: it ends at its deadline"
+			c.Put = append(c.Put, *x)
+		}
+	}
+	return c
+}
+
 // EndUnsafe ends active mitigations that the safety kernel does not let pass any more; detail says why, by id.
 func (m *Machine) EndUnsafe(now time.Time, detail map[string]string) Change {
 	var c Change

@@ -22,6 +22,7 @@ var checks = []struct {
 	{Protected, protected},
 	{BGP, cutsBGP},
 	{BlackholeWidth, blackholeWidth},
+	{AutomaticWidth, automaticWidth},
 	{EncodedSize, encodedSize},
 	{Encoding, encoding},
 	{Deadline, deadline},
@@ -157,6 +158,16 @@ func blackholeWidth(k *kernel, e *entry) string {
 		return fmt.Sprintf("blackhole of %s is shorter than /%d, also for an approver: blackhole less", d, least)
 	}
 	return ""
+}
+
+// automaticWidth keeps automation from rules for whole networks: what it measured there may be the sum of many hosts,
+// each far below any limit, and the rule would hit them all.
+func automaticWidth(_ *kernel, e *entry) string {
+	d := e.destination()
+	if e.Manual || !d.IsValid() || d.IsSingleIP() {
+		return ""
+	}
+	return fmt.Sprintf("destination %s is a network: automation announces rules for single hosts; announce it by hand if it is meant", d)
 }
 
 func encodedSize(_ *kernel, e *entry) string {

@@ -153,6 +153,8 @@ func restate(l Limits, set []Entry) error {
 			return fail("a wide source alone")
 		case d.IsValid() && !slices.ContainsFunc(l.Own, func(p netip.Prefix) bool { return p.Overlaps(d) && p.Bits() <= d.Bits() }):
 			return fail("not ours")
+		case !e.Manual && d.IsValid() && d.Bits() < d.Addr().BitLen():
+			return fail("a network, and nobody asked for it")
 		case !approved && (overlaps(d) || overlaps(s)):
 			return fail("protected")
 		}

@@ -58,6 +58,7 @@ const (
 	Protected      Invariant = "protected_prefix"     // overlaps the never list, and nobody approved that
 	BGP            Invariant = "bgp"                  // could cut a BGP session
 	BlackholeWidth Invariant = "blackhole_width"      // a blackhole wider than allowed
+	AutomaticWidth Invariant = "automatic_width"      // a rule of automation for more than a host
 	EncodedSize    Invariant = "encoded_size"         // does not fit a FlowSpec NLRI that may leave
 	Encoding       Invariant = "encoding"             // the octets do not mean the rule
 	Deadline       Invariant = "deadline"             // no end, or an end that has passed

@@ -136,7 +136,7 @@ var perRoute = []struct {
 			"destination 192.0.0.0/16", "destination 203.0.112.0/23", "destination 198.51.100.7 then blackhole", "destination 0.0.0.0/1",
 			"destination 198.51.100.7 source 192.0.2.7",
 		},
-		[]any{"destination 192.0.2.7", "destination 192.0.2.64/26 protocol udp source-port 53", "destination 2001:db8:1::/48 protocol udp source-port 53"},
+		[]any{"destination 192.0.2.7", "manual destination 192.0.2.64/26 protocol udp source-port 53", "manual destination 2001:db8:1::/48 protocol udp source-port 53"},
 	},
 	{
 		SourceOnly,
@@ -189,8 +189,19 @@ var perRoute = []struct {
 			"approved destination 10.1.0.0/23 then blackhole", "approved destination 2001:db8::/47 then blackhole",
 		},
 		[]any{
-			"destination 192.0.2.64 then blackhole", "destination 2001:db8::1 then blackhole", "destination 10.1.0.0/23 source-port 53 then discard",
+			"destination 192.0.2.64 then blackhole", "destination 2001:db8::1 then blackhole", "manual destination 10.1.0.0/23 source-port 53 then discard",
 			"approved destination 10.1.0.0/24 then blackhole", "approved destination 2001:db8::/48 then blackhole",
+		},
+	},
+	{
+		AutomaticWidth,
+		[]any{
+			"destination 192.0.2.64/31 protocol udp source-port 53", "automatic destination 192.0.2.0/28 protocol udp source-port 53",
+			"destination 2001:db8:0:1::/64 protocol tcp tcp-flags syn&!ack then rate-limit 1Mbps", "destination 192.0.2.64/31 then blackhole",
+		},
+		[]any{
+			"destination 192.0.2.64 protocol udp source-port 53", "destination 2001:db8::1 protocol udp", "manual destination 192.0.2.64/31 protocol udp source-port 53",
+			"manual destination 2001:db8:0:1::/64 protocol udp source-port 53",
 		},
 	},
 	{
@@ -271,7 +282,11 @@ func TestInvariants(t *testing.T) {
 			var want []string
 			for _, text := range tc.set {
 				text, refused := strings.CutPrefix(text, "! ")
-				set = append(set, parseEntry(t, text))
+				e := parseEntry(t, text)
+				if d := e.Route.Match.Destination; tc.invariant != AutomaticWidth && d.IsValid() && !d.IsSingleIP() {
+					e.Manual = true // what only a person may ask for
+				}
+				set = append(set, e)
 				if refused {
 					want = append(want, set[len(set)-1].Route.String())
 				}
