@@ -46,7 +46,8 @@ func TestConfigurationRefused(t *testing.T) {
 		{
 			// Without --check too, and the speaker as well.
 			"controller", "exposed.yaml", "network:\n  own_prefixes: [203.0.113.0/24]\nlisten:\n  console: 0.0.0.0:7443\n",
-			nil, []string{`exposed.yaml:4: listen.console`, "tmctl pki", `did you mean "127.0.0.1:7443"?`},
+			nil,
+			[]string{`exposed.yaml:4: listen.console`, "tmctl pki", `did you mean "127.0.0.1:7443"?`},
 		},
 		{"controller", "speaker.yaml", "network: {own_prefixes: [203.0.113.0/24]}\nspeaker: {asn: 70000000000}\n", []string{"speaker"}, []string{"speaker.yaml:2: speaker.asn"}},
 		{"controller", "tab.yaml", "network:\n\town_prefixes: []\n", nil, []string{"tab.yaml:2"}},
@@ -90,6 +91,7 @@ func TestConfigurationRefused(t *testing.T) {
 // process ends, and the router hears nothing.
 func TestMalformedInput(t *testing.T) {
 	t.Parallel()
+	need(t)
 	policy, err := os.ReadFile(filepath.Join("..", "..", "policy", "default.yaml"))
 	if err != nil {
 		t.Fatal(err)
