@@ -151,7 +151,8 @@ func (r *FRR) write() error {
 	files := map[string]string{
 		"zebra.conf":   "hostname " + r.config.Name + "\n",
 		"staticd.conf": "ip route 192.0.2.1/32 blackhole\nipv6 route 100::1/128 blackhole\n",
-		"bgpd.conf":    bgpd.String(),
+		"bgpd.conf":    "hostname " + r.config.Name + "\n",
+		"bgp.conf":     bgpd.String(), // read once bgpd has found zebra
 	}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(r.dir, name), []byte(text), 0o644); err != nil {
@@ -187,13 +188,35 @@ func (r *FRR) start(ctx context.Context, daemon string) error {
 	r.processes = append(r.processes, p)
 	// FRR keeps a directory for crash logs per process, outside of what can be configured.
 	r.in.lab.OnClose(func() { removeFRRCrashDir(daemon, p.Pid()) })
-	return Until(ctx, daemon+" to answer", func(ctx context.Context) error {
-		if !p.Running() {
-			return GiveUp(fmt.Errorf("%s ended: %s", daemon, tail(p.LogFile(), 5)))
+	running := func(check func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			if !p.Running() {
+				return GiveUp(fmt.Errorf("%s ended: %s", daemon, tail(p.LogFile(), 5)))
+			}
+			return check(ctx)
 		}
+	}
+	if err := Until(ctx, daemon+" to answer", running(func(ctx context.Context) error {
 		_, err := r.vtysh(ctx, "-d", daemon, "-c", "show version")
 		return err
-	})
+	})); err != nil || daemon != "bgpd" {
+		return err
+	}
+	// What bgpd learns before it has found zebra never reaches the kernel: it hears of its neighbours only then.
+	if err := Until(ctx, "bgpd to find zebra", running(func(ctx context.Context) error {
+		text, err := r.vtysh(ctx, "-d", "zebra", "-c", "show zebra client summary")
+		if err == nil && !strings.Contains(text, "bgp") {
+			err = fmt.Errorf("zebra knows %q", text)
+		}
+		return err
+	})); err != nil {
+		return err
+	}
+	text, err := r.vtysh(ctx, "-d", "bgpd", "-f", at("bgp.conf"))
+	if err != nil {
+		return fmt.Errorf("configure bgpd: %w: %s", err, text)
+	}
+	return nil
 }
 
 // removeFRRCrashDir removes what FRR makes per process below /var/tmp/frr.

@@ -47,7 +47,7 @@ func desired(t testing.TB, texts ...string) []Desired {
 	var out []Desired
 	now := time.Now()
 	for _, s := range texts {
-		out = append(out, Desired{Route: parse(t, s), Created: now.Add(-10 * time.Minute), Deadline: now.Add(time.Hour), Owners: []string{"m-1"}})
+		out = append(out, Desired{Route: parse(t, s), Created: now.Add(-10 * time.Minute), Deadline: now.Add(time.Hour), Owners: []string{"m-1"}, Manual: true})
 	}
 	return out
 }
