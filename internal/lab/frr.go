@@ -90,6 +90,7 @@ router bgp {{.ASN}}
  no bgp default ipv4-unicast
 {{- range .Neighbors}}
  neighbor {{.Address}} remote-as {{.ASN}}
+ neighbor {{.Address}} shutdown
  neighbor {{.Address}} description {{.Name}}
  {{- if .TTLSecurity}}
  neighbor {{.Address}} ttl-security hops 1
@@ -141,6 +142,13 @@ router bgp {{.ASN}}
 exit
 !
 {{.Extra}}
+!
+{{- /* each line above would reset a session that is up already */}}
+router bgp {{.ASN}}
+{{- range .Neighbors}}
+ no neighbor {{.Address}} shutdown
+{{- end}}
+exit
 `))
 
 func (r *FRR) write() error {
@@ -216,7 +224,14 @@ func (r *FRR) start(ctx context.Context, daemon string) error {
 	if err != nil {
 		return fmt.Errorf("configure bgpd: %w: %s", err, text)
 	}
-	return nil
+	// An idle neighbour refuses connections, for up to a second after it was configured.
+	return Until(ctx, "bgpd to take connections", running(func(ctx context.Context) error {
+		text, err := r.Command(ctx, "show bgp summary json")
+		if err == nil && strings.Contains(text, `"state":"Idle`) {
+			err = errors.New("a neighbour is idle")
+		}
+		return err
+	}))
 }
 
 // removeFRRCrashDir removes what FRR makes per process below /var/tmp/frr.
