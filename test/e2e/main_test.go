@@ -27,7 +27,7 @@ func run(m *testing.M) int {
 	// Without root every test skips itself, or fails where CI=true, and needs no binaries for that.
 	if binDir == "" && os.Geteuid() == 0 {
 		// Named so that the next lab clears it away should this process be killed.
-		dir := filepath.Join(os.TempDir(), fmt.Sprintf("tm-%d-bin", os.Getpid()))
+		dir := filepath.Join(os.TempDir(), fmt.Sprintf("tm-%dx0-bin", os.Getpid()))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
