@@ -26,6 +26,14 @@ func NeedTool(t testing.TB, names ...string) {
 	}
 }
 
+// NeedFile skips a test on a machine that lacks a file, and fails it where CI=true.
+func NeedFile(t testing.TB, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		skip(t, "needs "+path+": scripts/deps.sh installs it")
+	}
+}
+
 // FindTool returns the path of a program, looking also where Debian keeps daemons; empty when there is none.
 func FindTool(name string) string {
 	if p, err := exec.LookPath(name); err == nil {

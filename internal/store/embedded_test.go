@@ -113,7 +113,7 @@ func TestEmbeddedListensNowhere(t *testing.T) {
 		out := map[string]bool{}
 		fds, err := os.ReadDir("/proc/self/fd")
 		if err != nil {
-			t.Skip("needs /proc")
+			t.Fatalf("this test reads its own descriptors: %v", err)
 		}
 		for _, fd := range fds {
 			if l, err := os.Readlink(filepath.Join("/proc/self/fd", fd.Name())); err == nil && strings.HasPrefix(l, "socket:") {
