@@ -151,7 +151,7 @@ func thresholds(dst *[]threshold) document.Value {
 		return document.Section(
 			document.Field{
 				Key: "vectors", Value: document.OneOrMore(&t.vectors, selectors()), Required: true,
-				Help: "The vectors it is for, by name or by all-reflection, all-tcp or all.",
+				Help: "The vectors it is for, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
 			},
 			document.Field{
 				Key: "pps", Value: document.Optional(&t.pps, orNone(document.PPS())),
@@ -175,7 +175,7 @@ func responses(dst *[]response) document.Value {
 		return document.Section(
 			document.Field{
 				Key: "vectors", Value: document.OneOrMore(&r.vectors, selectors()), Required: true,
-				Help: "The vectors it answers, by name or by all-reflection, all-tcp or all.",
+				Help: "The vectors it answers, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
 			},
 			document.Field{
 				Key: "action", Value: document.Scalar(&r.action, actions()), Required: true,
@@ -258,23 +258,31 @@ type selector struct {
 // The words that name several vectors at once.
 const (
 	allVectors    = "all"
-	allReflection = "all-reflection"
+	allReflection = "all-reflection" // but those whose ports carry bulk traffic
+	allShared     = "all-shared-reflection"
 	allTCP        = "all-tcp"
+	allICMP       = "all-icmp"
 )
 
 func selectors() document.Codec[selector] {
-	var all, reflection, tcp []vector.ID
+	var all, reflection, shared, tcp, icmp []vector.ID
 	for _, v := range vector.All() {
 		all = append(all, v.ID)
-		if v.SourcePort != 0 {
+		switch {
+		case v.Carries:
+			shared = append(shared, v.ID)
+		case v.Reflection():
 			reflection = append(reflection, v.ID)
+		}
+		if v.ICMP() {
+			icmp = append(icmp, v.ID)
 		}
 		if v.Protocol == 6 {
 			tcp = append(tcp, v.ID)
 		}
 	}
-	words := map[string][]vector.ID{allVectors: all, allReflection: reflection, allTCP: tcp}
-	known := append(vector.Names(), allVectors, allReflection, allTCP)
+	words := map[string][]vector.ID{allVectors: all, allReflection: reflection, allTCP: tcp, allICMP: icmp, allShared: shared}
+	known := append(vector.Names(), allVectors, allReflection, allShared, allTCP, allICMP)
 	return document.Codec[selector]{
 		Type: "vector",
 		Parse: func(s string) (selector, error) {

@@ -52,7 +52,9 @@ func (d *Directive) proto() *pb.Directive {
 		out.Triggers = append(out.Triggers, &pb.Trigger{Vector: uint32(t.Vector), PacketsPerSecond: t.PPS, BitsPerSecond: t.BPS})
 	}
 	for _, v := range vector.Reflections() {
-		out.ReflectionPorts = append(out.ReflectionPorts, &pb.ReflectionPort{Port: uint32(v.SourcePort), Vector: uint32(v.ID)})
+		for _, port := range v.SourcePorts {
+			out.ReflectionPorts = append(out.ReflectionPorts, &pb.ReflectionPort{Port: uint32(port), Vector: uint32(v.ID)})
+		}
 	}
 	return out
 }

@@ -115,7 +115,9 @@ func told(term, revision uint64) *pb.Directive {
 		SampleOneIn:       100,
 	}
 	for _, v := range vector.Reflections() {
-		d.ReflectionPorts = append(d.ReflectionPorts, &pb.ReflectionPort{Port: uint32(v.SourcePort), Vector: uint32(v.ID)})
+		for _, port := range v.SourcePorts {
+			d.ReflectionPorts = append(d.ReflectionPorts, &pb.ReflectionPort{Port: uint32(port), Vector: uint32(v.ID)})
+		}
 	}
 	return d
 }

@@ -29,7 +29,7 @@ func TestParseDirective(t *testing.T) {
 		{"everything", func(d *pb.Directive) { d.ProtectedPrefixes[1] = "::/0" }, "whole Internet"},
 		{"twice", func(d *pb.Directive) { d.ProtectedPrefixes[1] = d.ProtectedPrefixes[0] }, "is protected_prefixes[0] already"},
 		{"too many", func(d *pb.Directive) { d.ProtectedPrefixes = make([]string, maxPrefixes+1) }, "65537 are more than 65536"},
-		{"vector", func(d *pb.Directive) { d.Triggers[0].Vector = 32 }, "triggers[0].vector: 32 is not below 32"},
+		{"vector", func(d *pb.Directive) { d.Triggers[0].Vector = 64 }, "triggers[0].vector: 64 is not below 64"},
 		{"two triggers", func(d *pb.Directive) { d.Triggers[1].Vector = 0 }, "triggers[1].vector: total has triggers[0] already"},
 		{"port 0", func(d *pb.Directive) { d.ReflectionPorts[0].Port = 0 }, "reflection_ports[0].port: 0 is outside"},
 		{"port 65536", func(d *pb.Directive) { d.ReflectionPorts[0].Port = 65536 }, "reflection_ports[0].port: 65536 is outside"},

@@ -41,7 +41,7 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	if !ok || s.leaving {
 		return nil, nil
 	}
-	bit := uint32(1) << t.vector
+	bit := uint64(1) << t.vector
 	h := m.hot[t.slot]
 	if h != nil && h.vectors&bit != 0 {
 		return nil, nil

@@ -23,7 +23,7 @@ type kernel interface {
 	Present(slot, window uint32, buffer *[]byte) ([vector.Count]bpf.Count, error)
 	Holder(slot uint32) (netip.Addr, uint32, error)
 	Stats() (bpf.Stats, error)
-	SetHot(slot, vectors uint32) error
+	SetHot(slot uint32, vectors uint64) error
 	FreeHost(addr netip.Addr, slot, prefix uint32, protected bool) error
 	PushFree(slot uint32) error
 	ClearExhausted() error
@@ -76,7 +76,7 @@ type slot struct {
 
 // hotTarget is a target that triggered and has not calmed down yet.
 type hotTarget struct {
-	vectors uint32 // those that triggered
+	vectors uint64 // those that triggered, one bit each
 	counts  [vector.Count]bpf.Count
 	since   time.Time // when counts were read
 	below   time.Time // since when it has been below half of its triggers; zero when it is not

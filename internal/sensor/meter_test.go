@@ -21,7 +21,7 @@ type fakeKernel struct {
 	holders map[uint32]netip.Addr
 	table   bpf.Table
 	levels  [vector.Count]bpf.Level
-	hot     map[uint32]uint32
+	hot     map[uint32]uint64
 	free    []uint32
 	freed   []string
 	fail    error
@@ -31,7 +31,7 @@ var testSizes = bpf.Sizes{CPUs: 1, Hosts: 4, Prefixes: 3, Networks4: 4, Blocks4:
 
 func newFake() *fakeKernel {
 	return &fakeKernel{
-		vectors: make([][vector.Count]bpf.Count, testSizes.Slots()), holders: map[uint32]netip.Addr{}, hot: map[uint32]uint32{},
+		vectors: make([][vector.Count]bpf.Count, testSizes.Slots()), holders: map[uint32]netip.Addr{}, hot: map[uint32]uint64{},
 		free: []uint32{0, 1, 2, 3},
 	}
 }
@@ -86,8 +86,8 @@ func (k *fakeKernel) Holder(slot uint32) (netip.Addr, uint32, error) {
 	p, _ := k.table.Lookup(k.holders[slot])
 	return k.holders[slot], p, k.fail
 }
-func (k *fakeKernel) Stats() (bpf.Stats, error)         { return bpf.Stats{UnprotectedPackets: 7}, k.fail }
-func (k *fakeKernel) SetHot(slot, vectors uint32) error { k.hot[slot] = vectors; return k.fail }
+func (k *fakeKernel) Stats() (bpf.Stats, error)                { return bpf.Stats{UnprotectedPackets: 7}, k.fail }
+func (k *fakeKernel) SetHot(slot uint32, vectors uint64) error { k.hot[slot] = vectors; return k.fail }
 func (k *fakeKernel) FreeHost(addr netip.Addr, slot, _ uint32, protected bool) error {
 	delete(k.holders, slot)
 	k.freed = append(k.freed, fmt.Sprintf("%s protected=%v", addr, protected))

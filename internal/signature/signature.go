@@ -45,19 +45,32 @@ func For(target netip.Prefix, v vector.ID) Signature {
 			{Set: route.FIN | route.SYN},
 			{Set: route.SYN | route.RST},
 		}
-	case vector.ICMP:
-		m.Protocol = only(1)
-		if target.Addr().Is6() {
-			m.Protocol = only(58)
-		}
+	case vector.FIN:
+		m.TCPFlags, broad = []route.Bits{{Set: route.FIN | route.ACK}}, true
 	case vector.Fragment:
 		m.Fragment = []route.Bits{{Set: route.IsFragment}}
-	case vector.GRE:
+	case vector.FirstFragment:
+		m.Fragment = []route.Bits{{Set: route.FirstFragment}}
+	case vector.GRE, vector.ESP:
+	case vector.IPIP:
+		m.Protocol = append(only(4), only(41)...)
 	default:
-		if info.SourcePort != 0 {
-			m.SourcePort = only(info.SourcePort)
-		} else {
-			broad = true
+		broad = true
+		if info.ICMP() {
+			types := info.ICMPTypes
+			m.Protocol, broad = only(1), false
+			if target.Addr().Is6() {
+				m.Protocol, types = only(58), info.ICMPv6Types
+			}
+			for _, n := range types {
+				m.ICMPType = append(m.ICMPType, only(uint16(n))...)
+			}
+		}
+		for _, n := range info.SourcePorts {
+			m.SourcePort, broad = append(m.SourcePort, only(n)...), info.Carries
+		}
+		for _, n := range info.DestinationPorts {
+			m.DestinationPort = append(m.DestinationPort, only(n)...)
 		}
 	}
 	s := Signature{Match: route.Route{Match: m}.Canonical().Match, Broad: broad}

@@ -23,8 +23,8 @@ func TestEveryVectorHasAnAnnounceableMatch(t *testing.T) {
 			if s.Match.Destination != p || s.Says == "" {
 				t.Errorf("%s: %+v", v.Name, s)
 			}
-			if v.SourcePort != 0 && s.Broad {
-				t.Errorf("%s is told by its source port, and yet broad", v.Name)
+			if len(v.SourcePorts) > 0 && s.Broad != v.Carries {
+				t.Errorf("%s is told by its source port, and broad is %v", v.Name, s.Broad)
 			}
 		}
 	}
@@ -40,6 +40,11 @@ func TestTexts(t *testing.T) {
 		{"192.0.2.1/32", vector.DNS, "destination 192.0.2.1/32 protocol udp source-port 53", false},
 		{"2001:db8::1/128", vector.SYN, "destination 2001:db8::1/128 protocol tcp tcp-flags syn&!ack", false},
 		{"2001:db8::1/128", vector.ICMP, "destination 2001:db8::1/128 protocol icmpv6", false},
+		{"2001:db8::1/128", vector.ICMPEcho, "destination 2001:db8::1/128 protocol icmpv6 icmp-type 128", false},
+		{"192.0.2.1/32", vector.ICMPUnreachable, "destination 192.0.2.1/32 protocol icmp icmp-type 3", false},
+		{"192.0.2.1/32", vector.FirstFragment, "destination 192.0.2.1/32 fragment first-fragment", false},
+		{"192.0.2.1/32", vector.DNSQuery, "destination 192.0.2.1/32 protocol udp destination-port 53", true},
+		{"192.0.2.1/32", vector.IKE, "destination 192.0.2.1/32 protocol udp source-port 500,4500", true},
 		{"192.0.2.1/32", vector.Fragment, "destination 192.0.2.1/32 fragment is-fragment", false},
 		{"192.0.2.1/32", vector.UDPOther, "destination 192.0.2.1/32 protocol udp", true},
 		{"192.0.2.1/32", vector.Total, "destination 192.0.2.1/32", true},

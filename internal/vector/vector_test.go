@@ -1,6 +1,9 @@
 package vector
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 func TestTableIsIndexedByNumber(t *testing.T) {
 	names := map[string]bool{}
@@ -24,12 +27,27 @@ func TestTableIsIndexedByNumber(t *testing.T) {
 	}
 }
 
-func TestReflectionPortsAreUnique(t *testing.T) {
-	ports := map[uint16]ID{}
-	for _, v := range Reflections() {
-		if other, ok := ports[v.SourcePort]; ok {
-			t.Errorf("port %d belongs to %s and %s", v.SourcePort, other, v.ID)
+func TestEachPortAndTypeHasOneVector(t *testing.T) {
+	seen := map[string]ID{}
+	once := func(what string, n int, id ID) {
+		key := fmt.Sprintf("%s %d", what, n)
+		if other, ok := seen[key]; ok {
+			t.Errorf("%s belongs to %s and %s", key, other, id)
 		}
-		ports[v.SourcePort] = v.ID
+		seen[key] = id
+	}
+	for _, v := range All() {
+		for _, p := range v.SourcePorts {
+			once("source port", int(p), v.ID)
+		}
+		for _, p := range v.DestinationPorts {
+			once("destination port", int(p), v.ID)
+		}
+		for _, n := range v.ICMPTypes {
+			once("ICMP type", int(n), v.ID)
+		}
+		for _, n := range v.ICMPv6Types {
+			once("ICMPv6 type", int(n), v.ID)
+		}
 	}
 }

@@ -56,7 +56,7 @@ static __noinline int flush(struct cell *cell, __u32 slot, __u32 vector, __u32 w
 	cell->raised = window;
 	if (passed(before >> WINDOW_BYTE_BITS, (before & WINDOW_BYTE_MASK) * WINDOW_BYTE_UNIT, level))
 		return 0;
-	if (*(volatile __u32 *)&info->hot & 1U << vector)
+	if (*(volatile __u64 *)&info->hot & 1ULL << vector)
 		return 0;
 
 	event = bpf_ringbuf_reserve(&triggers, sizeof(*event), 0);

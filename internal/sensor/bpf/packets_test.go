@@ -201,11 +201,13 @@ func packets() []named {
 		{"half a tag", frame(eth(vlan), payload(2)), "", vector.Malformed, 0},
 	}
 	for _, v := range vector.Reflections() {
-		list = append(
-			list,
-			named{v.Name, frame(eth(ip4), v4(v4udp), udp(v.SourcePort), payload(400)), host4, v.ID, 0},
-			named{v.Name + " ipv6", frame(eth(ip6), v6(v6udp), udp(v.SourcePort), payload(400)), host6, v.ID, 0},
-		)
+		for _, port := range v.SourcePorts {
+			list = append(
+				list,
+				named{v.Name, frame(eth(ip4), v4(v4udp), udp(port), payload(400)), host4, v.ID, 0},
+				named{v.Name + " ipv6", frame(eth(ip6), v6(v6udp), udp(port), payload(400)), host6, v.ID, 0},
+			)
+		}
 	}
 	for name, c := range map[string]struct {
 		flags  uint8

@@ -133,8 +133,8 @@ func Address(family uint32, b [16]byte) netip.Addr {
 }
 
 // SetHot names the vectors of a slot that raise no trigger because they are being reported already.
-func (k *Kernel) SetHot(slot uint32, vectors uint32) error {
-	if _, err := k.infos.WriteAt(binary.LittleEndian.AppendUint32(nil, vectors), int64(slot)*int64(infoSize)+24); err != nil {
+func (k *Kernel) SetHot(slot uint32, vectors uint64) error {
+	if _, err := k.infos.WriteAt(binary.LittleEndian.AppendUint64(nil, vectors), int64(slot)*int64(infoSize)+24); err != nil {
 		return fmt.Errorf("mark slot %d as hot: %w", slot, err)
 	}
 	return nil

@@ -38,7 +38,9 @@ func loadWatching(t testing.TB, change ...func(*Sizes)) *Kernel {
 	}
 	ports := [65536]uint8{}
 	for _, v := range vector.Reflections() {
-		ports[v.SourcePort] = uint8(v.ID)
+		for _, port := range v.SourcePorts {
+			ports[port] = uint8(v.ID)
+		}
 	}
 	if err := k.SetPorts(&ports); err != nil {
 		t.Fatal(err)

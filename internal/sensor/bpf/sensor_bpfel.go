@@ -23,7 +23,7 @@ type SensorCell struct {
 
 type SensorCellBlock struct {
 	_       structs.HostLayout
-	Vectors [32]SensorCell
+	Vectors [64]SensorCell
 }
 
 type SensorCpuStat struct {
@@ -89,7 +89,7 @@ type SensorSample struct {
 
 type SensorSharedWindow struct {
 	_       structs.HostLayout
-	Vectors [32]uint64
+	Vectors [64]uint64
 }
 
 type SensorSlotInfo struct {
@@ -97,8 +97,7 @@ type SensorSlotInfo struct {
 	Address [16]uint8
 	Prefix  uint32
 	Family  uint32
-	Hot     uint32
-	Unused  uint32
+	Hot     uint64
 }
 
 type SensorTrigger struct {

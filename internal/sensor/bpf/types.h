@@ -57,8 +57,7 @@ struct slot_info {
 	__u8 address[16]; /* IPv4 in the first four octets */
 	__u32 prefix;     /* slot of the prefix the address belongs to */
 	__u32 family;     /* 4 or 6 */
-	__u32 hot;        /* vectors user space reports already: they raise no trigger */
-	__u32 unused;
+	__u64 hot;        /* vectors user space reports already, one bit each: they raise no trigger */
 };
 
 /* What one CPU counted outside of slots. A cache line of its own. */

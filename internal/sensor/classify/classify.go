@@ -18,7 +18,9 @@ type Ports map[uint16]vector.ID
 func DefaultPorts() Ports {
 	p := Ports{}
 	for _, v := range vector.Reflections() {
-		p[v.SourcePort] = v.ID
+		for _, port := range v.SourcePorts {
+			p[port] = v.ID
+		}
 	}
 	return p
 }

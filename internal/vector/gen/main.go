@@ -19,7 +19,7 @@ func main() {
 	for _, v := range vector.All() {
 		fmt.Fprintf(&b, "#define %s %d /* %s */\n", v.Const, v.ID, v.Says)
 	}
-	fmt.Fprintf(&b, "\n#define VECTOR_COUNT %d /* counters per target, a power of two */\n", vector.Count)
+	fmt.Fprintf(&b, "\n#define VECTOR_COUNT %d /* counters per target and direction, a power of two */\n", vector.Count)
 	if err := os.WriteFile(os.Args[1], b.Bytes(), 0o644); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
