@@ -1,0 +1,256 @@
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// loop owns the meter. It runs in the goroutine of Run, so that interfaces that appear later are looked for in the
+// same network namespace.
+func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, events <-chan trigger) error {
+	now := time.Now()
+	nextScan, nextReport, nextHot := now, now.Add(a.reportInterval()), now
+	nextLook := now
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case d := <-directives:
+			a.directive(d)
+			nextReport = earlier(nextReport, time.Now().Add(a.reportInterval()))
+		case t := <-events:
+			a.metrics.raised.Inc()
+			now := time.Now()
+			r, err := a.meter.trigger(t, now)
+			a.note(err)
+			if r != nil {
+				if len(a.meter.hot) == 1 {
+					nextHot = now.Add(a.meter.now.hot)
+				}
+				a.send(r, worthTrigger, t.raised.UnixNano())
+			}
+			a.metrics.hot.Set(float64(len(a.meter.hot)))
+		case <-timer.C:
+		}
+		now := time.Now()
+		if len(a.meter.hot) > 0 && !now.Before(nextHot) {
+			reports, err := a.meter.hotReports(now)
+			a.note(err)
+			for _, r := range reports {
+				a.send(r, worthHot, 0)
+			}
+			a.drain()
+			a.metrics.hot.Set(float64(len(a.meter.hot)))
+			nextHot = now.Add(a.meter.now.hot)
+		}
+		due := !now.Before(nextReport)
+		if due || !now.Before(nextScan) {
+			if err := a.meter.scan(now); err != nil {
+				a.note(err)
+			} else if a.broken {
+				a.broken = false
+				a.o.Ready("maps", "")
+			}
+			a.metrics.scan.Observe(time.Since(now).Seconds())
+			a.note(a.count())
+			a.drain()
+			nextScan = now.Add(min(scanAtLeast, a.reportInterval()))
+		}
+		if due {
+			r := a.meter.interval(now)
+			r.Counters = a.metrics.counters.Load()
+			a.send(r, worthInterval, 0)
+			nextReport = now.Add(a.reportInterval())
+			nextScan = earlier(nextScan, nextReport)
+		}
+		wake := earlier(nextScan, nextReport)
+		if len(a.meter.hot) > 0 {
+			wake = earlier(wake, nextHot)
+		}
+		if len(a.attached) < len(a.o.Interfaces) {
+			if !now.Before(nextLook) {
+				if err := a.attachAll(); err != nil {
+					return err
+				}
+				nextLook = now.Add(retryInterface)
+			}
+			wake = earlier(wake, nextLook)
+		}
+		timer.Reset(time.Until(wake))
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func (a *agent) reportInterval() time.Duration {
+	if a.meter.now == nil {
+		return time.Second
+	}
+	return a.meter.now.report
+}
+
+// note logs an error of the kernel's maps when it begins, and counts each.
+func (a *agent) note(err error) {
+	if err == nil {
+		return
+	}
+	a.metrics.errors.Inc()
+	if !a.broken {
+		a.broken = true
+		a.o.Log.Error("counters cannot be read or written; the rest goes on", "err", err)
+		a.o.Ready("maps", err.Error())
+	}
+}
+
+func (a *agent) count() error {
+	c, st, err := a.meter.counters()
+	if err != nil {
+		return err
+	}
+	a.metrics.counters.Store(c)
+	a.metrics.stats.Store(&st)
+	return nil
+}
+
+// send gives a report to every controller's backlog.
+func (a *agent) send(r *pb.Report, w worth, raised int64) {
+	a.sequence++
+	r.Sequence = a.sequence
+	a.metrics.reported.WithLabelValues(map[worth]string{worthTrigger: "trigger", worthHot: "hot", worthInterval: "interval"}[w]).Inc()
+	for _, b := range a.backlogs {
+		b.put(message{worth: w, report: r, ktime: raised})
+	}
+}
+
+// directive follows a directive that is newer than the one followed, from whichever controller.
+func (a *agent) directive(d *pb.Directive) {
+	if err := a.follow(d); err != nil {
+		a.metrics.refused.Inc()
+		a.o.Log.Error("directive refused; the one before stays", "version", version{d.GetVersion().GetTerm(), d.GetVersion().GetRevision()}, "err", err)
+		return
+	}
+}
+
+func (a *agent) follow(p *pb.Directive) error {
+	v := version{p.GetVersion().GetTerm(), p.GetVersion().GetRevision()}
+	if now := a.meter.now; now != nil && !v.newer(now.version) {
+		a.metrics.ignored.Inc()
+		return nil
+	}
+	d, err := parseDirective(p)
+	if err == nil {
+		err = a.meter.direct(d)
+	}
+	if err != nil {
+		a.meter.directErr = fmt.Sprintf("directive %s: %v", v, err)
+		return err
+	}
+	a.meter.directErr = ""
+	a.follows.Store(&v)
+	a.metrics.term.Set(float64(v.term))
+	a.metrics.revision.Set(float64(v.revision))
+	a.o.Ready("directive", "")
+	a.o.Log.Info("directive followed", "version", v, "prefixes", len(d.protected), "sample_one_in", d.sampleOneIn,
+		"report_interval", d.report, "hot_interval", d.hot)
+	if err := saveState(a.o.StateFile, p); err != nil {
+		a.o.Log.Warn("a restarted sensor will have to wait for a controller", "err", err)
+	}
+	return nil
+}
+
+// readTriggers hands on what the kernel raises.
+func (a *agent) readTriggers(ctx context.Context, events chan<- trigger) error {
+	var record ringbuf.Record
+	for {
+		if err := a.triggers.ReadInto(&record); err != nil {
+			if errors.Is(err, os.ErrClosed) {
+				return nil
+			}
+			return fmt.Errorf("read triggers: %w", err)
+		}
+		e, err := bpf.DecodeTrigger(record.RawSample)
+		if err != nil {
+			return err
+		}
+		raised := wall(e.Ktime)
+		t := trigger{
+			slot: e.Slot, window: e.Window, vector: vector.ID(e.Vector), packets: uint64(e.Packets), bytes: e.Bytes,
+			addr: bpf.Address(uint32(e.Family), e.Address), raised: raised,
+			start: raised.Add(-time.Duration(e.Age) * a.kernel.Tick),
+		}
+		select {
+		case events <- t:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// drain sends the packets sampled since the last time.
+func (a *agent) drain() {
+	if a.samples.AvailableBytes() == 0 {
+		return
+	}
+	var record ringbuf.Record
+	var b *pb.SampleBatch
+	flush := func() {
+		if b != nil {
+			for _, q := range a.backlogs {
+				q.put(message{worth: worthSamples, samples: b})
+			}
+			b = nil
+		}
+	}
+	offset := monotonicOffset()
+	// Bounded: under a flood the ring fills as fast as it is read.
+	for range sampleRing / 128 {
+		if err := a.samples.ReadInto(&record); err != nil {
+			break
+		}
+		s, err := bpf.DecodeSample(record.RawSample)
+		if err != nil {
+			a.note(err)
+			continue
+		}
+		if b == nil {
+			b = &pb.SampleBatch{}
+		}
+		b.Samples = append(b.Samples, &pb.Sample{
+			Time: timestamppb.New(time.Unix(0, int64(s.Ktime)+offset)), Weight: s.Weight, Vector: uint32(s.Vector),
+			Length: s.Length, Header: append([]byte(nil), s.Header...),
+		})
+		if len(b.Samples) == batch {
+			flush()
+		}
+	}
+	flush()
+}
+
+// wall turns the kernel's monotonic time into wall-clock time.
+func wall(ktime uint64) time.Time { return time.Unix(0, int64(ktime)+monotonicOffset()) }
+
+func monotonicOffset() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0 // cannot fail for this clock
+	}
+	return time.Now().UnixNano() - ts.Nano()
+}
