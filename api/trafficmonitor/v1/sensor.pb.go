@@ -25,6 +25,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Direction says which way packets cross the edge of the protected network.
+type Direction int32
+
+const (
+	// Not said: inbound.
+	Direction_DIRECTION_UNSPECIFIED Direction = 0
+	// To the target.
+	Direction_DIRECTION_INBOUND Direction = 1
+	// From the target.
+	Direction_DIRECTION_OUTBOUND Direction = 2
+)
+
+// Enum value maps for Direction.
+var (
+	Direction_name = map[int32]string{
+		0: "DIRECTION_UNSPECIFIED",
+		1: "DIRECTION_INBOUND",
+		2: "DIRECTION_OUTBOUND",
+	}
+	Direction_value = map[string]int32{
+		"DIRECTION_UNSPECIFIED": 0,
+		"DIRECTION_INBOUND":     1,
+		"DIRECTION_OUTBOUND":    2,
+	}
+)
+
+func (x Direction) Enum() *Direction {
+	p := new(Direction)
+	*p = x
+	return p
+}
+
+func (x Direction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Direction) Descriptor() protoreflect.EnumDescriptor {
+	return file_trafficmonitor_v1_sensor_proto_enumTypes[0].Descriptor()
+}
+
+func (Direction) Type() protoreflect.EnumType {
+	return &file_trafficmonitor_v1_sensor_proto_enumTypes[0]
+}
+
+func (x Direction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Direction.Descriptor instead.
+func (Direction) EnumDescriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{0}
+}
+
 // Mode says how the sensor is attached.
 type Interface_Mode int32
 
@@ -62,11 +115,11 @@ func (x Interface_Mode) String() string {
 }
 
 func (Interface_Mode) Descriptor() protoreflect.EnumDescriptor {
-	return file_trafficmonitor_v1_sensor_proto_enumTypes[0].Descriptor()
+	return file_trafficmonitor_v1_sensor_proto_enumTypes[1].Descriptor()
 }
 
 func (Interface_Mode) Type() protoreflect.EnumType {
-	return &file_trafficmonitor_v1_sensor_proto_enumTypes[0]
+	return &file_trafficmonitor_v1_sensor_proto_enumTypes[1]
 }
 
 func (x Interface_Mode) Number() protoreflect.EnumNumber {
@@ -75,7 +128,68 @@ func (x Interface_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interface_Mode.Descriptor instead.
 func (Interface_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{3, 0}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5, 0}
+}
+
+// Attachment names the hook of the kernel.
+type Interface_Attachment int32
+
+const (
+	// Not attached, for the interface is missing.
+	Interface_ATTACHMENT_UNSPECIFIED Interface_Attachment = 0
+	// tcx, Linux 6.6 and newer.
+	Interface_ATTACHMENT_TCX Interface_Attachment = 1
+	// A filter of the clsact queueing discipline, before Linux 6.6.
+	Interface_ATTACHMENT_CLSACT Interface_Attachment = 2
+	// XDP inside the driver.
+	Interface_ATTACHMENT_XDP_NATIVE Interface_Attachment = 3
+	// XDP behind the driver, slower.
+	Interface_ATTACHMENT_XDP_GENERIC Interface_Attachment = 4
+)
+
+// Enum value maps for Interface_Attachment.
+var (
+	Interface_Attachment_name = map[int32]string{
+		0: "ATTACHMENT_UNSPECIFIED",
+		1: "ATTACHMENT_TCX",
+		2: "ATTACHMENT_CLSACT",
+		3: "ATTACHMENT_XDP_NATIVE",
+		4: "ATTACHMENT_XDP_GENERIC",
+	}
+	Interface_Attachment_value = map[string]int32{
+		"ATTACHMENT_UNSPECIFIED": 0,
+		"ATTACHMENT_TCX":         1,
+		"ATTACHMENT_CLSACT":      2,
+		"ATTACHMENT_XDP_NATIVE":  3,
+		"ATTACHMENT_XDP_GENERIC": 4,
+	}
+)
+
+func (x Interface_Attachment) Enum() *Interface_Attachment {
+	p := new(Interface_Attachment)
+	*p = x
+	return p
+}
+
+func (x Interface_Attachment) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Interface_Attachment) Descriptor() protoreflect.EnumDescriptor {
+	return file_trafficmonitor_v1_sensor_proto_enumTypes[2].Descriptor()
+}
+
+func (Interface_Attachment) Type() protoreflect.EnumType {
+	return &file_trafficmonitor_v1_sensor_proto_enumTypes[2]
+}
+
+func (x Interface_Attachment) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Interface_Attachment.Descriptor instead.
+func (Interface_Attachment) EnumDescriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5, 1}
 }
 
 // Cause says why the report was sent.
@@ -119,11 +233,11 @@ func (x Report_Cause) String() string {
 }
 
 func (Report_Cause) Descriptor() protoreflect.EnumDescriptor {
-	return file_trafficmonitor_v1_sensor_proto_enumTypes[1].Descriptor()
+	return file_trafficmonitor_v1_sensor_proto_enumTypes[3].Descriptor()
 }
 
 func (Report_Cause) Type() protoreflect.EnumType {
-	return &file_trafficmonitor_v1_sensor_proto_enumTypes[1]
+	return &file_trafficmonitor_v1_sensor_proto_enumTypes[3]
 }
 
 func (x Report_Cause) Number() protoreflect.EnumNumber {
@@ -132,7 +246,7 @@ func (x Report_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_Cause.Descriptor instead.
 func (Report_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{8, 0}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // ConnectRequest is one message of a sensor.
@@ -145,6 +259,7 @@ type ConnectRequest struct {
 	//	*ConnectRequest_Hello
 	//	*ConnectRequest_Report
 	//	*ConnectRequest_Samples
+	//	*ConnectRequest_ClockEcho
 	Message       isConnectRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -214,6 +329,15 @@ func (x *ConnectRequest) GetSamples() *SampleBatch {
 	return nil
 }
 
+func (x *ConnectRequest) GetClockEcho() *ClockEcho {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectRequest_ClockEcho); ok {
+			return x.ClockEcho
+		}
+	}
+	return nil
+}
+
 type isConnectRequest_Message interface {
 	isConnectRequest_Message()
 }
@@ -233,11 +357,18 @@ type ConnectRequest_Samples struct {
 	Samples *SampleBatch `protobuf:"bytes,3,opt,name=samples,proto3,oneof"`
 }
 
+type ConnectRequest_ClockEcho struct {
+	// Its answer to a ClockProbe.
+	ClockEcho *ClockEcho `protobuf:"bytes,4,opt,name=clock_echo,json=clockEcho,proto3,oneof"`
+}
+
 func (*ConnectRequest_Hello) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Report) isConnectRequest_Message() {}
 
 func (*ConnectRequest_Samples) isConnectRequest_Message() {}
+
+func (*ConnectRequest_ClockEcho) isConnectRequest_Message() {}
 
 // ConnectResponse is one message of a controller.
 type ConnectResponse struct {
@@ -247,6 +378,7 @@ type ConnectResponse struct {
 	// Types that are valid to be assigned to Message:
 	//
 	//	*ConnectResponse_Directive
+	//	*ConnectResponse_ClockProbe
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -298,6 +430,15 @@ func (x *ConnectResponse) GetDirective() *Directive {
 	return nil
 }
 
+func (x *ConnectResponse) GetClockProbe() *ClockProbe {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_ClockProbe); ok {
+			return x.ClockProbe
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -307,7 +448,124 @@ type ConnectResponse_Directive struct {
 	Directive *Directive `protobuf:"bytes,1,opt,name=directive,proto3,oneof"`
 }
 
+type ConnectResponse_ClockProbe struct {
+	// A question about its clock, to be answered with a ClockEcho at once.
+	ClockProbe *ClockProbe `protobuf:"bytes,2,opt,name=clock_probe,json=clockProbe,proto3,oneof"`
+}
+
 func (*ConnectResponse_Directive) isConnectResponse_Message() {}
+
+func (*ConnectResponse_ClockProbe) isConnectResponse_Message() {}
+
+// ClockProbe asks for a sensor's clock, as in RFC 5905 section 8.
+type ClockProbe struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When the controller sent it, by the controller's clock.
+	SendTime      *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockProbe) Reset() {
+	*x = ClockProbe{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockProbe) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockProbe) ProtoMessage() {}
+
+func (x *ClockProbe) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockProbe.ProtoReflect.Descriptor instead.
+func (*ClockProbe) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ClockProbe) GetSendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SendTime
+	}
+	return nil
+}
+
+// ClockEcho answers a ClockProbe.
+type ClockEcho struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The probe's send_time, unchanged.
+	ProbeTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=probe_time,json=probeTime,proto3" json:"probe_time,omitempty"`
+	// When the probe arrived, by the sensor's clock.
+	ReceiveTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=receive_time,json=receiveTime,proto3" json:"receive_time,omitempty"`
+	// When this answer was sent, by the sensor's clock.
+	SendTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClockEcho) Reset() {
+	*x = ClockEcho{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClockEcho) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClockEcho) ProtoMessage() {}
+
+func (x *ClockEcho) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClockEcho.ProtoReflect.Descriptor instead.
+func (*ClockEcho) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ClockEcho) GetProbeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProbeTime
+	}
+	return nil
+}
+
+func (x *ClockEcho) GetReceiveTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ReceiveTime
+	}
+	return nil
+}
+
+func (x *ClockEcho) GetSendTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.SendTime
+	}
+	return nil
+}
 
 // Hello introduces a sensor.
 type Hello struct {
@@ -323,14 +581,16 @@ type Hello struct {
 	// The directive it follows already, if any.
 	Directive *DirectiveVersion `protobuf:"bytes,5,opt,name=directive,proto3" json:"directive,omitempty"`
 	// Bytes of kernel memory its maps take, fixed at its start.
-	MapBytes      uint64 `protobuf:"varint,6,opt,name=map_bytes,json=mapBytes,proto3" json:"map_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	MapBytes uint64 `protobuf:"varint,6,opt,name=map_bytes,json=mapBytes,proto3" json:"map_bytes,omitempty"`
+	// When its counters began; they outlive the process, so this may be before start_time.
+	CountersStartTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=counters_start_time,json=countersStartTime,proto3" json:"counters_start_time,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -342,7 +602,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -355,7 +615,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{2}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Hello) GetSensor() string {
@@ -400,20 +660,31 @@ func (x *Hello) GetMapBytes() uint64 {
 	return 0
 }
 
+func (x *Hello) GetCountersStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CountersStartTime
+	}
+	return nil
+}
+
 // Interface is one door through which a sensor sees packets.
 type Interface struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the interface.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// How the sensor is attached to it.
-	Mode          Interface_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=trafficmonitor.v1.Interface_Mode" json:"mode,omitempty"`
+	// How the sensor is meant to be attached to it.
+	Mode Interface_Mode `protobuf:"varint,2,opt,name=mode,proto3,enum=trafficmonitor.v1.Interface_Mode" json:"mode,omitempty"`
+	// How it is attached.
+	Attachment Interface_Attachment `protobuf:"varint,3,opt,name=attachment,proto3,enum=trafficmonitor.v1.Interface_Attachment" json:"attachment,omitempty"`
+	// Whether packets that leave are counted too.
+	Outbound      bool `protobuf:"varint,4,opt,name=outbound,proto3" json:"outbound,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +696,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +709,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{3}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Interface) GetName() string {
@@ -455,6 +726,20 @@ func (x *Interface) GetMode() Interface_Mode {
 	return Interface_MODE_UNSPECIFIED
 }
 
+func (x *Interface) GetAttachment() Interface_Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return Interface_ATTACHMENT_UNSPECIFIED
+}
+
+func (x *Interface) GetOutbound() bool {
+	if x != nil {
+		return x.Outbound
+	}
+	return false
+}
+
 // DirectiveVersion orders directives: a higher term wins, within a term the higher revision.
 type DirectiveVersion struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -468,7 +753,7 @@ type DirectiveVersion struct {
 
 func (x *DirectiveVersion) Reset() {
 	*x = DirectiveVersion{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +765,7 @@ func (x *DirectiveVersion) String() string {
 func (*DirectiveVersion) ProtoMessage() {}
 
 func (x *DirectiveVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +778,7 @@ func (x *DirectiveVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveVersion.ProtoReflect.Descriptor instead.
 func (*DirectiveVersion) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{4}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *DirectiveVersion) GetTerm() uint64 {
@@ -519,21 +804,25 @@ type Directive struct {
 	ProtectedPrefixes []string `protobuf:"bytes,2,rep,name=protected_prefixes,json=protectedPrefixes,proto3" json:"protected_prefixes,omitempty"`
 	// When to report at once, per vector; a vector without a trigger is only reported at the interval.
 	Triggers []*Trigger `protobuf:"bytes,3,rep,name=triggers,proto3" json:"triggers,omitempty"`
-	// UDP source ports of reflection vectors.
+	// UDP source ports of reflection vectors. Outbound packets to such a port are requests, counted under its vector too.
 	ReflectionPorts []*ReflectionPort `protobuf:"bytes,4,rep,name=reflection_ports,json=reflectionPorts,proto3" json:"reflection_ports,omitempty"`
 	// One packet in so many is sampled; 0 samples none.
 	SampleOneIn uint32 `protobuf:"varint,5,opt,name=sample_one_in,json=sampleOneIn,proto3" json:"sample_one_in,omitempty"`
 	// Time between two reports while nothing is triggered, 100 ms to 60 s.
 	ReportInterval *durationpb.Duration `protobuf:"bytes,6,opt,name=report_interval,json=reportInterval,proto3" json:"report_interval,omitempty"`
 	// Time between two reports of a target that triggered, 20 ms to 10 s.
-	HotInterval   *durationpb.Duration `protobuf:"bytes,7,opt,name=hot_interval,json=hotInterval,proto3" json:"hot_interval,omitempty"`
+	HotInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=hot_interval,json=hotInterval,proto3" json:"hot_interval,omitempty"`
+	// One packet in so many is sampled of targets that triggered; 0 means as sample_one_in says.
+	HotSampleOneIn uint32 `protobuf:"varint,8,opt,name=hot_sample_one_in,json=hotSampleOneIn,proto3" json:"hot_sample_one_in,omitempty"`
+	// How many of the busiest targets get a profile at the report interval, at most 1024; hot targets always do.
+	Profiles      uint32 `protobuf:"varint,9,opt,name=profiles,proto3" json:"profiles,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +834,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +847,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Directive) GetVersion() *DirectiveVersion {
@@ -610,6 +899,20 @@ func (x *Directive) GetHotInterval() *durationpb.Duration {
 	return nil
 }
 
+func (x *Directive) GetHotSampleOneIn() uint32 {
+	if x != nil {
+		return x.HotSampleOneIn
+	}
+	return 0
+}
+
+func (x *Directive) GetProfiles() uint32 {
+	if x != nil {
+		return x.Profiles
+	}
+	return 0
+}
+
 // Trigger is the rate of one vector at one target from which on the sensor reports at once.
 type Trigger struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -619,13 +922,15 @@ type Trigger struct {
 	PacketsPerSecond uint64 `protobuf:"varint,2,opt,name=packets_per_second,json=packetsPerSecond,proto3" json:"packets_per_second,omitempty"`
 	// Bits per second, counted from the IP header on; 0 means no limit.
 	BitsPerSecond uint64 `protobuf:"varint,3,opt,name=bits_per_second,json=bitsPerSecond,proto3" json:"bits_per_second,omitempty"`
+	// The way the packets go.
+	Direction     Direction `protobuf:"varint,4,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -637,7 +942,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -650,7 +955,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Trigger) GetVector() uint32 {
@@ -674,6 +979,13 @@ func (x *Trigger) GetBitsPerSecond() uint64 {
 	return 0
 }
 
+func (x *Trigger) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
 // ReflectionPort assigns a UDP source port to a vector.
 type ReflectionPort struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -687,7 +999,7 @@ type ReflectionPort struct {
 
 func (x *ReflectionPort) Reset() {
 	*x = ReflectionPort{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +1011,7 @@ func (x *ReflectionPort) String() string {
 func (*ReflectionPort) ProtoMessage() {}
 
 func (x *ReflectionPort) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1024,7 @@ func (x *ReflectionPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReflectionPort.ProtoReflect.Descriptor instead.
 func (*ReflectionPort) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ReflectionPort) GetPort() uint32 {
@@ -752,13 +1064,19 @@ type Report struct {
 	Directive *DirectiveVersion `protobuf:"bytes,9,opt,name=directive,proto3" json:"directive,omitempty"`
 	// Why the newest directive was refused; empty when none was.
 	DirectiveError string `protobuf:"bytes,10,opt,name=directive_error,json=directiveError,proto3" json:"directive_error,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Exact totals of networks, hosts included; only for CAUSE_INTERVAL. Sorted by prefix, direction and vector.
+	Networks []*NetworkTotal `protobuf:"bytes,11,rep,name=networks,proto3" json:"networks,omitempty"`
+	// What the packets of hot and of the busiest targets were like; only for CAUSE_HOT and CAUSE_INTERVAL.
+	Profiles []*Profile `protobuf:"bytes,12,rep,name=profiles,proto3" json:"profiles,omitempty"`
+	// How many reports this one holds: more than one when a controller was away and the oldest were merged.
+	Merged        uint32 `protobuf:"varint,13,opt,name=merged,proto3" json:"merged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +1088,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +1101,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -856,6 +1174,438 @@ func (x *Report) GetDirectiveError() string {
 	return ""
 }
 
+func (x *Report) GetNetworks() []*NetworkTotal {
+	if x != nil {
+		return x.Networks
+	}
+	return nil
+}
+
+func (x *Report) GetProfiles() []*Profile {
+	if x != nil {
+		return x.Profiles
+	}
+	return nil
+}
+
+func (x *Report) GetMerged() uint32 {
+	if x != nil {
+		return x.Merged
+	}
+	return 0
+}
+
+// NetworkTotal counts all packets of one vector of a network: each protected prefix, and each IPv6 /64 in one of which
+// hosts were counted.
+type NetworkTotal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the network, 4 or 16 octets.
+	Network []byte `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// Prefix length.
+	PrefixLength uint32 `protobuf:"varint,2,opt,name=prefix_length,json=prefixLength,proto3" json:"prefix_length,omitempty"`
+	// The way the packets went.
+	Direction Direction `protobuf:"varint,3,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
+	// Number of the vector.
+	Vector uint32 `protobuf:"varint,4,opt,name=vector,proto3" json:"vector,omitempty"`
+	// Packets in the span.
+	Packets uint64 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`
+	// Bytes in the span, counted from the IP header on.
+	Bytes uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Hosts inside that were counted one by one and had such packets.
+	ActiveHosts   uint32 `protobuf:"varint,7,opt,name=active_hosts,json=activeHosts,proto3" json:"active_hosts,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkTotal) Reset() {
+	*x = NetworkTotal{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkTotal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkTotal) ProtoMessage() {}
+
+func (x *NetworkTotal) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkTotal.ProtoReflect.Descriptor instead.
+func (*NetworkTotal) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *NetworkTotal) GetNetwork() []byte {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *NetworkTotal) GetPrefixLength() uint32 {
+	if x != nil {
+		return x.PrefixLength
+	}
+	return 0
+}
+
+func (x *NetworkTotal) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+func (x *NetworkTotal) GetVector() uint32 {
+	if x != nil {
+		return x.Vector
+	}
+	return 0
+}
+
+func (x *NetworkTotal) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *NetworkTotal) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *NetworkTotal) GetActiveHosts() uint32 {
+	if x != nil {
+		return x.ActiveHosts
+	}
+	return 0
+}
+
+// Profile says what the packets of one target and vector were like. But for distinct_sources it describes samples.
+type Profile struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the target, 4 or 16 octets.
+	Target []byte `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// Prefix length.
+	PrefixLength uint32 `protobuf:"varint,2,opt,name=prefix_length,json=prefixLength,proto3" json:"prefix_length,omitempty"`
+	// The way the packets went.
+	Direction Direction `protobuf:"varint,3,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
+	// Number of the vector.
+	Vector uint32 `protobuf:"varint,4,opt,name=vector,proto3" json:"vector,omitempty"`
+	// Packets sampled.
+	Samples uint32 `protobuf:"varint,5,opt,name=samples,proto3" json:"samples,omitempty"`
+	// Packets the samples stand for.
+	Packets uint64 `protobuf:"varint,6,opt,name=packets,proto3" json:"packets,omitempty"`
+	// Of the samples' lengths from the IP header on: up to 64, 128, 256, 512, 1024, 1280, 1500 octets, and more.
+	Lengths []uint32 `protobuf:"varint,7,rep,packed,name=lengths,proto3" json:"lengths,omitempty"`
+	// Of the samples' TTL or hop limit: 0 to 31, 32 to 63, and so on in steps of 32 up to 255.
+	Ttls []uint32 `protobuf:"varint,8,rep,packed,name=ttls,proto3" json:"ttls,omitempty"`
+	// Samples that were fragments.
+	Fragments uint32 `protobuf:"varint,9,opt,name=fragments,proto3" json:"fragments,omitempty"`
+	// Samples by the low six bits of the TCP flags, most first.
+	TcpFlags []*Count `protobuf:"bytes,10,rep,name=tcp_flags,json=tcpFlags,proto3" json:"tcp_flags,omitempty"`
+	// Samples by UDP or TCP source port, the largest of them, most first.
+	SourcePorts []*Count `protobuf:"bytes,11,rep,name=source_ports,json=sourcePorts,proto3" json:"source_ports,omitempty"`
+	// Samples by UDP or TCP destination port, the largest of them, most first.
+	DestinationPorts []*Count `protobuf:"bytes,12,rep,name=destination_ports,json=destinationPorts,proto3" json:"destination_ports,omitempty"`
+	// Samples by source network, /24 or /48, the largest of them, most first. Of an outbound packet the destination counts.
+	Sources []*SourceCount `protobuf:"bytes,13,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Registers of a HyperLogLog sketch of source addresses, one octet each, a power of two of them: mergeable by maximum.
+	// Empty when nothing was sketched.
+	DistinctSources []byte `protobuf:"bytes,14,opt,name=distinct_sources,json=distinctSources,proto3" json:"distinct_sources,omitempty"`
+	// Whether distinct_sources saw all packets of the target, whatever their vector, or only the samples.
+	DistinctExact bool `protobuf:"varint,15,opt,name=distinct_exact,json=distinctExact,proto3" json:"distinct_exact,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Profile) Reset() {
+	*x = Profile{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Profile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Profile) ProtoMessage() {}
+
+func (x *Profile) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Profile.ProtoReflect.Descriptor instead.
+func (*Profile) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *Profile) GetTarget() []byte {
+	if x != nil {
+		return x.Target
+	}
+	return nil
+}
+
+func (x *Profile) GetPrefixLength() uint32 {
+	if x != nil {
+		return x.PrefixLength
+	}
+	return 0
+}
+
+func (x *Profile) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+func (x *Profile) GetVector() uint32 {
+	if x != nil {
+		return x.Vector
+	}
+	return 0
+}
+
+func (x *Profile) GetSamples() uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Profile) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Profile) GetLengths() []uint32 {
+	if x != nil {
+		return x.Lengths
+	}
+	return nil
+}
+
+func (x *Profile) GetTtls() []uint32 {
+	if x != nil {
+		return x.Ttls
+	}
+	return nil
+}
+
+func (x *Profile) GetFragments() uint32 {
+	if x != nil {
+		return x.Fragments
+	}
+	return 0
+}
+
+func (x *Profile) GetTcpFlags() []*Count {
+	if x != nil {
+		return x.TcpFlags
+	}
+	return nil
+}
+
+func (x *Profile) GetSourcePorts() []*Count {
+	if x != nil {
+		return x.SourcePorts
+	}
+	return nil
+}
+
+func (x *Profile) GetDestinationPorts() []*Count {
+	if x != nil {
+		return x.DestinationPorts
+	}
+	return nil
+}
+
+func (x *Profile) GetSources() []*SourceCount {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *Profile) GetDistinctSources() []byte {
+	if x != nil {
+		return x.DistinctSources
+	}
+	return nil
+}
+
+func (x *Profile) GetDistinctExact() bool {
+	if x != nil {
+		return x.DistinctExact
+	}
+	return false
+}
+
+// Count is a value and how often it was seen.
+type Count struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The value.
+	Value uint32 `protobuf:"varint,1,opt,name=value,proto3" json:"value,omitempty"`
+	// How often, at most; never less than the truth.
+	Count uint32 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	// By how much count may be too large (Space-Saving).
+	Error         uint32 `protobuf:"varint,3,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Count) Reset() {
+	*x = Count{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Count) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Count) ProtoMessage() {}
+
+func (x *Count) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Count.ProtoReflect.Descriptor instead.
+func (*Count) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Count) GetValue() uint32 {
+	if x != nil {
+		return x.Value
+	}
+	return 0
+}
+
+func (x *Count) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Count) GetError() uint32 {
+	if x != nil {
+		return x.Error
+	}
+	return 0
+}
+
+// SourceCount is a network and how often it was seen.
+type SourceCount struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Address of the network, 4 or 16 octets.
+	Network []byte `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// Prefix length.
+	PrefixLength uint32 `protobuf:"varint,2,opt,name=prefix_length,json=prefixLength,proto3" json:"prefix_length,omitempty"`
+	// How often, at most; never less than the truth.
+	Count uint32 `protobuf:"varint,3,opt,name=count,proto3" json:"count,omitempty"`
+	// By how much count may be too large (Space-Saving).
+	Error         uint32 `protobuf:"varint,4,opt,name=error,proto3" json:"error,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SourceCount) Reset() {
+	*x = SourceCount{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SourceCount) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SourceCount) ProtoMessage() {}
+
+func (x *SourceCount) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SourceCount.ProtoReflect.Descriptor instead.
+func (*SourceCount) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SourceCount) GetNetwork() []byte {
+	if x != nil {
+		return x.Network
+	}
+	return nil
+}
+
+func (x *SourceCount) GetPrefixLength() uint32 {
+	if x != nil {
+		return x.PrefixLength
+	}
+	return 0
+}
+
+func (x *SourceCount) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *SourceCount) GetError() uint32 {
+	if x != nil {
+		return x.Error
+	}
+	return 0
+}
+
 // Aggregate counts the packets of one vector to one target.
 type Aggregate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -868,14 +1618,16 @@ type Aggregate struct {
 	// Packets in the span.
 	Packets uint64 `protobuf:"varint,4,opt,name=packets,proto3" json:"packets,omitempty"`
 	// Bytes in the span, counted from the IP header on.
-	Bytes         uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes uint64 `protobuf:"varint,5,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// The way the packets went.
+	Direction     Direction `protobuf:"varint,6,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Aggregate) Reset() {
 	*x = Aggregate{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -887,7 +1639,7 @@ func (x *Aggregate) String() string {
 func (*Aggregate) ProtoMessage() {}
 
 func (x *Aggregate) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -900,7 +1652,7 @@ func (x *Aggregate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
 func (*Aggregate) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Aggregate) GetTarget() []byte {
@@ -938,7 +1690,14 @@ func (x *Aggregate) GetBytes() uint64 {
 	return 0
 }
 
-// SensorCounters are a sensor's running totals since its start.
+func (x *Aggregate) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+// SensorCounters are a sensor's running totals since its counters began.
 type SensorCounters struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Packets seen on all interfaces.
@@ -962,14 +1721,30 @@ type SensorCounters struct {
 	// Host slots in use.
 	SlotsUsed uint64 `protobuf:"varint,10,opt,name=slots_used,json=slotsUsed,proto3" json:"slots_used,omitempty"`
 	// Host slots there are.
-	SlotsTotal    uint64 `protobuf:"varint,11,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
+	SlotsTotal uint64 `protobuf:"varint,11,opt,name=slots_total,json=slotsTotal,proto3" json:"slots_total,omitempty"`
+	// Of packets, those that left.
+	OutboundPackets uint64 `protobuf:"varint,12,opt,name=outbound_packets,json=outboundPackets,proto3" json:"outbound_packets,omitempty"`
+	// Of outbound packets, those whose source is no protected address: forged, or not ours to protect.
+	ForeignSourcePackets uint64 `protobuf:"varint,13,opt,name=foreign_source_packets,json=foreignSourcePackets,proto3" json:"foreign_source_packets,omitempty"`
+	// One packet in so many is really sampled: more than the directive says where the CPU budget was spent.
+	SampleOneIn uint32 `protobuf:"varint,14,opt,name=sample_one_in,json=sampleOneIn,proto3" json:"sample_one_in,omitempty"`
+	// Reports merged because the stream to this controller was not fast enough; nothing of them is lost but time.
+	MergedReports uint64 `protobuf:"varint,15,opt,name=merged_reports,json=mergedReports,proto3" json:"merged_reports,omitempty"`
+	// CPU time of the sensor's process, in nanoseconds, since its start.
+	CpuNanoseconds uint64 `protobuf:"varint,16,opt,name=cpu_nanoseconds,json=cpuNanoseconds,proto3" json:"cpu_nanoseconds,omitempty"`
+	// Resident memory of the sensor's process.
+	ResidentBytes uint64 `protobuf:"varint,17,opt,name=resident_bytes,json=residentBytes,proto3" json:"resident_bytes,omitempty"`
+	// The kernel's maps.
+	Maps []*MapUse `protobuf:"bytes,18,rep,name=maps,proto3" json:"maps,omitempty"`
+	// What it listens on, as it is now.
+	Interfaces    []*Interface `protobuf:"bytes,19,rep,name=interfaces,proto3" json:"interfaces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SensorCounters) Reset() {
 	*x = SensorCounters{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1756,7 @@ func (x *SensorCounters) String() string {
 func (*SensorCounters) ProtoMessage() {}
 
 func (x *SensorCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1769,7 @@ func (x *SensorCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SensorCounters.ProtoReflect.Descriptor instead.
 func (*SensorCounters) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SensorCounters) GetPackets() uint64 {
@@ -1074,6 +1849,144 @@ func (x *SensorCounters) GetSlotsTotal() uint64 {
 	return 0
 }
 
+func (x *SensorCounters) GetOutboundPackets() uint64 {
+	if x != nil {
+		return x.OutboundPackets
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetForeignSourcePackets() uint64 {
+	if x != nil {
+		return x.ForeignSourcePackets
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetSampleOneIn() uint32 {
+	if x != nil {
+		return x.SampleOneIn
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetMergedReports() uint64 {
+	if x != nil {
+		return x.MergedReports
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetCpuNanoseconds() uint64 {
+	if x != nil {
+		return x.CpuNanoseconds
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetResidentBytes() uint64 {
+	if x != nil {
+		return x.ResidentBytes
+	}
+	return 0
+}
+
+func (x *SensorCounters) GetMaps() []*MapUse {
+	if x != nil {
+		return x.Maps
+	}
+	return nil
+}
+
+func (x *SensorCounters) GetInterfaces() []*Interface {
+	if x != nil {
+		return x.Interfaces
+	}
+	return nil
+}
+
+// MapUse is one map of the kernel, and what it lost.
+type MapUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the map.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Bytes it takes, fixed at the start.
+	Bytes uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// Entries in use.
+	Used uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	// Entries there are; 0 where they are not counted.
+	Total uint64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
+	// Packets or events that found no room in it.
+	Lost          uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MapUse) Reset() {
+	*x = MapUse{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MapUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MapUse) ProtoMessage() {}
+
+func (x *MapUse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MapUse.ProtoReflect.Descriptor instead.
+func (*MapUse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MapUse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *MapUse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *MapUse) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
+func (x *MapUse) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *MapUse) GetLost() uint64 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
+}
+
 // SampleBatch carries sampled packets.
 type SampleBatch struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1085,7 +1998,7 @@ type SampleBatch struct {
 
 func (x *SampleBatch) Reset() {
 	*x = SampleBatch{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +2010,7 @@ func (x *SampleBatch) String() string {
 func (*SampleBatch) ProtoMessage() {}
 
 func (x *SampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +2023,7 @@ func (x *SampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleBatch.ProtoReflect.Descriptor instead.
 func (*SampleBatch) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SampleBatch) GetSamples() []*Sample {
@@ -1139,7 +2052,7 @@ type Sample struct {
 
 func (x *Sample) Reset() {
 	*x = Sample{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +2064,7 @@ func (x *Sample) String() string {
 func (*Sample) ProtoMessage() {}
 
 func (x *Sample) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +2077,7 @@ func (x *Sample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sample.ProtoReflect.Descriptor instead.
 func (*Sample) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Sample) GetTime() *timestamppb.Timestamp {
@@ -1206,15 +2119,27 @@ var File_trafficmonitor_v1_sensor_proto protoreflect.FileDescriptor
 
 const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\n" +
-	"\x1etrafficmonitor/v1/sensor.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x01\n" +
+	"\x1etrafficmonitor/v1/sensor.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfd\x01\n" +
 	"\x0eConnectRequest\x120\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.trafficmonitor.v1.HelloH\x00R\x05hello\x123\n" +
 	"\x06report\x18\x02 \x01(\v2\x19.trafficmonitor.v1.ReportH\x00R\x06report\x12:\n" +
-	"\asamples\x18\x03 \x01(\v2\x1e.trafficmonitor.v1.SampleBatchH\x00R\asamplesB\t\n" +
-	"\amessage\"Z\n" +
+	"\asamples\x18\x03 \x01(\v2\x1e.trafficmonitor.v1.SampleBatchH\x00R\asamples\x12=\n" +
+	"\n" +
+	"clock_echo\x18\x04 \x01(\v2\x1c.trafficmonitor.v1.ClockEchoH\x00R\tclockEchoB\t\n" +
+	"\amessage\"\x9c\x01\n" +
 	"\x0fConnectResponse\x12<\n" +
-	"\tdirective\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.DirectiveH\x00R\tdirectiveB\t\n" +
-	"\amessage\"\x92\x02\n" +
+	"\tdirective\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.DirectiveH\x00R\tdirective\x12@\n" +
+	"\vclock_probe\x18\x02 \x01(\v2\x1d.trafficmonitor.v1.ClockProbeH\x00R\n" +
+	"clockProbeB\t\n" +
+	"\amessage\"E\n" +
+	"\n" +
+	"ClockProbe\x127\n" +
+	"\tsend_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"\xbe\x01\n" +
+	"\tClockEcho\x129\n" +
+	"\n" +
+	"probe_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\x12=\n" +
+	"\freceive_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vreceiveTime\x127\n" +
+	"\tsend_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"\xde\x02\n" +
 	"\x05Hello\x12\x16\n" +
 	"\x06sensor\x18\x01 \x01(\tR\x06sensor\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x129\n" +
@@ -1224,17 +2149,29 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"interfaces\x18\x04 \x03(\v2\x1c.trafficmonitor.v1.InterfaceR\n" +
 	"interfaces\x12A\n" +
 	"\tdirective\x18\x05 \x01(\v2#.trafficmonitor.v1.DirectiveVersionR\tdirective\x12\x1b\n" +
-	"\tmap_bytes\x18\x06 \x01(\x04R\bmapBytes\"\x94\x01\n" +
+	"\tmap_bytes\x18\x06 \x01(\x04R\bmapBytes\x12J\n" +
+	"\x13counters_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11countersStartTime\"\x86\x03\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
-	"\x04mode\x18\x02 \x01(\x0e2!.trafficmonitor.v1.Interface.ModeR\x04mode\"<\n" +
+	"\x04mode\x18\x02 \x01(\x0e2!.trafficmonitor.v1.Interface.ModeR\x04mode\x12G\n" +
+	"\n" +
+	"attachment\x18\x03 \x01(\x0e2'.trafficmonitor.v1.Interface.AttachmentR\n" +
+	"attachment\x12\x1a\n" +
+	"\boutbound\x18\x04 \x01(\bR\boutbound\"<\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tMODE_HOST\x10\x01\x12\x0f\n" +
-	"\vMODE_MIRROR\x10\x02\"B\n" +
+	"\vMODE_MIRROR\x10\x02\"\x8a\x01\n" +
+	"\n" +
+	"Attachment\x12\x1a\n" +
+	"\x16ATTACHMENT_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0eATTACHMENT_TCX\x10\x01\x12\x15\n" +
+	"\x11ATTACHMENT_CLSACT\x10\x02\x12\x19\n" +
+	"\x15ATTACHMENT_XDP_NATIVE\x10\x03\x12\x1a\n" +
+	"\x16ATTACHMENT_XDP_GENERIC\x10\x04\"B\n" +
 	"\x10DirectiveVersion\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x04R\brevision\"\xa5\x03\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\"\xec\x03\n" +
 	"\tDirective\x12=\n" +
 	"\aversion\x18\x01 \x01(\v2#.trafficmonitor.v1.DirectiveVersionR\aversion\x12-\n" +
 	"\x12protected_prefixes\x18\x02 \x03(\tR\x11protectedPrefixes\x126\n" +
@@ -1242,14 +2179,17 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\x10reflection_ports\x18\x04 \x03(\v2!.trafficmonitor.v1.ReflectionPortR\x0freflectionPorts\x12\"\n" +
 	"\rsample_one_in\x18\x05 \x01(\rR\vsampleOneIn\x12B\n" +
 	"\x0freport_interval\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x0ereportInterval\x12<\n" +
-	"\fhot_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\vhotInterval\"w\n" +
+	"\fhot_interval\x18\a \x01(\v2\x19.google.protobuf.DurationR\vhotInterval\x12)\n" +
+	"\x11hot_sample_one_in\x18\b \x01(\rR\x0ehotSampleOneIn\x12\x1a\n" +
+	"\bprofiles\x18\t \x01(\rR\bprofiles\"\xb3\x01\n" +
 	"\aTrigger\x12\x16\n" +
 	"\x06vector\x18\x01 \x01(\rR\x06vector\x12,\n" +
 	"\x12packets_per_second\x18\x02 \x01(\x04R\x10packetsPerSecond\x12&\n" +
-	"\x0fbits_per_second\x18\x03 \x01(\x04R\rbitsPerSecond\"<\n" +
+	"\x0fbits_per_second\x18\x03 \x01(\x04R\rbitsPerSecond\x12:\n" +
+	"\tdirection\x18\x04 \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection\"<\n" +
 	"\x0eReflectionPort\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\rR\x04port\x12\x16\n" +
-	"\x06vector\x18\x02 \x01(\rR\x06vector\"\xfc\x04\n" +
+	"\x06vector\x18\x02 \x01(\rR\x06vector\"\x89\x06\n" +
 	"\x06Report\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x125\n" +
 	"\x05cause\x18\x02 \x01(\x0e2\x1f.trafficmonitor.v1.Report.CauseR\x05cause\x129\n" +
@@ -1264,18 +2204,56 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\bcounters\x18\b \x01(\v2!.trafficmonitor.v1.SensorCountersR\bcounters\x12A\n" +
 	"\tdirective\x18\t \x01(\v2#.trafficmonitor.v1.DirectiveVersionR\tdirective\x12'\n" +
 	"\x0fdirective_error\x18\n" +
-	" \x01(\tR\x0edirectiveError\"T\n" +
+	" \x01(\tR\x0edirectiveError\x12;\n" +
+	"\bnetworks\x18\v \x03(\v2\x1f.trafficmonitor.v1.NetworkTotalR\bnetworks\x126\n" +
+	"\bprofiles\x18\f \x03(\v2\x1a.trafficmonitor.v1.ProfileR\bprofiles\x12\x16\n" +
+	"\x06merged\x18\r \x01(\rR\x06merged\"T\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eCAUSE_INTERVAL\x10\x01\x12\x11\n" +
 	"\rCAUSE_TRIGGER\x10\x02\x12\r\n" +
-	"\tCAUSE_HOT\x10\x03\"\x90\x01\n" +
+	"\tCAUSE_HOT\x10\x03\"\xf4\x01\n" +
+	"\fNetworkTotal\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\fR\anetwork\x12#\n" +
+	"\rprefix_length\x18\x02 \x01(\rR\fprefixLength\x12:\n" +
+	"\tdirection\x18\x03 \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection\x12\x16\n" +
+	"\x06vector\x18\x04 \x01(\rR\x06vector\x12\x18\n" +
+	"\apackets\x18\x05 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12!\n" +
+	"\factive_hosts\x18\a \x01(\rR\vactiveHosts\"\xe1\x04\n" +
+	"\aProfile\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\fR\x06target\x12#\n" +
+	"\rprefix_length\x18\x02 \x01(\rR\fprefixLength\x12:\n" +
+	"\tdirection\x18\x03 \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection\x12\x16\n" +
+	"\x06vector\x18\x04 \x01(\rR\x06vector\x12\x18\n" +
+	"\asamples\x18\x05 \x01(\rR\asamples\x12\x18\n" +
+	"\apackets\x18\x06 \x01(\x04R\apackets\x12\x18\n" +
+	"\alengths\x18\a \x03(\rR\alengths\x12\x12\n" +
+	"\x04ttls\x18\b \x03(\rR\x04ttls\x12\x1c\n" +
+	"\tfragments\x18\t \x01(\rR\tfragments\x125\n" +
+	"\ttcp_flags\x18\n" +
+	" \x03(\v2\x18.trafficmonitor.v1.CountR\btcpFlags\x12;\n" +
+	"\fsource_ports\x18\v \x03(\v2\x18.trafficmonitor.v1.CountR\vsourcePorts\x12E\n" +
+	"\x11destination_ports\x18\f \x03(\v2\x18.trafficmonitor.v1.CountR\x10destinationPorts\x128\n" +
+	"\asources\x18\r \x03(\v2\x1e.trafficmonitor.v1.SourceCountR\asources\x12)\n" +
+	"\x10distinct_sources\x18\x0e \x01(\fR\x0fdistinctSources\x12%\n" +
+	"\x0edistinct_exact\x18\x0f \x01(\bR\rdistinctExact\"I\n" +
+	"\x05Count\x12\x14\n" +
+	"\x05value\x18\x01 \x01(\rR\x05value\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\rR\x05count\x12\x14\n" +
+	"\x05error\x18\x03 \x01(\rR\x05error\"x\n" +
+	"\vSourceCount\x12\x18\n" +
+	"\anetwork\x18\x01 \x01(\fR\anetwork\x12#\n" +
+	"\rprefix_length\x18\x02 \x01(\rR\fprefixLength\x12\x14\n" +
+	"\x05count\x18\x03 \x01(\rR\x05count\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\rR\x05error\"\xcc\x01\n" +
 	"\tAggregate\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\fR\x06target\x12#\n" +
 	"\rprefix_length\x18\x02 \x01(\rR\fprefixLength\x12\x16\n" +
 	"\x06vector\x18\x03 \x01(\rR\x06vector\x12\x18\n" +
 	"\apackets\x18\x04 \x01(\x04R\apackets\x12\x14\n" +
-	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\"\xab\x03\n" +
+	"\x05bytes\x18\x05 \x01(\x04R\x05bytes\x12:\n" +
+	"\tdirection\x18\x06 \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection\"\x94\x06\n" +
 	"\x0eSensorCounters\x12\x18\n" +
 	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12/\n" +
@@ -1290,7 +2268,23 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"slots_used\x18\n" +
 	" \x01(\x04R\tslotsUsed\x12\x1f\n" +
 	"\vslots_total\x18\v \x01(\x04R\n" +
-	"slotsTotal\"B\n" +
+	"slotsTotal\x12)\n" +
+	"\x10outbound_packets\x18\f \x01(\x04R\x0foutboundPackets\x124\n" +
+	"\x16foreign_source_packets\x18\r \x01(\x04R\x14foreignSourcePackets\x12\"\n" +
+	"\rsample_one_in\x18\x0e \x01(\rR\vsampleOneIn\x12%\n" +
+	"\x0emerged_reports\x18\x0f \x01(\x04R\rmergedReports\x12'\n" +
+	"\x0fcpu_nanoseconds\x18\x10 \x01(\x04R\x0ecpuNanoseconds\x12%\n" +
+	"\x0eresident_bytes\x18\x11 \x01(\x04R\rresidentBytes\x12-\n" +
+	"\x04maps\x18\x12 \x03(\v2\x19.trafficmonitor.v1.MapUseR\x04maps\x12<\n" +
+	"\n" +
+	"interfaces\x18\x13 \x03(\v2\x1c.trafficmonitor.v1.InterfaceR\n" +
+	"interfaces\"p\n" +
+	"\x06MapUse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x04R\x05total\x12\x12\n" +
+	"\x04lost\x18\x05 \x01(\x04R\x04lost\"B\n" +
 	"\vSampleBatch\x123\n" +
 	"\asamples\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SampleR\asamples\"\x98\x01\n" +
 	"\x06Sample\x12.\n" +
@@ -1298,7 +2292,11 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
 	"\x06vector\x18\x03 \x01(\rR\x06vector\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\rR\x06length\x12\x16\n" +
-	"\x06header\x18\x05 \x01(\fR\x06header2e\n" +
+	"\x06header\x18\x05 \x01(\fR\x06header*U\n" +
+	"\tDirection\x12\x19\n" +
+	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11DIRECTION_INBOUND\x10\x01\x12\x16\n" +
+	"\x12DIRECTION_OUTBOUND\x10\x022e\n" +
 	"\rSensorService\x12T\n" +
 	"\aConnect\x12!.trafficmonitor.v1.ConnectRequest\x1a\".trafficmonitor.v1.ConnectResponse(\x010\x01BNZLgithub.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1;trafficmonitorv1b\x06proto3"
 
@@ -1314,58 +2312,87 @@ func file_trafficmonitor_v1_sensor_proto_rawDescGZIP() []byte {
 	return file_trafficmonitor_v1_sensor_proto_rawDescData
 }
 
-var file_trafficmonitor_v1_sensor_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_sensor_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_trafficmonitor_v1_sensor_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_trafficmonitor_v1_sensor_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_trafficmonitor_v1_sensor_proto_goTypes = []any{
-	(Interface_Mode)(0),           // 0: trafficmonitor.v1.Interface.Mode
-	(Report_Cause)(0),             // 1: trafficmonitor.v1.Report.Cause
-	(*ConnectRequest)(nil),        // 2: trafficmonitor.v1.ConnectRequest
-	(*ConnectResponse)(nil),       // 3: trafficmonitor.v1.ConnectResponse
-	(*Hello)(nil),                 // 4: trafficmonitor.v1.Hello
-	(*Interface)(nil),             // 5: trafficmonitor.v1.Interface
-	(*DirectiveVersion)(nil),      // 6: trafficmonitor.v1.DirectiveVersion
-	(*Directive)(nil),             // 7: trafficmonitor.v1.Directive
-	(*Trigger)(nil),               // 8: trafficmonitor.v1.Trigger
-	(*ReflectionPort)(nil),        // 9: trafficmonitor.v1.ReflectionPort
-	(*Report)(nil),                // 10: trafficmonitor.v1.Report
-	(*Aggregate)(nil),             // 11: trafficmonitor.v1.Aggregate
-	(*SensorCounters)(nil),        // 12: trafficmonitor.v1.SensorCounters
-	(*SampleBatch)(nil),           // 13: trafficmonitor.v1.SampleBatch
-	(*Sample)(nil),                // 14: trafficmonitor.v1.Sample
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 16: google.protobuf.Duration
+	(Direction)(0),                // 0: trafficmonitor.v1.Direction
+	(Interface_Mode)(0),           // 1: trafficmonitor.v1.Interface.Mode
+	(Interface_Attachment)(0),     // 2: trafficmonitor.v1.Interface.Attachment
+	(Report_Cause)(0),             // 3: trafficmonitor.v1.Report.Cause
+	(*ConnectRequest)(nil),        // 4: trafficmonitor.v1.ConnectRequest
+	(*ConnectResponse)(nil),       // 5: trafficmonitor.v1.ConnectResponse
+	(*ClockProbe)(nil),            // 6: trafficmonitor.v1.ClockProbe
+	(*ClockEcho)(nil),             // 7: trafficmonitor.v1.ClockEcho
+	(*Hello)(nil),                 // 8: trafficmonitor.v1.Hello
+	(*Interface)(nil),             // 9: trafficmonitor.v1.Interface
+	(*DirectiveVersion)(nil),      // 10: trafficmonitor.v1.DirectiveVersion
+	(*Directive)(nil),             // 11: trafficmonitor.v1.Directive
+	(*Trigger)(nil),               // 12: trafficmonitor.v1.Trigger
+	(*ReflectionPort)(nil),        // 13: trafficmonitor.v1.ReflectionPort
+	(*Report)(nil),                // 14: trafficmonitor.v1.Report
+	(*NetworkTotal)(nil),          // 15: trafficmonitor.v1.NetworkTotal
+	(*Profile)(nil),               // 16: trafficmonitor.v1.Profile
+	(*Count)(nil),                 // 17: trafficmonitor.v1.Count
+	(*SourceCount)(nil),           // 18: trafficmonitor.v1.SourceCount
+	(*Aggregate)(nil),             // 19: trafficmonitor.v1.Aggregate
+	(*SensorCounters)(nil),        // 20: trafficmonitor.v1.SensorCounters
+	(*MapUse)(nil),                // 21: trafficmonitor.v1.MapUse
+	(*SampleBatch)(nil),           // 22: trafficmonitor.v1.SampleBatch
+	(*Sample)(nil),                // 23: trafficmonitor.v1.Sample
+	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
 }
 var file_trafficmonitor_v1_sensor_proto_depIdxs = []int32{
-	4,  // 0: trafficmonitor.v1.ConnectRequest.hello:type_name -> trafficmonitor.v1.Hello
-	10, // 1: trafficmonitor.v1.ConnectRequest.report:type_name -> trafficmonitor.v1.Report
-	13, // 2: trafficmonitor.v1.ConnectRequest.samples:type_name -> trafficmonitor.v1.SampleBatch
-	7,  // 3: trafficmonitor.v1.ConnectResponse.directive:type_name -> trafficmonitor.v1.Directive
-	15, // 4: trafficmonitor.v1.Hello.start_time:type_name -> google.protobuf.Timestamp
-	5,  // 5: trafficmonitor.v1.Hello.interfaces:type_name -> trafficmonitor.v1.Interface
-	6,  // 6: trafficmonitor.v1.Hello.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	0,  // 7: trafficmonitor.v1.Interface.mode:type_name -> trafficmonitor.v1.Interface.Mode
-	6,  // 8: trafficmonitor.v1.Directive.version:type_name -> trafficmonitor.v1.DirectiveVersion
-	8,  // 9: trafficmonitor.v1.Directive.triggers:type_name -> trafficmonitor.v1.Trigger
-	9,  // 10: trafficmonitor.v1.Directive.reflection_ports:type_name -> trafficmonitor.v1.ReflectionPort
-	16, // 11: trafficmonitor.v1.Directive.report_interval:type_name -> google.protobuf.Duration
-	16, // 12: trafficmonitor.v1.Directive.hot_interval:type_name -> google.protobuf.Duration
-	1,  // 13: trafficmonitor.v1.Report.cause:type_name -> trafficmonitor.v1.Report.Cause
-	15, // 14: trafficmonitor.v1.Report.start_time:type_name -> google.protobuf.Timestamp
-	16, // 15: trafficmonitor.v1.Report.span:type_name -> google.protobuf.Duration
-	11, // 16: trafficmonitor.v1.Report.aggregates:type_name -> trafficmonitor.v1.Aggregate
-	15, // 17: trafficmonitor.v1.Report.trigger_time:type_name -> google.protobuf.Timestamp
-	15, // 18: trafficmonitor.v1.Report.send_time:type_name -> google.protobuf.Timestamp
-	12, // 19: trafficmonitor.v1.Report.counters:type_name -> trafficmonitor.v1.SensorCounters
-	6,  // 20: trafficmonitor.v1.Report.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	14, // 21: trafficmonitor.v1.SampleBatch.samples:type_name -> trafficmonitor.v1.Sample
-	15, // 22: trafficmonitor.v1.Sample.time:type_name -> google.protobuf.Timestamp
-	2,  // 23: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
-	3,  // 24: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
-	24, // [24:25] is the sub-list for method output_type
-	23, // [23:24] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	8,  // 0: trafficmonitor.v1.ConnectRequest.hello:type_name -> trafficmonitor.v1.Hello
+	14, // 1: trafficmonitor.v1.ConnectRequest.report:type_name -> trafficmonitor.v1.Report
+	22, // 2: trafficmonitor.v1.ConnectRequest.samples:type_name -> trafficmonitor.v1.SampleBatch
+	7,  // 3: trafficmonitor.v1.ConnectRequest.clock_echo:type_name -> trafficmonitor.v1.ClockEcho
+	11, // 4: trafficmonitor.v1.ConnectResponse.directive:type_name -> trafficmonitor.v1.Directive
+	6,  // 5: trafficmonitor.v1.ConnectResponse.clock_probe:type_name -> trafficmonitor.v1.ClockProbe
+	24, // 6: trafficmonitor.v1.ClockProbe.send_time:type_name -> google.protobuf.Timestamp
+	24, // 7: trafficmonitor.v1.ClockEcho.probe_time:type_name -> google.protobuf.Timestamp
+	24, // 8: trafficmonitor.v1.ClockEcho.receive_time:type_name -> google.protobuf.Timestamp
+	24, // 9: trafficmonitor.v1.ClockEcho.send_time:type_name -> google.protobuf.Timestamp
+	24, // 10: trafficmonitor.v1.Hello.start_time:type_name -> google.protobuf.Timestamp
+	9,  // 11: trafficmonitor.v1.Hello.interfaces:type_name -> trafficmonitor.v1.Interface
+	10, // 12: trafficmonitor.v1.Hello.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	24, // 13: trafficmonitor.v1.Hello.counters_start_time:type_name -> google.protobuf.Timestamp
+	1,  // 14: trafficmonitor.v1.Interface.mode:type_name -> trafficmonitor.v1.Interface.Mode
+	2,  // 15: trafficmonitor.v1.Interface.attachment:type_name -> trafficmonitor.v1.Interface.Attachment
+	10, // 16: trafficmonitor.v1.Directive.version:type_name -> trafficmonitor.v1.DirectiveVersion
+	12, // 17: trafficmonitor.v1.Directive.triggers:type_name -> trafficmonitor.v1.Trigger
+	13, // 18: trafficmonitor.v1.Directive.reflection_ports:type_name -> trafficmonitor.v1.ReflectionPort
+	25, // 19: trafficmonitor.v1.Directive.report_interval:type_name -> google.protobuf.Duration
+	25, // 20: trafficmonitor.v1.Directive.hot_interval:type_name -> google.protobuf.Duration
+	0,  // 21: trafficmonitor.v1.Trigger.direction:type_name -> trafficmonitor.v1.Direction
+	3,  // 22: trafficmonitor.v1.Report.cause:type_name -> trafficmonitor.v1.Report.Cause
+	24, // 23: trafficmonitor.v1.Report.start_time:type_name -> google.protobuf.Timestamp
+	25, // 24: trafficmonitor.v1.Report.span:type_name -> google.protobuf.Duration
+	19, // 25: trafficmonitor.v1.Report.aggregates:type_name -> trafficmonitor.v1.Aggregate
+	24, // 26: trafficmonitor.v1.Report.trigger_time:type_name -> google.protobuf.Timestamp
+	24, // 27: trafficmonitor.v1.Report.send_time:type_name -> google.protobuf.Timestamp
+	20, // 28: trafficmonitor.v1.Report.counters:type_name -> trafficmonitor.v1.SensorCounters
+	10, // 29: trafficmonitor.v1.Report.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	15, // 30: trafficmonitor.v1.Report.networks:type_name -> trafficmonitor.v1.NetworkTotal
+	16, // 31: trafficmonitor.v1.Report.profiles:type_name -> trafficmonitor.v1.Profile
+	0,  // 32: trafficmonitor.v1.NetworkTotal.direction:type_name -> trafficmonitor.v1.Direction
+	0,  // 33: trafficmonitor.v1.Profile.direction:type_name -> trafficmonitor.v1.Direction
+	17, // 34: trafficmonitor.v1.Profile.tcp_flags:type_name -> trafficmonitor.v1.Count
+	17, // 35: trafficmonitor.v1.Profile.source_ports:type_name -> trafficmonitor.v1.Count
+	17, // 36: trafficmonitor.v1.Profile.destination_ports:type_name -> trafficmonitor.v1.Count
+	18, // 37: trafficmonitor.v1.Profile.sources:type_name -> trafficmonitor.v1.SourceCount
+	0,  // 38: trafficmonitor.v1.Aggregate.direction:type_name -> trafficmonitor.v1.Direction
+	21, // 39: trafficmonitor.v1.SensorCounters.maps:type_name -> trafficmonitor.v1.MapUse
+	9,  // 40: trafficmonitor.v1.SensorCounters.interfaces:type_name -> trafficmonitor.v1.Interface
+	23, // 41: trafficmonitor.v1.SampleBatch.samples:type_name -> trafficmonitor.v1.Sample
+	24, // 42: trafficmonitor.v1.Sample.time:type_name -> google.protobuf.Timestamp
+	4,  // 43: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
+	5,  // 44: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
+	44, // [44:45] is the sub-list for method output_type
+	43, // [43:44] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_sensor_proto_init() }
@@ -1377,17 +2404,19 @@ func file_trafficmonitor_v1_sensor_proto_init() {
 		(*ConnectRequest_Hello)(nil),
 		(*ConnectRequest_Report)(nil),
 		(*ConnectRequest_Samples)(nil),
+		(*ConnectRequest_ClockEcho)(nil),
 	}
 	file_trafficmonitor_v1_sensor_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectResponse_Directive)(nil),
+		(*ConnectResponse_ClockProbe)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_sensor_proto_rawDesc), len(file_trafficmonitor_v1_sensor_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   13,
+			NumEnums:      4,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
