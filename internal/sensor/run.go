@@ -199,4 +199,3 @@ func (a *agent) run(ctx context.Context) error {
 	err := a.loop(ctx, directives, events)
 	return errors.Join(err, g.Wait())
 }
-
