@@ -91,11 +91,12 @@ func (f Files) Server() (*tls.Config, error) {
 }
 
 // Client returns the configuration of a client that verifies the server and proves its own identity, in TLS 1.3.
-// serverName is the DNS name or IP address the server's certificate must be for. Renewed files are used from the next
-// handshake on.
+// serverName is the DNS name or IP address the server's certificate must be for, and its role must be
+// [RoleController]: another holder of a certificate of the same authority is neither told anything nor obeyed. Renewed
+// files are used from the next handshake on.
 //
-// With an empty serverName the dialler must set ServerName itself (as etcd's client does for several endpoints), and a
-// renewed CA file is used only after a restart; the certificate and key are followed all the same.
+// With an empty serverName the dialler must set ServerName itself (as etcd's client does for several endpoints), any
+// role will do, and a renewed CA file is used only after a restart; the certificate and key are followed all the same.
 func (f Files) Client(serverName string) (*tls.Config, error) {
 	w, err := follow(f)
 	if err != nil {
@@ -131,6 +132,10 @@ func verifyServer(s tls.ConnectionState, name string, roots *x509.CertPool) erro
 	}
 	if _, err := leaf.Verify(o); err != nil {
 		return fmt.Errorf("the server's certificate (%q) does not prove that it is %s: %w", leaf.Subject.CommonName, name, err)
+	}
+	if cn, role := Identity(leaf); role != RoleController {
+		return fmt.Errorf("the server at %s shows the certificate of %q with the role %q: only the role %q (its organisational unit) is trusted there; issue one with tmctl pki issue --role %s",
+			name, cn, role, RoleController, RoleController)
 	}
 	return nil
 }
