@@ -22,6 +22,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
@@ -172,7 +173,11 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy,
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
 		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
-		SampleOneIn: cfg.Sensors.SampleOneIn, ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
+		Watch: ingest.Watch{
+			SampleOneIn: cfg.Sensors.SampleOneIn, HotSampleOneIn: cfg.Sensors.HotSampleOneIn, Profiles: cfg.Sensors.Profiles,
+			ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
+			ReflectionPorts: reflectionPorts(cfg.Sensors.ReflectionPorts),
+		},
 		Direct: c.ingest.Direct, Emit: c.emit, Log: c.log, Registerer: c.reg,
 	})
 	l.loop("engine", c.engine.Run)
@@ -206,6 +211,14 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	l.loop("health", c.watchHealth)
 	l.loop("policy", c.reloads)
 	return c.serve(l)
+}
+
+func reflectionPorts(list []config.ReflectionPort) map[uint16]vector.ID {
+	m := map[uint16]vector.ID{}
+	for _, p := range list {
+		m[p.Port] = p.Vector
+	}
+	return m
 }
 
 // serve opens the listeners for sensors and engineers; last, when there is something to answer with.

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // Controller is the configuration of a controller and of the speaker beside it.
@@ -111,11 +113,20 @@ const (
 
 // Sensors is what a controller tells and expects of sensors.
 type Sensors struct {
-	ReportInterval time.Duration
-	HotInterval    time.Duration
-	SampleOneIn    uint32 // 0 samples none
-	StaleAfter     time.Duration
-	Allowed        []string // names; empty allows every sensor with a valid certificate
+	ReportInterval  time.Duration
+	HotInterval     time.Duration
+	SampleOneIn     uint32 // 0 samples none
+	HotSampleOneIn  uint32 // of targets that passed a trigger; 0 samples as SampleOneIn says
+	Profiles        int    // targets a sensor describes at the report interval
+	ReflectionPorts []ReflectionPort
+	StaleAfter      time.Duration
+	Allowed         []string // names; empty allows every sensor with a valid certificate
+}
+
+// ReflectionPort counts what comes from a UDP source port under a reflection vector, beside the ports of the vector table.
+type ReflectionPort struct {
+	Port   uint16
+	Vector vector.ID
 }
 
 // DefaultController returns what is in force where the file says nothing.
@@ -148,7 +159,7 @@ func DefaultController() Controller {
 		},
 		Sensors: Sensors{
 			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,
-			SampleOneIn: 1024, StaleAfter: 3 * time.Second,
+			SampleOneIn: 1024, HotSampleOneIn: 64, Profiles: 64, StaleAfter: 3 * time.Second,
 		},
 		Log:         Log{Level: "info", Format: "text"},
 		DefaultHold: 30 * time.Minute,

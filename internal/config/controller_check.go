@@ -45,6 +45,13 @@ func (c *Controller) check(r *document.Report) {
 			document.FormatDuration(s.StaleAfter), document.FormatDuration(s.ReportInterval))
 	}
 	twice(r, "sensors.allowed", c.Sensors.Allowed)
+	ports := map[uint16]int{}
+	for i, p := range c.Sensors.ReflectionPorts {
+		if j, ok := ports[p.Port]; ok && p.Port != 0 {
+			r.Add(fmt.Sprintf("sensors.reflection_ports[%d].port", i), "%d is sensors.reflection_ports[%d] already", p.Port, j)
+		}
+		ports[p.Port] = i
+	}
 }
 
 type place struct {

@@ -1,9 +1,12 @@
 package config
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 const day = 24 * time.Hour
@@ -167,7 +170,42 @@ func (s *Sensors) schema() document.Value {
 		document.Field{Key: "report_interval", Value: document.Scalar(&s.ReportInterval, document.Duration(100*time.Millisecond, time.Minute)), Help: "Time between two reports of a sensor at which nothing is triggered."},
 		document.Field{Key: "hot_interval", Value: document.Scalar(&s.HotInterval, document.Duration(20*time.Millisecond, 10*time.Second)), Help: "Time between two reports of a target that passed a trigger."},
 		document.Field{Key: "sample_one_in", Value: document.Scalar(&s.SampleOneIn, document.Number[uint32](0, 1<<24)), Help: "One packet in so many is sampled; 0 samples none.", Danger: "Small numbers cost CPU on every rack."},
+		document.Field{
+			Key: "hot_sample_one_in", Value: document.Scalar(&s.HotSampleOneIn, document.Number[uint32](0, 1<<24)),
+			Help: "One packet in so many is sampled of targets that passed a trigger, unless sample_one_in samples more; 0 samples them like all others.", Danger: "Small numbers cost CPU on racks under attack.",
+		},
+		document.Field{
+			Key: "profiles", Value: document.Scalar(&s.Profiles, document.Number(0, 1024)),
+			Help: "How many of its busiest targets each sensor describes (sizes, ports, sources, flags) at the report interval; targets that passed a trigger it always does.",
+		},
+		document.Field{
+			Key: "reflection_ports", Help: "UDP source ports of reflection beside those that vectors name; a port named here counts under this vector instead.",
+			Value: document.List(&s.ReflectionPorts, func() ReflectionPort { return ReflectionPort{Vector: vector.OtherReflection} }, func(p *ReflectionPort) document.Value {
+				return document.Section(
+					document.Field{Key: "port", Value: document.Scalar(&p.Port, document.Number[uint16](1, 65535)), Required: true, Help: "The port."},
+					document.Field{Key: "vector", Value: document.Scalar(&p.Vector, reflectionCodec()), Help: "The vector its packets count under."},
+				)
+			}),
+		},
 		document.Field{Key: "stale_after", Value: document.Scalar(&s.StaleAfter, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "Silence after which a sensor counts as lost; its last evidence is then held, not read as the end of an attack."},
 		document.Field{Key: "allowed", Value: document.Scalars(&s.Allowed, document.Word()), Help: "Names of the sensors that may connect; empty allows every sensor with a valid certificate."},
 	)
+}
+
+// reflectionCodec reads the name of a reflection vector.
+func reflectionCodec() document.Codec[vector.ID] {
+	var names []string
+	for _, v := range vector.Reflections() {
+		names = append(names, v.Name)
+	}
+	return document.Codec[vector.ID]{
+		Type: "name of a reflection vector, such as " + vector.DNS.String() + " or " + vector.OtherReflection.String(),
+		Parse: func(s string) (vector.ID, error) {
+			if !slices.Contains(names, s) {
+				return 0, document.Wrong(document.Nearest(s, names), "%q is not the name of a reflection vector; there are %s", s, strings.Join(names, ", "))
+			}
+			return vector.Parse(s)
+		},
+		Format: vector.ID.String,
+	}
 }

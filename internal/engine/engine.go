@@ -40,13 +40,11 @@ type Options struct {
 	Policy  *policy.Policy
 	Traffic traffic.Options
 
-	DefaultHold    time.Duration // of a manual withdraw that names none
-	Keep           time.Duration // how long ended mitigations are remembered
-	CommitTimeout  time.Duration
-	RetryAfter     time.Duration // before automation tries again what was refused, frozen or held
-	SampleOneIn    uint32
-	ReportInterval time.Duration
-	HotInterval    time.Duration
+	DefaultHold   time.Duration // of a manual withdraw that names none
+	Keep          time.Duration // how long ended mitigations are remembered
+	CommitTimeout time.Duration
+	RetryAfter    time.Duration // before automation tries again what was refused, frozen or held
+	Watch         ingest.Watch  // how closely sensors look
 
 	Direct func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
 	Emit   func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
@@ -331,8 +329,7 @@ func (e *Engine) direct() {
 	}
 	e.revision++
 	d := &ingest.Directive{
-		Term: e.lead.Number(), Revision: e.revision, Protected: e.o.Own, SampleOneIn: e.o.SampleOneIn,
-		ReportInterval: e.o.ReportInterval, HotInterval: e.o.HotInterval,
+		Term: e.lead.Number(), Revision: e.revision, Protected: e.o.Own, Watch: e.o.Watch,
 	}
 	for v, l := range e.policy.Triggers() {
 		d.Triggers = append(d.Triggers, ingest.Trigger{Vector: v, PPS: uint64(l.PPS), BPS: uint64(l.BPS)})

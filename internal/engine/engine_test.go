@@ -143,7 +143,7 @@ func run(t *testing.T, fn func(b *bench)) {
 			Own: limits.Own, Safety: limits, Policy: policy.Default(),
 			Traffic:     traffic.Options{MaxTargets: 1000, StaleAfter: 3 * time.Second, ForgetAfter: 10 * time.Minute},
 			DefaultHold: 30 * time.Minute, Keep: time.Hour, CommitTimeout: time.Second, RetryAfter: 10 * time.Second,
-			SampleOneIn: 1024, ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,
+			Watch: ingest.Watch{SampleOneIn: 1024, ReportInterval: time.Second, HotInterval: 100 * time.Millisecond},
 			Direct: func(d *ingest.Directive) {
 				b.mu.Lock()
 				defer b.mu.Unlock()

@@ -3,7 +3,9 @@ package ingest
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -21,27 +23,42 @@ const (
 	maxName       = 128
 )
 
+// Watch is how closely sensors look, whatever the policy says.
+type Watch struct {
+	// SampleOneIn and HotSampleOneIn: one packet in so many is sampled, and of targets that triggered. 0 samples none,
+	// and of targets that triggered as of others.
+	SampleOneIn, HotSampleOneIn uint32
+	// Profiles is how many of its busiest targets each sensor describes at the report interval, at most 1024.
+	Profiles int
+	// ReportInterval is 100 ms to 60 s, HotInterval 20 ms to 10 s.
+	ReportInterval, HotInterval time.Duration
+	// ReflectionPorts are UDP source ports beside those of the vector table, and may move ports of that table to another
+	// reflection vector.
+	ReflectionPorts map[uint16]vector.ID
+}
+
 // Directive is what sensors are told to watch, in our own types.
 type Directive struct {
 	Term, Revision uint64
 	Protected      []netip.Prefix
 	Triggers       []Trigger
-	SampleOneIn    uint32
-	ReportInterval time.Duration
-	HotInterval    time.Duration
+	Watch
 }
 
 // Trigger is the rate from which on a sensor reports at once; 0 is no limit.
 type Trigger struct {
-	Vector vector.ID
-	PPS    uint64
-	BPS    uint64
+	Vector    vector.ID
+	Direction vector.Direction
+	PPS       uint64
+	BPS       uint64
 }
 
 func (d *Directive) proto() *pb.Directive {
 	out := &pb.Directive{
 		Version:        &pb.DirectiveVersion{Term: d.Term, Revision: d.Revision},
 		SampleOneIn:    d.SampleOneIn,
+		HotSampleOneIn: d.HotSampleOneIn,
+		Profiles:       uint32(d.Profiles),
 		ReportInterval: durationpb.New(d.ReportInterval),
 		HotInterval:    durationpb.New(d.HotInterval),
 	}
@@ -49,14 +66,28 @@ func (d *Directive) proto() *pb.Directive {
 		out.ProtectedPrefixes = append(out.ProtectedPrefixes, p.String())
 	}
 	for _, t := range d.Triggers {
-		out.Triggers = append(out.Triggers, &pb.Trigger{Vector: uint32(t.Vector), PacketsPerSecond: t.PPS, BitsPerSecond: t.BPS})
+		out.Triggers = append(out.Triggers, &pb.Trigger{
+			Vector: uint32(t.Vector), PacketsPerSecond: t.PPS, BitsPerSecond: t.BPS, Direction: directionProto(t.Direction),
+		})
 	}
+	ports := map[uint16]vector.ID{}
 	for _, v := range vector.Reflections() {
 		for _, port := range v.SourcePorts {
-			out.ReflectionPorts = append(out.ReflectionPorts, &pb.ReflectionPort{Port: uint32(port), Vector: uint32(v.ID)})
+			ports[port] = v.ID
 		}
 	}
+	maps.Copy(ports, d.ReflectionPorts)
+	for _, port := range slices.Sorted(maps.Keys(ports)) {
+		out.ReflectionPorts = append(out.ReflectionPorts, &pb.ReflectionPort{Port: uint32(port), Vector: uint32(ports[port])})
+	}
 	return out
+}
+
+func directionProto(d vector.Direction) pb.Direction {
+	if d == vector.Outbound {
+		return pb.Direction_DIRECTION_OUTBOUND
+	}
+	return pb.Direction_DIRECTION_INBOUND
 }
 
 // report converts a report and says what is wrong with it. Nothing of a wrong report is used.

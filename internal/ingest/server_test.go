@@ -103,13 +103,28 @@ func TestReportReachesTheEngineAndDirectiveTheSensor(t *testing.T) {
 	if d.Report.Sensor != "rack1" || d.Report.Cause != traffic.Trigger || len(d.Report.Aggregates) != 1 || d.Report.Aggregates[0] != want || d.Triggered.IsZero() {
 		t.Errorf("delivered %+v", d)
 	}
-	f.Direct(&Directive{Term: 7, Revision: 2, Protected: []netip.Prefix{want.Target}, Triggers: []Trigger{{vector.DNS, 20_000, 0}}, ReportInterval: time.Second, HotInterval: 100 * time.Millisecond})
+	f.Direct(&Directive{
+		Term: 7, Revision: 2, Protected: []netip.Prefix{want.Target},
+		Triggers: []Trigger{{Vector: vector.DNS, PPS: 20_000}, {Vector: vector.SYN, Direction: vector.Outbound, PPS: 100}},
+		Watch: Watch{
+			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond, SampleOneIn: 1000, HotSampleOneIn: 100, Profiles: 64,
+			ReflectionPorts: map[uint16]vector.ID{4444: vector.OtherReflection, 53: vector.OtherReflection},
+		},
+	})
 	got, err := s.Recv()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if dir := got.GetDirective(); dir.GetVersion().GetRevision() != 2 || dir.GetProtectedPrefixes()[0] != "192.0.2.1/32" || len(dir.GetReflectionPorts()) < len(vector.Reflections())-1 {
+	if dir := got.GetDirective(); dir.GetVersion().GetRevision() != 2 || dir.GetProtectedPrefixes()[0] != "192.0.2.1/32" || len(dir.GetReflectionPorts()) < len(vector.Reflections())-1 ||
+		dir.GetHotSampleOneIn() != 100 || dir.GetProfiles() != 64 || dir.GetTriggers()[1].GetDirection() != pb.Direction_DIRECTION_OUTBOUND {
 		t.Errorf("directive = %v", dir)
+	}
+	ports := map[uint32]vector.ID{}
+	for _, p := range got.GetDirective().GetReflectionPorts() {
+		ports[p.GetPort()] = vector.ID(p.GetVector())
+	}
+	if ports[4444] != vector.OtherReflection || ports[53] != vector.OtherReflection || ports[123] != vector.NTP {
+		t.Errorf("reflection ports = %v", ports)
 	}
 	st := f.Sensors(time.Now())
 	if len(st) != 1 || !st[0].Connected || st[0].Stale || st[0].Reports != 1 || st[0].Term != 7 {

@@ -19,6 +19,7 @@ const (
 	minHotInterval    = 20 * time.Millisecond
 	maxHotInterval    = 10 * time.Second
 	maxPrefixes       = 1 << 16
+	maxProfiles       = 1024
 	maxProblems       = 20
 )
 
@@ -41,14 +42,22 @@ func (v version) proto() *pb.DirectiveVersion {
 // limit is a rate; zero means none.
 type limit struct{ pps, bps uint64 }
 
+// columns is the number of counters of a target: see column.
+const columns = vector.Directions * vector.Count
+
+// column is where a target's packets of one vector and direction are counted.
+func column(d vector.Direction, v vector.ID) int { return int(d)*vector.Count + int(v) }
+
 // directive is what the sensor was told, checked.
 type directive struct {
-	version     version
-	protected   []netip.Prefix
-	limits      [vector.Count]limit
-	ports       [65536]uint8
-	sampleOneIn uint32
-	report, hot time.Duration
+	version        version
+	protected      []netip.Prefix
+	limits         [columns]limit
+	ports          [65536]uint8
+	sampleOneIn    uint32
+	hotSampleOneIn uint32 // of hot targets; never samples less than sampleOneIn
+	profiles       int
+	report, hot    time.Duration
 }
 
 // parseDirective checks a directive as a whole and reports all that is wrong with it.
@@ -60,10 +69,12 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 		}
 	}
 	d := &directive{
-		version:     version{p.GetVersion().GetTerm(), p.GetVersion().GetRevision()},
-		sampleOneIn: p.GetSampleOneIn(),
-		report:      p.GetReportInterval().AsDuration(),
-		hot:         p.GetHotInterval().AsDuration(),
+		version:        version{p.GetVersion().GetTerm(), p.GetVersion().GetRevision()},
+		sampleOneIn:    p.GetSampleOneIn(),
+		hotSampleOneIn: more(p.GetHotSampleOneIn(), p.GetSampleOneIn()),
+		profiles:       int(min(p.GetProfiles(), maxProfiles+1)),
+		report:         p.GetReportInterval().AsDuration(),
+		hot:            p.GetHotInterval().AsDuration(),
 	}
 	if d.version.revision == 0 {
 		bad("version: is missing or has revision 0, which starts at 1")
@@ -95,18 +106,24 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 		seen[prefix] = i
 		d.protected = append(d.protected, prefix)
 	}
-	told := map[uint32]int{}
+	told := map[int]int{}
 	for i, t := range p.GetTriggers() {
+		way, err := direction(t.GetDirection())
+		if err != nil {
+			bad("triggers[%d].direction: %w", i, err)
+			continue
+		}
 		if t.GetVector() >= vector.Count {
 			bad("triggers[%d].vector: %d is not below %d", i, t.GetVector(), vector.Count)
 			continue
 		}
-		if j, ok := told[t.GetVector()]; ok {
-			bad("triggers[%d].vector: %s has triggers[%d] already", i, vector.ID(t.GetVector()), j)
+		c := column(way, vector.ID(t.GetVector()))
+		if j, ok := told[c]; ok {
+			bad("triggers[%d].vector: %s %s has triggers[%d] already", i, way, vector.ID(t.GetVector()), j)
 			continue
 		}
-		told[t.GetVector()] = i
-		d.limits[t.GetVector()] = limit{t.GetPacketsPerSecond(), t.GetBitsPerSecond()}
+		told[c] = i
+		d.limits[c] = limit{t.GetPacketsPerSecond(), t.GetBitsPerSecond()}
 	}
 	assigned := map[uint32]int{}
 	for i, r := range p.GetReflectionPorts() {
@@ -114,8 +131,9 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 			bad("reflection_ports[%d].port: %d is outside 1 to 65535", i, r.GetPort())
 			continue
 		}
-		if r.GetVector() == 0 || r.GetVector() >= vector.Count {
-			bad("reflection_ports[%d].vector: %d is outside 1 to %d", i, r.GetVector(), vector.Count-1)
+		// A port may only lead to a class of answers: as SYN or as the total its packets would be counted wrongly.
+		if v, ok := vector.Get(vector.ID(min(r.GetVector(), vector.Count))); !ok || !v.Reflection() {
+			bad("reflection_ports[%d].vector: %d is not the number of a reflection vector", i, r.GetVector())
 			continue
 		}
 		if j, ok := assigned[r.GetPort()]; ok {
@@ -124,6 +142,9 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 		}
 		assigned[r.GetPort()] = i
 		d.ports[r.GetPort()] = uint8(r.GetVector())
+	}
+	if d.profiles > maxProfiles {
+		bad("profiles: %d are more than %d", p.GetProfiles(), maxProfiles)
 	}
 	if p.GetReportInterval().CheckValid() != nil || d.report < minReportInterval || d.report > maxReportInterval {
 		bad("report_interval: %s is outside %s to %s", d.report, minReportInterval, maxReportInterval)
@@ -135,6 +156,33 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 		return nil, errors.Join(problems...)
 	}
 	return d, nil
+}
+
+// more returns the one of two sampling rates that samples more; 0 samples nothing.
+func more(a, b uint32) uint32 {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}
+
+// direction reads a direction; what is not said is inbound.
+func direction(d pb.Direction) (vector.Direction, error) {
+	switch d {
+	case pb.Direction_DIRECTION_UNSPECIFIED, pb.Direction_DIRECTION_INBOUND:
+		return vector.Inbound, nil
+	case pb.Direction_DIRECTION_OUTBOUND:
+		return vector.Outbound, nil
+	}
+	return 0, fmt.Errorf("%d is neither inbound (1) nor outbound (2)", d)
+}
+
+// directionProto writes a direction.
+func directionProto(d vector.Direction) pb.Direction {
+	if d == vector.Outbound {
+		return pb.Direction_DIRECTION_OUTBOUND
+	}
+	return pb.Direction_DIRECTION_INBOUND
 }
 
 // per returns how many of rate per second fall into a window, rounded up; none if there is no limit.

@@ -30,7 +30,16 @@ func TestParseDirective(t *testing.T) {
 		{"twice", func(d *pb.Directive) { d.ProtectedPrefixes[1] = d.ProtectedPrefixes[0] }, "is protected_prefixes[0] already"},
 		{"too many", func(d *pb.Directive) { d.ProtectedPrefixes = make([]string, maxPrefixes+1) }, "65537 are more than 65536"},
 		{"vector", func(d *pb.Directive) { d.Triggers[0].Vector = 64 }, "triggers[0].vector: 64 is not below 64"},
-		{"two triggers", func(d *pb.Directive) { d.Triggers[1].Vector = 0 }, "triggers[1].vector: total has triggers[0] already"},
+		{"two triggers", func(d *pb.Directive) { d.Triggers[1].Vector = 0 }, "triggers[1].vector: inbound total has triggers[0] already"},
+		{"one trigger a direction", func(d *pb.Directive) {
+			d.Triggers[1].Vector, d.Triggers[1].Direction = 0, pb.Direction_DIRECTION_OUTBOUND
+		}, ""},
+		{"direction", func(d *pb.Directive) { d.Triggers[1].Direction = 3 }, "triggers[1].direction: 3 is neither inbound (1) nor outbound (2)"},
+		{"profiles", func(d *pb.Directive) { d.Profiles = 1024 }, ""},
+		{"too many profiles", func(d *pb.Directive) { d.Profiles = 1025 }, "profiles: 1025 are more than 1024"},
+		{"port of SYN", func(d *pb.Directive) { d.ReflectionPorts[0].Vector = uint32(vector.SYN) }, "reflection_ports[0].vector: 1 is not"},
+		{"port of 256", func(d *pb.Directive) { d.ReflectionPorts[0].Vector = 256 + uint32(vector.DNS) }, "reflection_ports[0].vector: 269 is not"},
+		{"another port", func(d *pb.Directive) { d.ReflectionPorts[0].Vector = uint32(vector.OtherReflection) }, ""},
 		{"port 0", func(d *pb.Directive) { d.ReflectionPorts[0].Port = 0 }, "reflection_ports[0].port: 0 is outside"},
 		{"port 65536", func(d *pb.Directive) { d.ReflectionPorts[0].Port = 65536 }, "reflection_ports[0].port: 65536 is outside"},
 		{"port twice", func(d *pb.Directive) { d.ReflectionPorts[1].Port = 53 }, "reflection_ports[1].port: 53 belongs to reflection_ports[0]"},
@@ -64,10 +73,13 @@ func FuzzParseDirective(f *testing.F) {
 		}
 		d, err := parseDirective(p)
 		if err != nil {
+			if d != nil || err.Error() == "" {
+				t.Errorf("refused with %+v and %q", d, err)
+			}
 			return
 		}
 		if len(d.protected) != len(p.GetProtectedPrefixes()) || d.report < minReportInterval || d.report > maxReportInterval ||
-			d.hot < minHotInterval || d.hot > maxHotInterval || d.ports[0] != 0 || d.version == (version{}) {
+			d.hot < minHotInterval || d.hot > maxHotInterval || d.profiles > maxProfiles || d.ports[0] != 0 || d.version == (version{}) {
 			t.Errorf("%+v passed", p)
 		}
 		for _, prefix := range d.protected {
@@ -76,11 +88,24 @@ func FuzzParseDirective(f *testing.F) {
 			}
 		}
 		for _, v := range d.ports {
-			if v >= vector.Count {
+			if x, ok := vector.Get(vector.ID(v)); v != 0 && (!ok || !x.Reflection()) {
 				t.Errorf("vector %d passed", v)
 			}
 		}
 	})
+}
+
+func TestHotTargetsAreNeverSampledLess(t *testing.T) {
+	for _, tc := range []struct{ all, hot, want uint32 }{
+		{1024, 64, 64}, {16, 64, 16}, {1024, 0, 1024}, {0, 64, 64}, {0, 0, 0},
+	} {
+		p := told(1, 1)
+		p.SampleOneIn, p.HotSampleOneIn = tc.all, tc.hot
+		d, err := parseDirective(p)
+		if err != nil || d.sampleOneIn != tc.all || d.hotSampleOneIn != tc.want {
+			t.Errorf("%+v: %+v, %v", tc, d, err)
+		}
+	}
 }
 
 func TestPer(t *testing.T) {

@@ -44,7 +44,7 @@ func (m *meter) direct(d *directive) error {
 		fresh = append(fresh, table[p])
 	}
 	var levels [vector.Count]bpf.Level
-	for v, l := range d.limits {
+	for v, l := range d.limits[:vector.Count] {
 		levels[v] = bpf.Level{Packets: per(l.pps, m.window), Bytes: (per(l.bps, m.window) + 7) / 8}
 	}
 	if err := errors.Join(m.k.SetSampling(d.sampleOneIn), m.k.SetPorts(&d.ports), m.k.SetLevels(levels), m.k.SetTargets(table)); err != nil {

@@ -482,14 +482,28 @@ type Sensor struct {
 	Reports uint64 `protobuf:"varint,7,opt,name=reports,proto3" json:"reports,omitempty"`
 	// Reports missing by their sequence numbers.
 	MissingReports uint64 `protobuf:"varint,8,opt,name=missing_reports,json=missingReports,proto3" json:"missing_reports,omitempty"`
-	// Its clock minus ours, measured at the last report, network delay included.
+	// Its clock minus ours, measured at the last report, network delay and waiting included: see clock_offset for a better one.
 	ClockSkew *durationpb.Duration `protobuf:"bytes,9,opt,name=clock_skew,json=clockSkew,proto3" json:"clock_skew,omitempty"`
 	// The directive it follows.
 	Directive *DirectiveVersion `protobuf:"bytes,10,opt,name=directive,proto3" json:"directive,omitempty"`
 	// Why it refused the newest directive; empty when it did not.
 	DirectiveError string `protobuf:"bytes,11,opt,name=directive_error,json=directiveError,proto3" json:"directive_error,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Its clock minus ours, by the exchange with the least delay of the last few (RFC 5905 section 8); absent when none is known.
+	ClockOffset *durationpb.Duration `protobuf:"bytes,12,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`
+	// The delay there and back of that exchange: the offset is wrong by half of it at most.
+	ClockDelay *durationpb.Duration `protobuf:"bytes,13,opt,name=clock_delay,json=clockDelay,proto3" json:"clock_delay,omitempty"`
+	// Packets it saw per second between its last two interval reports.
+	PacketsPerSecond float64 `protobuf:"fixed64,14,opt,name=packets_per_second,json=packetsPerSecond,proto3" json:"packets_per_second,omitempty"`
+	// Bits it saw per second, counted from the IP header on.
+	BitsPerSecond float64 `protobuf:"fixed64,15,opt,name=bits_per_second,json=bitsPerSecond,proto3" json:"bits_per_second,omitempty"`
+	// Of the packets, those that left, per second.
+	OutboundPacketsPerSecond float64 `protobuf:"fixed64,16,opt,name=outbound_packets_per_second,json=outboundPacketsPerSecond,proto3" json:"outbound_packets_per_second,omitempty"`
+	// Share of one core its process used between its last two interval reports, 1 being a whole one.
+	Cpu float64 `protobuf:"fixed64,17,opt,name=cpu,proto3" json:"cpu,omitempty"`
+	// What is wrong with it, in words, the worst first; empty when nothing is.
+	Problems      []string `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Sensor) Reset() {
@@ -597,6 +611,55 @@ func (x *Sensor) GetDirectiveError() string {
 		return x.DirectiveError
 	}
 	return ""
+}
+
+func (x *Sensor) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *Sensor) GetClockDelay() *durationpb.Duration {
+	if x != nil {
+		return x.ClockDelay
+	}
+	return nil
+}
+
+func (x *Sensor) GetPacketsPerSecond() float64 {
+	if x != nil {
+		return x.PacketsPerSecond
+	}
+	return 0
+}
+
+func (x *Sensor) GetBitsPerSecond() float64 {
+	if x != nil {
+		return x.BitsPerSecond
+	}
+	return 0
+}
+
+func (x *Sensor) GetOutboundPacketsPerSecond() float64 {
+	if x != nil {
+		return x.OutboundPacketsPerSecond
+	}
+	return 0
+}
+
+func (x *Sensor) GetCpu() float64 {
+	if x != nil {
+		return x.Cpu
+	}
+	return 0
+}
+
+func (x *Sensor) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
 }
 
 // ListPeersRequest asks for the routers.
@@ -2464,7 +2527,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\"\x14\n" +
 	"\x12ListSensorsRequest\"J\n" +
 	"\x13ListSensorsResponse\x123\n" +
-	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xf4\x03\n" +
+	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xb1\x06\n" +
 	"\x06Sensor\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.trafficmonitor.v1.HelloR\x05hello\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x14\n" +
@@ -2478,7 +2541,15 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"clock_skew\x18\t \x01(\v2\x19.google.protobuf.DurationR\tclockSkew\x12A\n" +
 	"\tdirective\x18\n" +
 	" \x01(\v2#.trafficmonitor.v1.DirectiveVersionR\tdirective\x12'\n" +
-	"\x0fdirective_error\x18\v \x01(\tR\x0edirectiveError\"\x12\n" +
+	"\x0fdirective_error\x18\v \x01(\tR\x0edirectiveError\x12<\n" +
+	"\fclock_offset\x18\f \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12:\n" +
+	"\vclock_delay\x18\r \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"clockDelay\x12,\n" +
+	"\x12packets_per_second\x18\x0e \x01(\x01R\x10packetsPerSecond\x12&\n" +
+	"\x0fbits_per_second\x18\x0f \x01(\x01R\rbitsPerSecond\x12=\n" +
+	"\x1boutbound_packets_per_second\x18\x10 \x01(\x01R\x18outboundPacketsPerSecond\x12\x10\n" +
+	"\x03cpu\x18\x11 \x01(\x01R\x03cpu\x12\x1a\n" +
+	"\bproblems\x18\x12 \x03(\tR\bproblems\"\x12\n" +
 	"\x10ListPeersRequest\"g\n" +
 	"\x11ListPeersResponse\x12-\n" +
 	"\x05peers\x18\x01 \x03(\v2\x17.trafficmonitor.v1.PeerR\x05peers\x12#\n" +
@@ -2709,64 +2780,66 @@ var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
 	37, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
 	38, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
 	39, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	40, // 8: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	11, // 9: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
-	0,  // 10: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	12, // 11: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	35, // 12: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	35, // 13: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	35, // 14: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	15, // 15: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	1,  // 16: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	35, // 17: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	35, // 18: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	35, // 19: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	35, // 20: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	41, // 21: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	41, // 22: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	38, // 23: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	15, // 24: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	38, // 25: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	15, // 26: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	22, // 27: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	35, // 28: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	22, // 29: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	35, // 30: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	27, // 31: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	35, // 32: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	35, // 33: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 34: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	2,  // 35: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	4,  // 36: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	7,  // 37: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	9,  // 38: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	13, // 39: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	16, // 40: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	18, // 41: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	20, // 42: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	23, // 43: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	25, // 44: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	28, // 45: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	30, // 46: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	32, // 47: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 48: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 49: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 50: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 51: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 52: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	17, // 53: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	19, // 54: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	21, // 55: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	24, // 56: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	26, // 57: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	29, // 58: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	31, // 59: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	33, // 60: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	48, // [48:61] is the sub-list for method output_type
-	35, // [35:48] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	38, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	38, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	40, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	11, // 11: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	0,  // 12: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
+	12, // 13: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	35, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	35, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	35, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	15, // 17: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	1,  // 18: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	35, // 19: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	35, // 20: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	35, // 21: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	35, // 22: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	41, // 23: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	41, // 24: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	38, // 25: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	15, // 26: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	38, // 27: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	15, // 28: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	22, // 29: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	35, // 30: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	22, // 31: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	35, // 32: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	27, // 33: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	35, // 34: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	35, // 35: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	34, // 36: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	2,  // 37: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	4,  // 38: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	7,  // 39: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	9,  // 40: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	13, // 41: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	16, // 42: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	18, // 43: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	20, // 44: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	23, // 45: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	25, // 46: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	28, // 47: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	30, // 48: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	32, // 49: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	3,  // 50: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	5,  // 51: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	8,  // 52: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	10, // 53: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	14, // 54: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	17, // 55: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	19, // 56: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	21, // 57: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	24, // 58: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	26, // 59: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	29, // 60: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	31, // 61: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	33, // 62: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	50, // [50:63] is the sub-list for method output_type
+	37, // [37:50] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }

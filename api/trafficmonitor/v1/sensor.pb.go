@@ -812,7 +812,7 @@ type Directive struct {
 	ReportInterval *durationpb.Duration `protobuf:"bytes,6,opt,name=report_interval,json=reportInterval,proto3" json:"report_interval,omitempty"`
 	// Time between two reports of a target that triggered, 20 ms to 10 s.
 	HotInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=hot_interval,json=hotInterval,proto3" json:"hot_interval,omitempty"`
-	// One packet in so many is sampled of targets that triggered; 0 means as sample_one_in says.
+	// One packet in so many is sampled of targets that triggered, unless sample_one_in samples more; 0 means like all others.
 	HotSampleOneIn uint32 `protobuf:"varint,8,opt,name=hot_sample_one_in,json=hotSampleOneIn,proto3" json:"hot_sample_one_in,omitempty"`
 	// How many of the busiest targets get a profile at the report interval, at most 1024; hot targets always do.
 	Profiles      uint32 `protobuf:"varint,9,opt,name=profiles,proto3" json:"profiles,omitempty"`
@@ -2045,7 +2045,9 @@ type Sample struct {
 	// Length of the packet in bytes, from the IP header on.
 	Length uint32 `protobuf:"varint,4,opt,name=length,proto3" json:"length,omitempty"`
 	// The packet's first octets from the IP header on, at most 128.
-	Header        []byte `protobuf:"bytes,5,opt,name=header,proto3" json:"header,omitempty"`
+	Header []byte `protobuf:"bytes,5,opt,name=header,proto3" json:"header,omitempty"`
+	// The way it went.
+	Direction     Direction `protobuf:"varint,6,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2113,6 +2115,13 @@ func (x *Sample) GetHeader() []byte {
 		return x.Header
 	}
 	return nil
+}
+
+func (x *Sample) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
 }
 
 var File_trafficmonitor_v1_sensor_proto protoreflect.FileDescriptor
@@ -2286,13 +2295,14 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\x05total\x18\x04 \x01(\x04R\x05total\x12\x12\n" +
 	"\x04lost\x18\x05 \x01(\x04R\x04lost\"B\n" +
 	"\vSampleBatch\x123\n" +
-	"\asamples\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SampleR\asamples\"\x98\x01\n" +
+	"\asamples\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SampleR\asamples\"\xd4\x01\n" +
 	"\x06Sample\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
 	"\x06weight\x18\x02 \x01(\rR\x06weight\x12\x16\n" +
 	"\x06vector\x18\x03 \x01(\rR\x06vector\x12\x16\n" +
 	"\x06length\x18\x04 \x01(\rR\x06length\x12\x16\n" +
-	"\x06header\x18\x05 \x01(\fR\x06header*U\n" +
+	"\x06header\x18\x05 \x01(\fR\x06header\x12:\n" +
+	"\tdirection\x18\x06 \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection*U\n" +
 	"\tDirection\x12\x19\n" +
 	"\x15DIRECTION_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11DIRECTION_INBOUND\x10\x01\x12\x16\n" +
@@ -2386,13 +2396,14 @@ var file_trafficmonitor_v1_sensor_proto_depIdxs = []int32{
 	9,  // 40: trafficmonitor.v1.SensorCounters.interfaces:type_name -> trafficmonitor.v1.Interface
 	23, // 41: trafficmonitor.v1.SampleBatch.samples:type_name -> trafficmonitor.v1.Sample
 	24, // 42: trafficmonitor.v1.Sample.time:type_name -> google.protobuf.Timestamp
-	4,  // 43: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
-	5,  // 44: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
-	44, // [44:45] is the sub-list for method output_type
-	43, // [43:44] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	0,  // 43: trafficmonitor.v1.Sample.direction:type_name -> trafficmonitor.v1.Direction
+	4,  // 44: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
+	5,  // 45: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
+	45, // [45:46] is the sub-list for method output_type
+	44, // [44:45] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_sensor_proto_init() }
