@@ -5,6 +5,7 @@ package bpf
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"time"
@@ -48,6 +49,12 @@ type Kernel struct {
 	Tick   time.Duration // of the kernel's clock
 	Window time.Duration // that triggers are compared with
 
+	// Began is when the counters began: before this process if it found them pinned.
+	Began time.Time
+	// Reused tells that the maps are those of an earlier process; Replaced why maps it left were not reused.
+	Reused   bool
+	Replaced string
+
 	objects SensorObjects
 	v4      table4
 	v6      map[netip.Prefix]uint32
@@ -56,8 +63,15 @@ type Kernel struct {
 	stats   *ebpf.Memory
 }
 
-// Load makes the maps, loads the programs asked for and fills the list of free slots.
-func Load(s Sizes) (_ *Kernel, err error) {
+// Load makes the maps, loads the programs and fills the list of free slots. All of it ends with this process, unless it
+// is attached.
+func Load(s Sizes) (*Kernel, error) { return loadOn(s, nil) }
+
+// LoadPinned loads the programs on the maps an earlier process left in p, so that they go on counting where its
+// programs did. Where there are none, or none that suit, it makes maps as Load does and leaves them there instead.
+func LoadPinned(s Sizes, p *Pins) (*Kernel, error) { return loadOn(s, p) }
+
+func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
 		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
 	}
@@ -104,9 +118,15 @@ func Load(s Sizes) (_ *Kernel, err error) {
 		}
 	}
 
-	k := &Kernel{Sizes: s, Tick: tick, Window: window, v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
-	if err := spec.LoadAndAssign(&k.objects, nil); err != nil {
-		return nil, explain(err)
+	k := &Kernel{Sizes: s, Tick: tick, Window: window, Began: time.Now(), v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
+	made, identity, err := k.create(spec, pins)
+	if err != nil {
+		return nil, err
+	}
+	defer made.Close()
+	all := maps.Clone(made.Maps) // Assign takes them out
+	if err := made.Assign(&k.objects); err != nil {
+		return nil, fmt.Errorf("find the programs: %w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -121,18 +141,34 @@ func Load(s Sizes) (_ *Kernel, err error) {
 			return nil, fmt.Errorf("map the counters into memory: %w", err)
 		}
 	}
-	if err := k.clearHosts(); err != nil {
+	if k.Reused {
+		return k, k.adopt()
+	}
+	if err := k.begin(); err != nil {
 		return nil, err
 	}
-	if err := k.SetLevels([vector.Count]Level{}); err != nil {
-		return nil, err
-	}
-	for slot := range uint32(s.Hosts) {
-		if err := k.PushFree(slot); err != nil {
+	if pins != nil {
+		if err := pins.keep(all, identity); err != nil {
 			return nil, err
 		}
 	}
 	return k, nil
+}
+
+// begin gives new maps the contents the programs expect.
+func (k *Kernel) begin() error {
+	if err := k.clearHosts(); err != nil {
+		return err
+	}
+	if err := k.SetLevels([vector.Count]Level{}); err != nil {
+		return err
+	}
+	for slot := range uint32(k.Sizes.Hosts) {
+		if err := k.PushFree(slot); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // explain says what an operator can do about a program that does not load, and prints a verifier's complaint in full.
