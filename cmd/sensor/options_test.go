@@ -21,6 +21,8 @@ cut_mirrors: true
 idle_after: 3m
 backlog: 11
 state_file: /nowhere/state
+cpu: {rest: 3%, most: 40%}
+drop_capabilities: false
 controllers: [{address: "127.0.0.1:7442"}]
 interfaces: [{name: eth7, mode: mirror, force: true, optional: true}]
 `))
@@ -33,6 +35,9 @@ interfaces: [{name: eth7, mode: mirror, force: true, optional: true}]
 	}
 	if o.Name != "rack7" || o.Slots != 128 || o.Prefixes != 9 || o.Networks4 != 10 || !o.CutMirrors || o.IdleAfter != 3*time.Minute ||
 		o.Backlog != 11 || o.StateFile != "/nowhere/state" {
+		t.Errorf("options = %+v", o)
+	}
+	if o.Budget != (sensor.Budget{Rest: .03, Most: .4}) || o.DropCapabilities {
 		t.Errorf("options = %+v", o)
 	}
 	if len(o.Interfaces) != 1 || o.Interfaces[0] != (sensor.Interface{Name: "eth7", Mode: sensor.Mirror, Force: true, Optional: true}) {

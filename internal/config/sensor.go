@@ -22,9 +22,18 @@ type Sensor struct {
 	IdleAfter   time.Duration
 	Backlog     int
 	StateFile   string // path; empty keeps no state
+	CPU         CPUBudget
+	MemoryLimit int64 // bytes of Go's runtime
+	DropCaps    bool
 	Telemetry   Address
 	Log         Log
 	Pprof       bool
+}
+
+// CPUBudget is how much of one core the process of a sensor may use, as fractions.
+type CPUBudget struct {
+	Rest float64 // while no target is over its trigger
+	Most float64 // always
 }
 
 // ControllerAddress is where one controller takes sensors.
@@ -58,6 +67,7 @@ func DefaultSensor() Sensor {
 		IdleAfter: time.Minute,
 		Backlog:   256,
 		StateFile: "/var/lib/trafficmonitor/sensor.state",
+		CPU:       CPUBudget{Rest: 0.02, Most: 0.25}, MemoryLimit: 64 << 20, DropCaps: true,
 		Telemetry: Address{Host: "127.0.0.1", Port: 7445},
 		Log:       Log{Level: "info", Format: "text"},
 	}
@@ -119,6 +129,20 @@ func (s *Sensor) schema() document.Value {
 		document.Field{
 			Key: "state_file", Value: document.Scalar(&s.StateFile, document.OrEmpty(pathCodec())),
 			Help: "File with the last directive, so that a restarted sensor watches before a controller answers; empty keeps none.",
+		},
+		document.Field{Key: "cpu", Help: "How much CPU time the sensor's process may take. When it takes more it samples less, and says so; counting and triggers go on.", Value: document.Section(
+			document.Field{Key: "rest", Value: document.Scalar(&s.CPU.Rest, document.Percent(0.001, 1)), Help: "Share of one core while no target is over its trigger."},
+			document.Field{Key: "most", Value: document.Scalar(&s.CPU.Most, document.Percent(0.001, 4)), Help: "Share of one core while targets are."},
+		)},
+		document.Field{
+			Key: "memory_limit", Value: document.Scalar(&s.MemoryLimit, document.Size(24<<20, 16<<30)),
+			Help:   "Memory of the process that makes it collect garbage more often rather than take more; the kernel's maps come on top and are fixed.",
+			Danger: "Less than it needs costs CPU time; the log warns at the start.",
+		},
+		document.Field{
+			Key: "drop_capabilities", Value: document.Scalar(&s.DropCaps, document.Bool()),
+			Help:   "Give up all privileges after the start but those that attaching to an interface anew needs.",
+			Danger: "With false, who breaks into the process has all it was started with.",
 		},
 		document.Field{Key: "listen", Help: "Where this sensor is reached.", Value: document.Section(
 			document.Field{Key: "telemetry", Value: document.Scalar(&s.Telemetry, document.OrEmpty(addressCodec(forMetrics))), Help: "For Prometheus and health checks: /metrics, /healthz, /readyz, HTTP; empty means none.", Danger: "Other than loopback it needs tls to be configured, though it is always plain HTTP."},
@@ -187,6 +211,9 @@ func (s *Sensor) check(r *document.Report) {
 		if c.ServerName != "" && !s.TLS.Enabled() {
 			r.Add(at+".server_name", "means nothing without tls")
 		}
+	}
+	if s.CPU.Rest > s.CPU.Most {
+		r.Add("cpu.rest", "is more than cpu.most: what is allowed at rest must be allowed always")
 	}
 	if len(s.Interfaces) == 0 {
 		r.Add("interfaces", "is empty: name the interfaces whose packets are to be counted")

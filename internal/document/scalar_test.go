@@ -70,6 +70,19 @@ func TestScalars(t *testing.T) {
 		{"49h", `error: 49h is not from 0s to 48h`},
 		{"-1s", `error: -1s is not from 0s to 48h`},
 	})
+	run("size", through(Size(24<<20, 16<<30)), []row{
+		{"64MiB", "64MiB"},
+		{"64 MiB", "64MiB"},
+		{"1024MiB", "1GiB"},
+		{"98304KiB", "96MiB"},
+		{"24577KiB", "24577KiB"},
+		{"64", `error: "64" has no unit: write a size such as 64MiB`},
+		{"64MB", `error: "64MB" has an unknown unit "MB"; did you mean "64MiB"?`},
+		{"1MiB", `error: 1MiB is not from 24MiB to 16GiB`},
+		{"99999999 GiB", `error: 99999999 GiB is not from 24MiB to 16GiB`},
+		{"much", `error: "much" is not a size such as 64MiB`},
+		{"1.5GiB", `error: "1.5GiB" is not a size such as 64MiB`},
+	})
 	run("percent", through(Percent(0.01, 1)), []row{
 		{"70%", "70%"},
 		{"2.5 %", "2.5%"},
@@ -177,6 +190,7 @@ func FuzzScalars(f *testing.F) {
 		again(t, s, BPS())
 		again(t, s, Percent(0, 1))
 		again(t, s, Duration(0, 1<<62))
+		again(t, s, Size(0, 1<<40))
 		again(t, s, Prefix())
 		again(t, s, OrEmpty(Addr()))
 		again(t, s, Bool())

@@ -187,3 +187,42 @@ func Percent(minimum, maximum float64) Codec[float64] {
 		Format: format,
 	}
 }
+
+// sizes are the units of memory, powers of two only: a limit is compared with what the kernel counts in pages.
+var sizes = []unit{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}}
+
+// Size is an amount of memory in a range, such as 64MiB, held in bytes.
+func Size(minimum, maximum int64) Codec[int64] {
+	format := func(v int64) string {
+		for _, u := range sizes {
+			if n := int64(u.n); v >= n && v%n == 0 {
+				return strconv.FormatInt(v/n, 10) + u.word
+			}
+		}
+		return strconv.FormatInt(v>>10, 10) + "KiB"
+	}
+	return Codec[int64]{
+		Type: fmt.Sprintf("size, %s to %s", format(minimum), format(maximum)),
+		Parse: func(s string) (int64, error) {
+			number, word := splitNumber(s)
+			n, err := strconv.ParseInt(number, 10, 32)
+			if err != nil {
+				return 0, fmt.Errorf("%q is not a size such as 64MiB", cut(s))
+			}
+			for _, u := range sizes {
+				if u.word != word {
+					if word != "" && strings.EqualFold(u.word[:1], word[:1]) {
+						return 0, Wrong(number+u.word, "%q has an unknown unit %q", cut(s), cut(word))
+					}
+					continue
+				}
+				if v := n * int64(u.n); v >= minimum && v <= maximum {
+					return v, nil
+				}
+				return 0, fmt.Errorf("%s is not from %s to %s", s, format(minimum), format(maximum))
+			}
+			return 0, fmt.Errorf("%q has no unit: write a size such as 64MiB", cut(s))
+		},
+		Format: format,
+	}
+}

@@ -22,6 +22,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 	now := time.Now()
 	nextScan, nextReport, nextHot := now, now.Add(a.reportInterval()), now
 	nextLook := now
+	a.exert()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -30,6 +31,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			return nil
 		case d := <-directives:
 			a.directive(d)
+			a.exert()
 			nextReport = earlier(nextReport, time.Now().Add(a.reportInterval()))
 		case t := <-events:
 			a.metrics.raised.Inc()
@@ -37,8 +39,9 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			r, err := a.meter.trigger(t, now)
 			a.note(err)
 			if r != nil {
+				a.exert()
 				if len(a.meter.hot) == 1 {
-					nextHot = now.Add(a.meter.now.hot)
+					nextHot = now.Add(a.restraint.effort.hot)
 				}
 				a.send(r, worthTrigger, t.raised.UnixNano())
 			}
@@ -54,7 +57,8 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			}
 			a.drain()
 			a.metrics.hot.Set(float64(len(a.meter.hot)))
-			nextHot = now.Add(a.meter.now.hot)
+			a.exert()
+			nextHot = now.Add(a.restraint.effort.hot)
 		}
 		due := !now.Before(nextReport)
 		if due || !now.Before(nextScan) {
@@ -65,6 +69,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 				a.o.Ready("maps", "")
 			}
 			a.metrics.scan.Observe(time.Since(now).Seconds())
+			a.restrain(now)
 			a.note(a.count())
 			a.drain()
 			nextScan = now.Add(min(scanAtLeast, a.reportInterval()))
@@ -125,6 +130,7 @@ func (a *agent) count() error {
 	if err != nil {
 		return err
 	}
+	c.SampleOneIn, c.CpuNanoseconds, c.ResidentBytes = a.restraint.effort.sampleOneIn, uint64(processTime()), residentBytes()
 	a.metrics.counters.Store(c)
 	a.metrics.stats.Store(&st)
 	return nil

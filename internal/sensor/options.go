@@ -62,6 +62,10 @@ type Options struct {
 	IdleAfter time.Duration
 	// StateFile keeps the last directive, so that a restarted sensor watches at once; empty keeps none.
 	StateFile string
+	// Budget is the CPU time the process may take; above it, less is sampled. Shares that are not positive are no limit.
+	Budget Budget
+	// DropCapabilities gives up, once all is attached, the privileges of the whole process that are not needed to attach anew.
+	DropCapabilities bool
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer

@@ -44,6 +44,11 @@ func Run(ctx context.Context, o Options) error {
 	if err := a.attachAll(); err != nil {
 		return err
 	}
+	if o.DropCapabilities {
+		if err := a.dropCapabilities(); err != nil {
+			return err
+		}
+	}
 	debug.FreeOSMemory() // loading the programs needs a few megabytes that are never needed again
 	return a.run(ctx)
 }
@@ -59,11 +64,12 @@ type agent struct {
 	started  time.Time
 	follows  atomic.Pointer[version]
 
-	attached map[string]*attachment
-	triggers *ringbuf.Reader
-	samples  *ringbuf.Reader
-	sequence uint64
-	broken   bool // the last work on the maps went wrong, and was logged
+	attached  map[string]*attachment
+	triggers  *ringbuf.Reader
+	samples   *ringbuf.Reader
+	sequence  uint64
+	restraint restraint
+	broken    bool // the last work on the maps went wrong, and was logged
 }
 
 func newAgent(o Options) (_ *agent, err error) {
@@ -88,6 +94,7 @@ func newAgent(o Options) (_ *agent, err error) {
 		a.backlogs[c.Address] = newBacklog(o.Backlog)
 	}
 	a.metrics = newMetrics(o.Registerer, a.backlogs)
+	a.restraint = newRestraint(o.Budget, o.Registerer)
 	a.meter = newMeter(a.kernel, sizes, a.kernel.Window, a.kernel.Tick, o.IdleAfter, a.started)
 	if a.triggers, err = a.kernel.TriggerReader(); err != nil {
 		return nil, fmt.Errorf("open the triggers' ring buffer: %w", err)
