@@ -71,7 +71,7 @@ lint: ## go vet, staticcheck, gofumpt, buf, clang-format, shell syntax
 .PHONY: format
 format: ## Format Go and C as lint wants it (after C: make generate-bpf)
 	$(TOOL) gofumpt -w .
-	clang-format-14 -i $(filter-out %/vectors.h,$(wildcard internal/sensor/bpf/*.[ch]))
+	clang-format-14 -i $(filter-out %/vectors.h,$(wildcard internal/sensor/bpf/*.[ch] internal/sensor/bpf/*/*.[ch]))
 
 .PHONY: generate-check
 generate-check: ## Generate into a copy and compare with what is committed

@@ -15,4 +15,7 @@ bpf2go() {
 }
 
 bpf2go -go-package bpf -type cell -type cell_block -type trigger -type sample Sensor sensor.bpf.c
-bpf2go -go-package bpf -output-suffix _test -no-global-types Floor floor.bpf.c
+out=$out/floor
+mkdir -p "$out"
+bpf2go -go-package floor -type block -type host6 floor floor/floor.bpf.c
+bpf2go -go-package floor drive floor/drive.bpf.c

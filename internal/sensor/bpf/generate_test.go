@@ -19,7 +19,9 @@ func TestObjectsAreWhatTheSourceSays(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("generate.sh: %v\n%s", err, out)
 	}
-	for _, name := range []string{"sensor_bpfel.go", "sensor_bpfel.o", "floor_bpfel_test.go", "floor_bpfel_test.o"} {
+	for _, name := range []string{
+		"sensor_bpfel.go", "sensor_bpfel.o", "floor/floor_bpfel.go", "floor/floor_bpfel.o", "floor/drive_bpfel.go", "floor/drive_bpfel.o",
+	} {
 		want, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
