@@ -7,7 +7,7 @@ import (
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 )
 
-// What a message is worth when there is no room: the least first to go.
+// What a message is worth when there is no room: the least first to go. Interval reports do not go, they are merged.
 type worth int
 
 const (
@@ -18,8 +18,12 @@ const (
 	worthLevels
 )
 
-// maxEntries bounds the aggregates and samples a backlog holds: about 100 bytes each.
+// maxEntries bounds what a backlog holds, in aggregates and samples of about 100 bytes each; there is room for two
+// interval reports in any case, whose size the number of slots bounds.
 const maxEntries = 1 << 16
+
+// A profile takes as much room as so many aggregates.
+const profileEntries = 16
 
 // message is one thing to send; report and samples are shared with other backlogs and never written.
 type message struct {
@@ -31,10 +35,12 @@ type message struct {
 }
 
 func (m *message) entries() int {
-	return len(m.report.GetAggregates()) + len(m.samples.GetSamples()) + 1
+	r := m.report
+	return len(r.GetAggregates()) + len(r.GetNetworks()) + profileEntries*len(r.GetProfiles()) + len(m.samples.GetSamples()) + 1
 }
 
-// backlog keeps what a controller has not taken yet. When it is full the oldest of the least worth goes.
+// backlog keeps what a controller has not taken yet. When it is full the oldest sample batches go first, then interval
+// reports are merged, the older the more, so that what they counted still arrives; then hot reports go, and triggers last.
 type backlog struct {
 	max  int
 	wake chan struct{}
@@ -43,12 +49,14 @@ type backlog struct {
 	queues  [worthLevels][]message // guarded by mu; each oldest first
 	length  int                    // guarded by mu
 	entries int                    // guarded by mu
+	room    int                    // guarded by mu; how many entries may be
 	order   uint64                 // guarded by mu
 	dropped [worthLevels]uint64    // guarded by mu
+	merged  uint64                 // guarded by mu; reports that became part of another
 }
 
 func newBacklog(messages int) *backlog {
-	return &backlog{max: messages, wake: make(chan struct{}, 1)}
+	return &backlog{max: messages, room: maxEntries, wake: make(chan struct{}, 1)}
 }
 
 // put takes a message in; never blocks.
@@ -59,20 +67,90 @@ func (b *backlog) put(m message) {
 	b.queues[m.worth] = append(b.queues[m.worth], m)
 	b.length++
 	b.entries += m.entries()
-	for b.length > b.max || b.entries > maxEntries && b.length > 1 {
-		for w := range b.queues {
-			if len(b.queues[w]) > 0 {
-				b.pop(worth(w))
-				b.dropped[w]++
-				break
-			}
-		}
+	if m.worth == worthInterval {
+		b.room = max(maxEntries, 2*m.entries())
+	}
+	for b.full() && b.shrink() {
 	}
 	b.mu.Unlock()
 	select {
 	case b.wake <- struct{}{}:
 	default:
 	}
+}
+
+func (b *backlog) full() bool { return b.length > b.max || b.entries > b.room }
+
+// shrink makes room, and reports whether it could.
+func (b *backlog) shrink() bool {
+	if len(b.queues[worthSamples]) > 0 {
+		b.drop(worthSamples)
+		return true
+	}
+	if b.mergeOldest() || b.entries > b.room && b.coarsenOldest() {
+		return true
+	}
+	interval := 0 // one at most is left
+	for _, m := range b.queues[worthInterval] {
+		interval = m.entries()
+	}
+	if b.length <= b.max && b.entries-interval <= maxEntries {
+		return false // to drop more would make no difference
+	}
+	for _, w := range []worth{worthHot, worthTrigger} {
+		if len(b.queues[w]) > 0 && b.length > 1 {
+			b.drop(w)
+			return true
+		}
+	}
+	return false
+}
+
+func (b *backlog) drop(w worth) {
+	b.pop(w)
+	b.dropped[w]++
+}
+
+// mergeOldest merges the older half of the interval reports in pairs: a report is merged as often as the logarithm of
+// its age, so that a long outage costs little, and what is recent keeps its resolution.
+func (b *backlog) mergeOldest() bool {
+	q := b.queues[worthInterval]
+	if len(q) < 2 {
+		return false
+	}
+	half := max(2, len(q)/2)
+	next := make([]message, 0, len(q))
+	for i := 0; i < len(q); i++ {
+		if i+1 >= half {
+			next = append(next, q[i])
+			continue
+		}
+		m := message{worth: worthInterval, report: merge(q[i].report, q[i+1].report), order: q[i].order}
+		b.entries += m.entries() - q[i].entries() - q[i+1].entries()
+		b.length--
+		b.merged++
+		next = append(next, m)
+		i++
+	}
+	b.queues[worthInterval] = next
+	return true
+}
+
+// coarsenOldest counts the targets of the only interval report for their networks, if that makes it smaller.
+func (b *backlog) coarsenOldest() bool {
+	q := b.queues[worthInterval]
+	if len(q) == 0 {
+		return false
+	}
+	for _, outermost := range []bool{false, true} {
+		m := message{worth: worthInterval, report: coarsen(q[0].report, outermost), order: q[0].order}
+		if less := q[0].entries() - m.entries(); less > 0 {
+			b.entries -= less
+			q[0] = m
+			return true
+		}
+	}
+	return false
 }
 
 // back puts a message that could not be sent where it was.
@@ -118,16 +196,20 @@ func (b *backlog) take(ctx context.Context) (message, error) {
 	}
 }
 
-// losses returns how many reports and how many sample batches were dropped, and how many messages wait.
-func (b *backlog) losses() (reports, samples uint64, waiting int) {
+// losses says what a backlog could not keep as it was.
+type losses struct {
+	reports uint64 // hot and trigger reports dropped
+	samples uint64 // sample batches dropped
+	merged  uint64 // interval reports that became part of another
+	waiting int    // messages that wait
+}
+
+func (b *backlog) losses() losses {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for w, n := range b.dropped {
-		if worth(w) == worthSamples {
-			samples += n
-		} else {
-			reports += n
-		}
+	l := losses{samples: b.dropped[worthSamples], merged: b.merged, waiting: b.length}
+	for _, n := range b.dropped[worthInterval:] {
+		l.reports += n
 	}
-	return reports, samples, b.length
+	return l
 }

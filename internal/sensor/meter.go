@@ -1,7 +1,6 @@
 package sensor
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -184,12 +183,7 @@ func aggregate(p netip.Prefix, v vector.ID, t tally) *pb.Aggregate {
 	return &pb.Aggregate{Target: p.Addr().AsSlice(), PrefixLength: uint32(p.Bits()), Vector: uint32(v), Packets: t.packets, Bytes: t.bytes}
 }
 
-func sortAggregates(list []*pb.Aggregate) {
-	slices.SortFunc(list, func(a, b *pb.Aggregate) int {
-		return cmp.Or(cmp.Compare(len(a.Target), len(b.Target)), slices.Compare(a.Target, b.Target),
-			cmp.Compare(a.PrefixLength, b.PrefixLength), cmp.Compare(a.Vector, b.Vector))
-	})
-}
+func sortAggregates(list []*pb.Aggregate) { slices.SortFunc(list, compareAggregates) }
 
 // counters fills in the sensor's own losses and sizes.
 func (m *meter) counters() (*pb.SensorCounters, bpf.Stats, error) {

@@ -27,7 +27,7 @@ type metrics struct {
 	attached     *prometheus.GaugeVec
 	counters     atomic.Pointer[pb.SensorCounters]
 	stats        atomic.Pointer[bpf.Stats]
-	backlogDescs [3]*prometheus.Desc
+	backlogDescs [4]*prometheus.Desc
 	backlogs     map[string]*backlog
 }
 
@@ -83,10 +83,11 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 		}, []string{"interface", "mode"}),
 	}
 	label := []string{"controller"}
-	m.backlogDescs = [3]*prometheus.Desc{
+	m.backlogDescs = [4]*prometheus.Desc{
 		prometheus.NewDesc("trafficmonitor_sensor_backlog_messages", "Messages that wait for the controller to take them.", label, nil),
-		prometheus.NewDesc("trafficmonitor_sensor_reports_dropped_total", "Reports dropped because the controller did not take them in time.", label, nil),
+		prometheus.NewDesc("trafficmonitor_sensor_reports_dropped_total", "Hot and trigger reports dropped because the controller did not take them in time.", label, nil),
 		prometheus.NewDesc("trafficmonitor_sensor_sample_batches_dropped_total", "Sample batches dropped because the controller did not take them in time.", label, nil),
+		prometheus.NewDesc("trafficmonitor_sensor_reports_merged_total", "Interval reports merged into another because the controller did not take them in time; no packet of them is lost.", label, nil),
 	}
 	reg.MustRegister(m.connected, m.disconnects, m.sent, m.latency, m.raised, m.reported, m.refused, m.ignored, m.term, m.revision,
 		m.hot, m.scan, m.errors, m.mapBytes, m.attached, backlogCollector{m})
@@ -134,9 +135,10 @@ func (c backlogCollector) Describe(ch chan<- *prometheus.Desc) {
 
 func (c backlogCollector) Collect(ch chan<- prometheus.Metric) {
 	for name, b := range c.m.backlogs {
-		reports, samples, waiting := b.losses()
-		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[0], prometheus.GaugeValue, float64(waiting), name)
-		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[1], prometheus.CounterValue, float64(reports), name)
-		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[2], prometheus.CounterValue, float64(samples), name)
+		l := b.losses()
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[0], prometheus.GaugeValue, float64(l.waiting), name)
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[1], prometheus.CounterValue, float64(l.reports), name)
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[2], prometheus.CounterValue, float64(l.samples), name)
+		ch <- prometheus.MustNewConstMetric(c.m.backlogDescs[3], prometheus.CounterValue, float64(l.merged), name)
 	}
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
@@ -146,18 +147,16 @@ func (s *stream) request(m message) *pb.ConnectRequest {
 	if m.samples != nil {
 		return &pb.ConnectRequest{Message: &pb.ConnectRequest_Samples{Samples: m.samples}}
 	}
+	o := m.report
 	r := &pb.Report{
-		Sequence: m.report.Sequence, Cause: m.report.Cause, StartTime: m.report.StartTime, Span: m.report.Span,
-		Aggregates: m.report.Aggregates, TriggerTime: m.report.TriggerTime, SendTime: timestamppb.Now(),
-		Directive: m.report.Directive, DirectiveError: m.report.DirectiveError,
+		Sequence: o.Sequence, Cause: o.Cause, StartTime: o.StartTime, Span: o.Span, Aggregates: o.Aggregates, Networks: o.Networks,
+		Profiles: o.Profiles, Merged: o.Merged, TriggerTime: o.TriggerTime, SendTime: timestamppb.Now(), Directive: o.Directive,
+		DirectiveError: o.DirectiveError,
 	}
-	if c := m.report.Counters; c != nil {
-		dropped, _, _ := s.backlog.losses()
-		r.Counters = &pb.SensorCounters{
-			Packets: c.Packets, Bytes: c.Bytes, UnprotectedPackets: c.UnprotectedPackets, MalformedPackets: c.MalformedPackets,
-			NonIpPackets: c.NonIpPackets, SlotExhaustedPackets: c.SlotExhaustedPackets, LostTriggers: c.LostTriggers,
-			LostSamples: c.LostSamples, DroppedReports: dropped, SlotsUsed: c.SlotsUsed, SlotsTotal: c.SlotsTotal,
-		}
+	if o.Counters != nil {
+		l := s.backlog.losses()
+		r.Counters = proto.CloneOf(o.Counters)
+		r.Counters.DroppedReports, r.Counters.MergedReports = l.reports, l.merged
 	}
 	return &pb.ConnectRequest{Message: &pb.ConnectRequest_Report{Report: r}}
 }

@@ -77,7 +77,7 @@ func TestStreamComesBack(t *testing.T) {
 		}
 		return last == 7
 	})
-	if dropped, _, _ := b.losses(); dropped == 0 || dropped > 3 {
+	if dropped := b.losses().reports; dropped == 0 || dropped > 3 {
 		t.Errorf("%d reports dropped", dropped)
 	}
 }
@@ -98,7 +98,7 @@ func TestControllerThatHangsDelaysNoOther(t *testing.T) {
 		good.await(t, "report", isReport(i+1))
 	}
 	for {
-		if dropped, _, waiting := blocked.losses(); dropped > 0 && waiting == 8 {
+		if l := blocked.losses(); l.reports > 0 && l.waiting == 8 {
 			break
 		}
 		runtime.Gosched()

@@ -1044,7 +1044,7 @@ func (x *ReflectionPort) GetVector() uint32 {
 // Report is what a sensor counted in one span of time.
 type Report struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the report, from 1, without gaps but for what the sensor had to drop.
+	// Number of the report, from 1, without gaps but for what the sensor had to drop; of merged ones that of the oldest.
 	Sequence uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	// Why it was sent.
 	Cause Report_Cause `protobuf:"varint,2,opt,name=cause,proto3,enum=trafficmonitor.v1.Report_Cause" json:"cause,omitempty"`
@@ -1066,9 +1066,11 @@ type Report struct {
 	DirectiveError string `protobuf:"bytes,10,opt,name=directive_error,json=directiveError,proto3" json:"directive_error,omitempty"`
 	// Exact totals of networks, hosts included; only for CAUSE_INTERVAL. Sorted by prefix, direction and vector.
 	Networks []*NetworkTotal `protobuf:"bytes,11,rep,name=networks,proto3" json:"networks,omitempty"`
-	// What the packets of hot and of the busiest targets were like; only for CAUSE_HOT and CAUSE_INTERVAL.
+	// What the packets of hot and of the busiest targets were like; only for CAUSE_HOT and CAUSE_INTERVAL, and not where
+	// reports were merged.
 	Profiles []*Profile `protobuf:"bytes,12,rep,name=profiles,proto3" json:"profiles,omitempty"`
-	// How many reports this one holds: more than one when a controller was away and the oldest were merged.
+	// How many reports this one holds: more than one when a controller was away and the oldest were merged. Their counts
+	// are summed; where even that was too large, hosts are counted for their networks.
 	Merged        uint32 `protobuf:"varint,13,opt,name=merged,proto3" json:"merged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1211,7 +1213,7 @@ type NetworkTotal struct {
 	Packets uint64 `protobuf:"varint,5,opt,name=packets,proto3" json:"packets,omitempty"`
 	// Bytes in the span, counted from the IP header on.
 	Bytes uint64 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
-	// Hosts inside that were counted one by one and had such packets.
+	// Hosts inside that were counted one by one and had such packets; at least so many where reports were merged.
 	ActiveHosts   uint32 `protobuf:"varint,7,opt,name=active_hosts,json=activeHosts,proto3" json:"active_hosts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1716,7 +1718,7 @@ type SensorCounters struct {
 	LostTriggers uint64 `protobuf:"varint,7,opt,name=lost_triggers,json=lostTriggers,proto3" json:"lost_triggers,omitempty"`
 	// Samples lost because the ring buffer was full.
 	LostSamples uint64 `protobuf:"varint,8,opt,name=lost_samples,json=lostSamples,proto3" json:"lost_samples,omitempty"`
-	// Reports merged or dropped because the stream to this controller was not fast enough.
+	// Hot and trigger reports dropped because the stream to this controller was not fast enough.
 	DroppedReports uint64 `protobuf:"varint,9,opt,name=dropped_reports,json=droppedReports,proto3" json:"dropped_reports,omitempty"`
 	// Host slots in use.
 	SlotsUsed uint64 `protobuf:"varint,10,opt,name=slots_used,json=slotsUsed,proto3" json:"slots_used,omitempty"`
@@ -1728,7 +1730,7 @@ type SensorCounters struct {
 	ForeignSourcePackets uint64 `protobuf:"varint,13,opt,name=foreign_source_packets,json=foreignSourcePackets,proto3" json:"foreign_source_packets,omitempty"`
 	// One packet in so many is really sampled: more than the directive says where the CPU budget was spent.
 	SampleOneIn uint32 `protobuf:"varint,14,opt,name=sample_one_in,json=sampleOneIn,proto3" json:"sample_one_in,omitempty"`
-	// Reports merged because the stream to this controller was not fast enough; nothing of them is lost but time.
+	// Interval reports merged into another because the stream to this controller was not fast enough; no packet is lost.
 	MergedReports uint64 `protobuf:"varint,15,opt,name=merged_reports,json=mergedReports,proto3" json:"merged_reports,omitempty"`
 	// CPU time of the sensor's process, in nanoseconds, since its start.
 	CpuNanoseconds uint64 `protobuf:"varint,16,opt,name=cpu_nanoseconds,json=cpuNanoseconds,proto3" json:"cpu_nanoseconds,omitempty"`
