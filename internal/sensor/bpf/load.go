@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -38,6 +39,8 @@ type Sizes struct {
 	Triggers   int // bytes of the triggers' ring buffer, a power of two
 	Samples    int // bytes of the samples' ring buffer, a power of two
 	CutMirrors bool
+	// Decapsulate is the tunnels whose inner packets are counted instead of the outer ones.
+	Decapsulate classify.Tunnels
 }
 
 // Slots is the number of rows that count: hosts first, prefixes after them.
@@ -112,10 +115,15 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	}
 	for name, value := range map[string]uint32{
 		"cpus": uint32(s.CPUs), "slots": uint32(s.Slots()), "window_shift": shift, "truncated_mirror": cut,
+		"decapsulate": tunnelBits(s.Decapsulate),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
 		}
+	}
+
+	if err := setVectors(spec); err != nil {
+		return nil, err
 	}
 
 	k := &Kernel{Sizes: s, Tick: tick, Window: window, Began: time.Now(), v4: newTable4(s), v6: map[netip.Prefix]uint32{}}

@@ -12,6 +12,12 @@ volatile const __u32 slots = 1;            /* hosts and prefixes */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
+volatile const __u32 decapsulate = 0; /* TUNNEL_ bits: count the inner packet instead of the outer one */
+
+/* The vector table's destination ports and ICMP types, set before the programs are loaded. */
+volatile const __u8 service_vectors[65536]; /* UDP destination port -> vector, 0 for none */
+volatile const __u8 icmp_vectors[2][256];   /* type of ICMP, of ICMPv6 -> vector */
+
 /*
  * Settings, written by user space whenever a directive arrives. Each is one aligned word or independent of the others,
  * so a packet sees the old value or the new one.

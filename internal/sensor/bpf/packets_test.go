@@ -113,11 +113,15 @@ func frag6(next uint8, offset uint16) layer {
 
 func udp(source uint16) layer { return udpLength(source, 0) }
 
-func udpLength(source uint16, length int) layer {
+func udpLength(source uint16, length int) layer { return udpHeader(source, 4444, length) }
+
+func udpPorts(source, destination uint16) layer { return udpHeader(source, destination, 0) }
+
+func udpHeader(source, destination uint16, length int) layer {
 	return func(p []byte) []byte {
 		b := make([]byte, 8)
 		binary.BigEndian.PutUint16(b, source)
-		binary.BigEndian.PutUint16(b[2:], 4444)
+		binary.BigEndian.PutUint16(b[2:], destination)
 		if length == 0 {
 			length = 8 + len(p)
 		}
@@ -168,11 +172,28 @@ func packets() []named {
 		{"first fragment", frame(eth(ip4), v4(header4{dst: host4, proto: 17, fragment: 0x2000}), udpLength(53, 3000), payload(1400)), host4, vector.DNS, 0},
 		{"later fragment", frame(eth(ip4), v4(header4{dst: host4, proto: 17, fragment: 0x00b9}), payload(1000)), host4, vector.Fragment, 0},
 		{"tiny fragment", frame(eth(ip4), v4(header4{dst: host4, proto: 6, fragment: 0x2000}), payload(8)), host4, vector.Malformed, 0},
-		{"icmp", frame(eth(ip4), v4(header4{dst: host4, proto: 1}), payload(64)), host4, vector.ICMP, 0},
+		{"icmp", frame(eth(ip4), v4(header4{dst: host4, proto: 1}), raw(13), payload(63)), host4, vector.ICMP, 0},
+		{"icmp cut short", frame(eth(ip4), v4(header4{dst: host4, proto: 1}), payload(3)), host4, vector.Malformed, 0},
 		{"icmpv6 in ipv4", frame(eth(ip4), v4(header4{dst: host4, proto: 58}), payload(64)), host4, vector.OtherProto, 0},
 		{"gre", frame(eth(ip4), v4(header4{dst: host4, proto: 47}), payload(64)), host4, vector.GRE, 0},
-		{"esp", frame(eth(ip4), v4(header4{dst: host4, proto: 50}), payload(64)), host4, vector.OtherProto, 0},
-		{"bare ip", frame(eth(ip4), v4(header4{dst: host4, proto: 50})), host4, vector.OtherProto, 0},
+		{"esp", frame(eth(ip4), v4(header4{dst: host4, proto: 50}), payload(64)), host4, vector.ESP, 0},
+		{"esp cut short", frame(eth(ip4), v4(header4{dst: host4, proto: 50}), payload(7)), host4, vector.Malformed, 0},
+		{"esp over ipv6", frame(eth(ip6), v6(header6{dst: host6, next: 50}), payload(64)), host6, vector.ESP, 0},
+		{"ipip", frame(eth(ip4), v4(header4{dst: host4, proto: 4}), v4(header4{dst: host4, proto: 17}), udp(53)), host4, vector.IPIP, 0},
+		{"ipip cut short", frame(eth(ip4), v4(header4{dst: host4, proto: 4}), payload(19)), host4, vector.Malformed, 0},
+		{"6in4", frame(eth(ip4), v4(header4{dst: host4, proto: 41}), v6(header6{dst: host6, next: 59})), host4, vector.IPIP, 0},
+		{"4in6", frame(eth(ip6), v6(header6{dst: host6, next: 4}), v4(header4{dst: host4, proto: 17}), udp(53)), host6, vector.IPIP, 0},
+		{"ospf", frame(eth(ip4), v4(header4{dst: host4, proto: 89}), payload(24)), host4, vector.OtherProto, 0},
+		{"bare ip", frame(eth(ip4), v4(header4{dst: host4, proto: 89})), host4, vector.OtherProto, 0},
+		{"dns query", frame(eth(ip4), v4(v4udp), udpPorts(9999, 53), payload(30)), host4, vector.DNSQuery, 0},
+		{"dns between resolvers", frame(eth(ip4), v4(v4udp), udpPorts(53, 53), payload(30)), host4, vector.DNS, 0},
+		{"quic", frame(eth(ip6), v6(v6udp), udpPorts(9999, 443), payload(1200)), host6, vector.QUIC, 0},
+		{"first fragment of udp", frame(eth(ip4), v4(header4{dst: host4, proto: 17, fragment: 0x2000}), udpLength(9999, 3000), payload(1400)), host4, vector.FirstFragment, 0},
+		{"first fragment of tcp", frame(eth(ip4), v4(header4{dst: host4, proto: 6, fragment: 0x2000}), tcp(syn), payload(20)), host4, vector.FirstFragment, 0},
+		{"first fragment of icmp", frame(eth(ip4), v4(header4{dst: host4, proto: 1, fragment: 0x2000}), raw(8), payload(1400)), host4, vector.FirstFragment, 0},
+		{"first fragment of what has no ports", frame(eth(ip6), v6(header6{dst: host6, next: 44}), frag6(89, 1), payload(64)), host6, vector.FirstFragment, 0},
+		{"atomic fragment", frame(eth(ip6), v6(header6{dst: host6, next: 44}), frag6(6, 0), tcp(syn)), host6, vector.SYN, 0},
+		{"atomic fragment with a wrong length", frame(eth(ip6), v6(header6{dst: host6, next: 44}), frag6(17, 0), udpLength(53, 4000), payload(100)), host6, vector.Malformed, 0},
 		{"version 5", frame(eth(ip4), v4(header4{dst: host4, proto: 17, first: 0x55}), udp(1), payload(30)), host4, vector.Malformed, 0},
 		{"short header length", frame(eth(ip4), v4(header4{dst: host4, proto: 17, first: 0x44}), udp(1), payload(30)), host4, vector.Malformed, 0},
 		{"total length too long", frame(eth(ip4), v4(header4{dst: host4, proto: 17, total: 1500}), udp(1), payload(30)), host4, vector.Malformed, 0},
@@ -183,7 +204,7 @@ func packets() []named {
 		{"tcp offset too long", frame(eth(ip4), v4(v4tcp), tcpOffset(syn, 15), payload(30)), host4, vector.Malformed, 0},
 		{"udp over ipv6", frame(eth(ip6), v6(v6udp), udp(9999), payload(100)), host6, vector.UDPOther, 0},
 		{"syn over ipv6", frame(eth(ip6), v6(header6{dst: host6, next: 6}), tcp(syn)), host6, vector.SYN, 0},
-		{"icmpv6", frame(eth(ip6), v6(header6{dst: host6, next: 58}), payload(64)), host6, vector.ICMP, 0},
+		{"icmpv6", frame(eth(ip6), v6(header6{dst: host6, next: 58}), raw(2), payload(63)), host6, vector.ICMP, 0},
 		{"icmp in ipv6", frame(eth(ip6), v6(header6{dst: host6, next: 1}), payload(64)), host6, vector.OtherProto, 0},
 		{"no next header", frame(eth(ip6), v6(header6{dst: host6, next: 59}), payload(4)), host6, vector.OtherProto, 0},
 		{"extensions", frame(eth(ip6), v6(header6{dst: host6, next: 0}), ext(43, 0), ext(60, 2), ext(17, 5), udp(53), payload(5)), host6, vector.DNS, 0},
@@ -209,13 +230,21 @@ func packets() []named {
 			)
 		}
 	}
+	for _, v := range vector.All() {
+		for _, n := range v.ICMPTypes {
+			list = append(list, named{v.Name, frame(eth(ip4), v4(header4{dst: host4, proto: 1}), raw(n), payload(30)), host4, v.ID, 0})
+		}
+		for _, n := range v.ICMPv6Types {
+			list = append(list, named{v.Name + " ipv6", frame(eth(ip6), v6(header6{dst: host6, next: 58}), raw(n), payload(30)), host6, v.ID, 0})
+		}
+	}
 	for name, c := range map[string]struct {
 		flags  uint8
 		vector vector.ID
 	}{
 		"none": {0, vector.TCPInvalid}, "syn": {syn, vector.SYN}, "syn ack": {syn | ack, vector.SYNACK},
 		"ack": {ack, vector.ACK}, "psh ack": {8 | ack, vector.ACK}, "rst": {rst, vector.RST}, "rst ack": {rst | ack, vector.RST},
-		"fin": {fin, vector.TCPInvalid}, "fin ack": {fin | ack, vector.TCPOther}, "syn fin": {syn | fin, vector.TCPInvalid},
+		"fin": {fin, vector.TCPInvalid}, "fin ack": {fin | ack, vector.FIN}, "syn fin": {syn | fin, vector.TCPInvalid},
 		"syn rst": {syn | rst, vector.TCPInvalid}, "xmas": {fin | 8 | 32, vector.TCPInvalid}, "ece": {0x40, vector.TCPInvalid},
 		"psh": {8, vector.TCPOther}, "syn ecn": {syn | 0xc0, vector.SYN}, "fin rst ack": {fin | rst | ack, vector.RST},
 	} {

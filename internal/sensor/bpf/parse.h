@@ -1,4 +1,4 @@
-/* From a frame to what is counted: target, vector, packets, bytes. No map is touched but the port table. */
+/* From a frame to what is counted: target, vector, packets, bytes. No map is touched but the tables of ports and types. */
 #pragma once
 
 #include <linux/bpf.h>
@@ -14,6 +14,7 @@
 
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSIONS 8
+#define MAX_HEADERS 0x4fff    /* for the verifier: IPv6 with eight extensions has 16,424 octets of them at most */
 #define ETH_P_QINQ_OLD 0x9100 /* 802.1ad before it was a standard */
 
 #define TCP_FIN 0x01
@@ -24,144 +25,215 @@
 
 struct packet {
 	/* set by the door */
-	__u32 wire;     /* octets of the frame */
-	__u32 merged;   /* payload of each packet that GRO merged into this one; 0: nothing was merged */
-	__u32 segments; /* packets that were merged, at least 1; 1 with merged: to be found out */
-	bool cut;       /* the mirror may have cut the frame short: believe the length fields */
+	__u32 wire;         /* octets of the frame */
+	__u32 merged;       /* payload of each packet that GRO merged into this one; 0: nothing was merged */
+	__u32 gro_segments; /* packets that were merged; 0 or 1 with merged: to be found out */
+	bool cut;           /* the mirror may have cut the frame short: believe the length fields */
+	bool outbound;      /* the target is the source */
 
 	/* set by parse */
-	__u32 l3;     /* offset of the IP header */
-	__u32 length; /* bytes from the IP header on, of all segments */
-	__u32 family; /* 4 or 6 */
+	__u32 l3;       /* offset of the IP header */
+	__u32 length;   /* bytes from the IP header on, of all segments */
+	__u32 segments; /* packets, at least 1 */
+	__u32 family;   /* 4 or 6 */
 	__u32 vector;
+	__u32 reason;      /* enum reason, when the vector is VECTOR_MALFORMED */
 	__u32 address4;    /* target, host byte order */
 	__u64 address6[2]; /* target, network byte order */
+
+	/* between parse and decapsulate */
+	__u32 tunnel; /* one of the TUNNEL_ bits */
+	__u32 inner;  /* offset of what is behind the last IP header, from that header */
+	__u32 rest;   /* octets from there on */
 };
 
 enum parsed {
 	PARSED,       /* everything is set */
-	PARSE_NOT_IP, /* only l3 and length are set */
+	PARSE_NOT_IP, /* only l3, length and segments are set */
 	PARSE_SHORT, /* the frame goes on where the linear data ends, or the packet is cut: family says if there is a target */
 };
 
-/*
- * TCP flags -> vector, indexed by the low six bits (FIN SYN RST PSH ACK URG): what no stack sends is TCP_INVALID,
- * then RST, then SYN with and without ACK, then ACK alone; FIN with ACK, and PSH or URG alone, are TCP_OTHER.
- */
-static __always_inline __u32 tcp_vector(__u8 flags)
+static __always_inline enum parsed malformed(struct packet *p, enum reason why)
 {
-	if (!(flags & 0x3f))
-		return VECTOR_TCP_INVALID;
-	if (flags & TCP_SYN) {
-		if (flags & (TCP_FIN | TCP_RST))
-			return VECTOR_TCP_INVALID;
-		return flags & TCP_ACK ? VECTOR_SYNACK : VECTOR_SYN;
-	}
-	if ((flags & (TCP_FIN | TCP_ACK)) == TCP_FIN)
-		return VECTOR_TCP_INVALID;
-	if (flags & TCP_RST)
-		return VECTOR_RST;
-	if ((flags & (TCP_FIN | TCP_ACK)) == TCP_ACK)
-		return VECTOR_ACK;
-	return VECTOR_TCP_OTHER;
+	p->vector = VECTOR_MALFORMED;
+	p->reason = why;
+	return PARSED;
+}
+
+static __always_inline __u32 segments_of(const struct packet *p)
+{
+	return p->merged && p->gro_segments > 1 ? p->gro_segments : 1;
 }
 
 /*
- * The transport header at l4; rest is what the IP header says follows, of which a first fragment holds only a part.
- * A merged packet is counted as what was on the wire: each segment had the headers.
+ * TCP flags -> vector, indexed by the low six bits (FIN SYN RST PSH ACK URG): what no stack sends is TCP_INVALID, then
+ * SYN with and without ACK, RST, FIN with ACK, ACK; PSH or URG alone are TCP_OTHER. A table, because the verifier would
+ * follow every branch through all that comes after.
  */
-static __always_inline enum parsed parse_l4(struct packet *p, void *l4, void *end, __u32 protocol, __u32 rest,
-					    __u32 headers, __u32 fragment)
-{
-	__u32 need;
+#define IS_INVALID(f)                                                  \
+	(!(f) || ((f) & (TCP_SYN | TCP_FIN)) == (TCP_SYN | TCP_FIN) || \
+	 ((f) & (TCP_SYN | TCP_RST)) == (TCP_SYN | TCP_RST) || ((f) & (TCP_FIN | TCP_ACK)) == TCP_FIN)
+#define TCP_VECTOR(f)                                               \
+	(IS_INVALID(f) ? VECTOR_TCP_INVALID                         \
+	 : (f)&TCP_SYN ? ((f)&TCP_ACK ? VECTOR_SYNACK : VECTOR_SYN) \
+	 : (f)&TCP_RST ? VECTOR_RST                                 \
+	 : (f)&TCP_FIN ? VECTOR_FIN                                 \
+	 : (f)&TCP_ACK ? VECTOR_ACK                                 \
+		       : VECTOR_TCP_OTHER)
+#define TCP_VECTOR4(f) TCP_VECTOR(f), TCP_VECTOR(f + 1), TCP_VECTOR(f + 2), TCP_VECTOR(f + 3)
+#define TCP_VECTOR16(f) TCP_VECTOR4(f), TCP_VECTOR4(f + 4), TCP_VECTOR4(f + 8), TCP_VECTOR4(f + 12)
 
-	p->vector = VECTOR_OTHER_PROTOCOL;
+static const volatile __u8 tcp_vectors[64] = {TCP_VECTOR16(0), TCP_VECTOR16(16), TCP_VECTOR16(32), TCP_VECTOR16(48)};
+
+/* What is behind the IP header: its vector, and the octets its header has at least. */
+struct protocol {
+	__u8 vector; /* 0: another protocol */
+	__u8 least;
+	__u8 types;  /* the vector is that of the ICMP type in the first octet */
+	__u8 tunnel; /* TUNNEL_ bit */
+};
+
+#define PROTOCOLS                                                                                                 \
+	[IPPROTO_GRE] = {VECTOR_GRE, .least = 4, .tunnel = TUNNEL_GRE}, [IPPROTO_ESP] = {VECTOR_ESP, .least = 8}, \
+	[IPPROTO_IPIP] = {VECTOR_IPIP, .least = 20, .tunnel = TUNNEL_IPV4},                                       \
+	[IPPROTO_IPV6] = {VECTOR_IPIP, .least = 40, .tunnel = TUNNEL_IPV6},
+
+static const volatile struct protocol protocols4[256] = {
+	PROTOCOLS[IPPROTO_ICMP] = {VECTOR_ICMP, .least = 4, .types = 1}};
+static const volatile struct protocol protocols6[256] = {
+	PROTOCOLS[IPPROTO_ICMPV6] = {VECTOR_ICMP, .least = 4, .types = 1}};
+
+/*
+ * Inbound, the source port tells a reflection, which floods, before the destination port tells a service. Outbound, what
+ * goes to a reflector is a request, and what comes from a reflector's port an answer.
+ */
+static __always_inline __u32 udp_vector(const struct packet *p, const struct udphdr *udp)
+{
+	__u32 source = udp_vectors[bpf_ntohs(udp->source)], vector = source;
+
+	if (p->outbound) {
+		vector = udp_vectors[bpf_ntohs(udp->dest)];
+		if (!vector && source)
+			vector = VECTOR_REFLECTOR_ANSWER;
+	}
+	if (!vector)
+		vector = service_vectors[bpf_ntohs(udp->dest)];
+	return vector;
+}
+
+/*
+ * The transport header, at octets behind the IP header's begin; rest is what the IP header says follows, of which a
+ * first fragment holds only a part. A merged packet is counted as what was on the wire: each segment had the headers.
+ */
+static __always_inline enum parsed parse_l4(struct packet *p, void *l3, void *end, __u32 protocol, __u32 at, __u32 rest,
+					    bool first)
+{
+	void *l4 = l3 + at;
+	__u32 need, vector;
+
 	if (protocol == IPPROTO_TCP) {
 		__u8 *tcp = l4;
 
 		if (rest < sizeof(struct tcphdr))
-			goto malformed;
+			return malformed(p, MALFORMED_TRANSPORT);
 		if (l4 + sizeof(struct tcphdr) > end)
 			return PARSE_SHORT;
 		need = (tcp[12] >> 4) * 4;
 		if (need < sizeof(struct tcphdr) || need > rest)
-			goto malformed;
-		p->vector = tcp_vector(tcp[TCP_FLAGS_OFFSET]);
+			return malformed(p, MALFORMED_TRANSPORT);
+		vector = tcp_vectors[tcp[TCP_FLAGS_OFFSET] & 0x3f];
+		if (first)
+			vector = VECTOR_FIRST_FRAGMENT;
 	} else if (protocol == IPPROTO_UDP) {
 		struct udphdr *udp = l4;
 		__u32 length;
 
 		need = sizeof(*udp);
 		if (rest < need)
-			goto malformed;
+			return malformed(p, MALFORMED_TRANSPORT);
 		if (l4 + sizeof(*udp) > end)
 			return PARSE_SHORT;
 		length = bpf_ntohs(udp->len);
-		if (!p->merged && (length < need ? length || rest <= 0xffff : length > rest && !fragment))
-			goto malformed;
-		p->vector = udp_vectors[bpf_ntohs(udp->source)];
-		if (!p->vector)
-			p->vector = VECTOR_UDP_OTHER;
+		if (!p->merged && (length < need ? length || rest <= 0xffff : length > rest && !first))
+			return malformed(p, MALFORMED_TRANSPORT);
+		vector = udp_vector(p, udp);
+		if (!vector)
+			vector = first ? VECTOR_FIRST_FRAGMENT : VECTOR_UDP_OTHER;
+		if (decapsulate && !first) {
+			if (udp->dest == bpf_htons(PORT_VXLAN))
+				p->tunnel = TUNNEL_VXLAN;
+			else if (udp->dest == bpf_htons(PORT_GENEVE))
+				p->tunnel = TUNNEL_GENEVE;
+		}
 	} else {
-		if (protocol == IPPROTO_ICMP && p->family == 4)
-			p->vector = VECTOR_ICMP;
-		else if (protocol == IPPROTO_ICMPV6 && p->family == 6)
-			p->vector = VECTOR_ICMP;
-		else if (protocol == IPPROTO_GRE)
-			p->vector = VECTOR_GRE;
-		else
-			return PARSED;
-		if (rest < 4)
-			goto malformed;
-		if (l4 + 4 > end)
-			return PARSE_SHORT;
-		return PARSED;
+		const volatile struct protocol *kind = (p->family == 4 ? protocols4 : protocols6) + (protocol & 0xff);
+
+		vector = kind->vector;
+		if (vector) {
+			if (rest < kind->least)
+				return malformed(p, MALFORMED_TRANSPORT);
+			if (l4 + 4 > end)
+				return PARSE_SHORT;
+			if (kind->types)
+				vector = icmp_vectors[p->family == 6][*(__u8 *)l4];
+			if (decapsulate && !first)
+				p->tunnel = kind->tunnel;
+		} else {
+			vector = VECTOR_OTHER_PROTOCOL;
+		}
+		need = 0;
+		if (first)
+			vector = VECTOR_FIRST_FRAGMENT;
 	}
-	if (p->merged) {
+	p->vector = vector;
+	if (decapsulate) {
+		p->inner = at;
+		p->rest = rest;
+	}
+	if (p->merged && need) {
 		/* A virtual machine's packets come without a number. */
 		if (p->segments == 1 && rest - need > p->merged)
 			p->segments = (rest - need + p->merged - 1) / p->merged;
-		p->length += (p->segments - 1) * (headers + need);
+		p->length += (p->segments - 1) * (at + need);
 	}
-	return PARSED;
-
-malformed:
-	p->vector = VECTOR_MALFORMED;
 	return PARSED;
 }
 
-static __always_inline enum parsed parse_ipv4(struct packet *p, void *l3, void *end)
+/* have is the octets from the IP header on; p->length is set once the header is known to be sound. */
+static __always_inline enum parsed parse_ipv4(struct packet *p, void *l3, void *end, __u32 have)
 {
 	struct iphdr *ip = l3;
-	__u32 have = p->length, header, length, fragment;
+	__u32 header, length, fragment;
 
 	if (l3 + sizeof(*ip) > end)
 		return PARSE_SHORT;
 	p->family = 4;
-	p->address4 = bpf_ntohl(ip->daddr);
-	p->vector = VECTOR_MALFORMED;
+	p->address4 = bpf_ntohl(p->outbound ? ip->saddr : ip->daddr);
 	header = (*(__u8 *)l3 & 0x0f) * 4;
 	length = bpf_ntohs(ip->tot_len);
 	if (p->merged)
 		length = have; /* of a merged packet the field may have overflown */
-	if (*(__u8 *)l3 >> 4 != 4 || header < sizeof(*ip) || length < header || (length > have && !p->cut))
-		return PARSED;
+	if (*(__u8 *)l3 >> 4 != 4 || header < sizeof(*ip))
+		return malformed(p, MALFORMED_IP_HEADER);
+	if (length < header || (length > have && !p->cut))
+		return malformed(p, MALFORMED_IP_LENGTH);
 	p->length = length;
 	fragment = bpf_ntohs(ip->frag_off);
 	if (fragment & 0x1fff) {
 		p->vector = VECTOR_FRAGMENT;
 		return PARSED;
 	}
-	return parse_l4(p, l3 + header, end, ip->protocol, length - header, header, fragment & 0x2000);
+	return parse_l4(p, l3, end, ip->protocol, header, length - header, fragment & 0x2000);
 }
 
 /*
- * IPv6 extension headers we step over: ((second octet & units) + more) << shift octets long; offset is the mask of a
- * fragment's offset in the third and fourth octet. A table, because each branch in the loop below would multiply what
- * the verifier has to walk.
+ * IPv6 extension headers we step over: ((second octet & units) + more) << shift octets long; offset and rest are the
+ * masks of a fragment's offset and of its bit that says that more follow, in the third and fourth octet. A table, because
+ * each branch in the loop below would multiply what the verifier has to walk.
  */
 struct extension {
 	__u16 offset;
+	__u16 rest;
 	__u8 units;
 	__u8 more;
 	__u8 shift; /* 0: not an extension */
@@ -172,54 +244,56 @@ static const volatile struct extension extensions[256] = {
 	[IPPROTO_HOPOPTS] = {.units = 0xff, .more = 1, .shift = 3},
 	[IPPROTO_ROUTING] = {.units = 0xff, .more = 1, .shift = 3},
 	[IPPROTO_DSTOPTS] = {.units = 0xff, .more = 1, .shift = 3},
-	[IPPROTO_FRAGMENT] = {.offset = 0xfff8, .more = 1, .shift = 3},
+	[IPPROTO_FRAGMENT] = {.offset = 0xfff8, .rest = 0x0001, .more = 1, .shift = 3},
 	[IPPROTO_AH] = {.units = 0xff, .more = 2, .shift = 2},
 };
 
-static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *end)
+static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *end, __u32 have)
 {
 	struct ipv6hdr *ip = l3;
-	__u32 have = p->length, length, at = sizeof(*ip), protocol;
-	__u32 fragment = 0;
+	__u32 length, at = sizeof(*ip), protocol;
+	__u32 first = 0;
 
 	if (l3 + sizeof(*ip) > end)
 		return PARSE_SHORT;
 	p->family = 6;
-	__builtin_memcpy(p->address6, &ip->daddr, sizeof(p->address6));
-	p->vector = VECTOR_MALFORMED;
+	__builtin_memcpy(p->address6, p->outbound ? &ip->saddr : &ip->daddr, sizeof(p->address6));
 	length = bpf_ntohs(ip->payload_len);
 	/* RFC 2675: a jumbogram says 0; so does a merged packet of more than 64 KiB. */
 	length = length && !p->merged ? length + sizeof(*ip) : have;
-	if (*(__u8 *)l3 >> 4 != 6 || length < sizeof(*ip) || (length > have && !p->cut))
-		return PARSED;
+	if (*(__u8 *)l3 >> 4 != 6)
+		return malformed(p, MALFORMED_IP_HEADER);
+	if (length < sizeof(*ip) || (length > have && !p->cut))
+		return malformed(p, MALFORMED_IP_LENGTH);
 	p->length = length;
 
 	protocol = ip->nexthdr;
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		const volatile struct extension *kind = &extensions[protocol & 0xff];
 		__u8 *extension = l3 + at;
-		__u32 size;
+		__u32 size, word;
 
 		if (!kind->shift)
-			return parse_l4(p, l3 + at, end, protocol, length - at, at, fragment);
+			return parse_l4(p, l3, end, protocol, at, length - at, first);
 		if (i == MAX_EXTENSIONS || length - at < 8)
 			break;
 		if ((void *)extension + 8 > end)
 			return PARSE_SHORT;
-		if (bpf_ntohs(*(__be16 *)(extension + 2)) & kind->offset) {
+		word = bpf_ntohs(*(__be16 *)(extension + 2));
+		if (word & kind->offset) {
 			p->vector = VECTOR_FRAGMENT;
 			return PARSED;
 		}
-		fragment |= kind->offset;
+		first |= word & kind->rest; /* RFC 6946: without that bit it is no fragment */
 		size = ((extension[1] & kind->units) + kind->more) << kind->shift;
 		if (size > length - at)
 			break;
 		protocol = extension[0];
 		at += size;
-		if (at > 0x7fff) /* for the verifier: eight extensions never get here */
+		if (at > MAX_HEADERS)
 			break;
 	}
-	return PARSED;
+	return malformed(p, MALFORMED_EXTENSIONS);
 }
 
 static __always_inline bool is_vlan(__be16 protocol)
@@ -228,16 +302,20 @@ static __always_inline bool is_vlan(__be16 protocol)
 	       protocol == bpf_htons(ETH_P_QINQ_OLD);
 }
 
+#include "tunnel.h"
+
 static __always_inline enum parsed parse(struct packet *p, void *data, void *end)
 {
 	struct ethhdr *eth = data;
 	void *l3 = data + sizeof(*eth);
+	enum parsed parsed;
 	__be16 protocol;
 
 	p->family = 0;
-	p->vector = VECTOR_MALFORMED;
 	p->l3 = sizeof(*eth);
 	p->length = 0;
+	p->segments = segments_of(p);
+	p->tunnel = 0;
 	if (l3 > end)
 		return PARSE_SHORT;
 	protocol = eth->h_proto;
@@ -257,8 +335,12 @@ static __always_inline enum parsed parse(struct packet *p, void *data, void *end
 	}
 	p->length = p->wire - p->l3;
 	if (protocol == bpf_htons(ETH_P_IP))
-		return parse_ipv4(p, l3, end);
-	if (protocol == bpf_htons(ETH_P_IPV6))
-		return parse_ipv6(p, l3, end);
-	return PARSE_NOT_IP;
+		parsed = parse_ipv4(p, l3, end, p->length);
+	else if (protocol == bpf_htons(ETH_P_IPV6))
+		parsed = parse_ipv6(p, l3, end, p->length);
+	else
+		return PARSE_NOT_IP;
+	if (decapsulate && parsed == PARSED && p->tunnel & decapsulate)
+		return parse_tunnel(p, data, end);
+	return parsed;
 }

@@ -18,8 +18,8 @@
 
 #define TCX_NEXT (-1)
 
-/* Headers of every packet we can parse fit, but for IPv6 with very long extensions. */
-#define PULL 256
+/* Headers of every packet we can parse fit, Geneve's options included, but for IPv6 with very long extensions. */
+#define PULL 512
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,26 +37,36 @@ static __always_inline __u32 sample_size(const struct packet *p)
 	return size & 0xff;
 }
 
+/*
+ * Parses what is rare and must not cost the others anything: packets that GRO merged, and those whose headers are not in
+ * the linear part, which are pulled there. A global function, for the verifier walks such a one once, and not for every
+ * place where a packet can turn out to be short.
+ */
+__noinline int parse_rare(struct __sk_buff *skb, struct packet *p, bool pull)
+{
+	if (!p || (pull && bpf_skb_pull_data(skb, p->wire < PULL ? p->wire : PULL)))
+		return PARSE_SHORT;
+	return parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end);
+}
+
 SEC("tc")
 int sensor_tcx(struct __sk_buff *skb)
 {
-	struct packet p = {.wire = skb->len, .merged = skb->gso_size, .segments = 1};
+	struct packet p = {.wire = skb->len};
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	__u32 every, size, linear = end - data;
 	struct sample *sample;
 	enum parsed parsed;
-	__u32 every, size;
 
-	if (p.merged && skb->gso_segs > 1)
-		p.segments = skb->gso_segs;
-	parsed = parse(&p, data, end);
-	if (parsed == PARSE_SHORT && end - data < p.wire) {
-		/* The headers are not in the linear part. */
-		if (!bpf_skb_pull_data(skb, p.wire < PULL ? p.wire : PULL)) {
-			data = (void *)(long)skb->data;
-			end = (void *)(long)skb->data_end;
-			parsed = parse(&p, data, end);
-		}
+	if (skb->gso_size) {
+		p.merged = skb->gso_size;
+		p.gro_segments = skb->gso_segs;
+		parsed = parse_rare(skb, &p, false);
+	} else {
+		parsed = parse(&p, data, end);
 	}
+	if (parsed == PARSE_SHORT && linear < p.wire)
+		parsed = parse_rare(skb, &p, true);
 	every = count(&p, parsed);
 	if (!every)
 		return TCX_NEXT;
@@ -75,7 +85,7 @@ int sensor_tcx(struct __sk_buff *skb)
 SEC("xdp.frags")
 int sensor_xdp(struct xdp_md *xdp)
 {
-	struct packet p = {.wire = bpf_xdp_get_buff_len(xdp), .segments = 1, .cut = truncated_mirror};
+	struct packet p = {.wire = bpf_xdp_get_buff_len(xdp), .cut = truncated_mirror};
 	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
 	struct sample *sample;
 	__u32 every, size;

@@ -134,12 +134,15 @@ const (
 	SensorProgSensorTcx      = "sensor_tcx"
 	SensorProgSensorXdp      = "sensor_xdp"
 	SensorVarCpus            = "cpus"
+	SensorVarDecapsulate     = "decapsulate"
 	SensorVarExhausted       = "exhausted"
+	SensorVarIcmpVectors     = "icmp_vectors"
 	SensorVarLevels          = "levels"
 	SensorVarMasks6          = "masks6"
 	SensorVarMasks6Used      = "masks6_used"
 	SensorVarNetworks        = "networks"
 	SensorVarSampleEvery     = "sample_every"
+	SensorVarServiceVectors  = "service_vectors"
 	SensorVarSlots           = "slots"
 	SensorVarTruncatedMirror = "truncated_mirror"
 	SensorVarUdpVectors      = "udp_vectors"
@@ -219,12 +222,15 @@ type SensorMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorVariableSpecs struct {
 	Cpus            *ebpf.VariableSpec `ebpf:"cpus"`
+	Decapsulate     *ebpf.VariableSpec `ebpf:"decapsulate"`
 	Exhausted       *ebpf.VariableSpec `ebpf:"exhausted"`
+	IcmpVectors     *ebpf.VariableSpec `ebpf:"icmp_vectors"`
 	Levels          *ebpf.VariableSpec `ebpf:"levels"`
 	Masks6          *ebpf.VariableSpec `ebpf:"masks6"`
 	Masks6Used      *ebpf.VariableSpec `ebpf:"masks6_used"`
 	Networks        *ebpf.VariableSpec `ebpf:"networks"`
 	SampleEvery     *ebpf.VariableSpec `ebpf:"sample_every"`
+	ServiceVectors  *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots           *ebpf.VariableSpec `ebpf:"slots"`
 	TruncatedMirror *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors      *ebpf.VariableSpec `ebpf:"udp_vectors"`
@@ -291,12 +297,15 @@ func (m *SensorMaps) Close() error {
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorVariables struct {
 	Cpus            *ebpf.Variable `ebpf:"cpus"`
+	Decapsulate     *ebpf.Variable `ebpf:"decapsulate"`
 	Exhausted       *ebpf.Variable `ebpf:"exhausted"`
+	IcmpVectors     *ebpf.Variable `ebpf:"icmp_vectors"`
 	Levels          *ebpf.Variable `ebpf:"levels"`
 	Masks6          *ebpf.Variable `ebpf:"masks6"`
 	Masks6Used      *ebpf.Variable `ebpf:"masks6_used"`
 	Networks        *ebpf.Variable `ebpf:"networks"`
 	SampleEvery     *ebpf.Variable `ebpf:"sample_every"`
+	ServiceVectors  *ebpf.Variable `ebpf:"service_vectors"`
 	Slots           *ebpf.Variable `ebpf:"slots"`
 	TruncatedMirror *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors      *ebpf.Variable `ebpf:"udp_vectors"`

@@ -60,6 +60,26 @@ struct slot_info {
 	__u64 hot;        /* vectors user space reports already, one bit each: they raise no trigger */
 };
 
+/* Why a packet is malformed. Go knows them as classify.Reason. */
+enum reason {
+	MALFORMED_SHORT,      /* the frame ends inside of a header */
+	MALFORMED_IP_HEADER,  /* version or header length */
+	MALFORMED_IP_LENGTH,  /* contradicts the header's or the frame's */
+	MALFORMED_EXTENSIONS, /* more of them than we follow, or one ends behind the packet */
+	MALFORMED_TRANSPORT,  /* its header does not fit, or contradicts the IP length */
+	MALFORMED_TUNNEL,     /* carries no sound IP packet */
+	MALFORMED_REASONS,
+};
+
+/* Tunnels that can be looked into. Go knows them as classify.Tunnels, but for the last. */
+#define TUNNEL_VXLAN 1
+#define TUNNEL_GENEVE 2
+#define TUNNEL_GRE 4
+#define TUNNEL_IPV4 8
+#define TUNNEL_IPV6 16
+#define PORT_VXLAN 4789
+#define PORT_GENEVE 6081
+
 /* What one CPU counted outside of slots. A cache line of its own. */
 struct cpu_stat {
 	__u64 unprotected_packets;

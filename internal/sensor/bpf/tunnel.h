@@ -1,0 +1,111 @@
+/* Looking into one level of encapsulation. All of it is dead code, and removed by the verifier, while decapsulate is 0. */
+#pragma once
+
+#include "maps.h"
+
+#define GRE_ROUTING 0x4000
+#define GRE_VERSION 0x0007
+#define VXLAN_HAS_ID 0x08
+#define GENEVE_VERSION 0xc0
+#define GENEVE_CONTROL 0x80
+#define GENEVE_OPTIONS 0x3f
+#define ETH_P_TRANSPARENT 0x6558
+
+/*
+ * Goes on only if octets more from at on are in the linear data, and with the skipped ones before them belong to the
+ * packet.
+ */
+#define NEED(at, skipped, octets)                              \
+	do {                                                   \
+		if (left < (skipped) + (octets))               \
+			return malformed(p, MALFORMED_TUNNEL); \
+		if ((void *)(at) + (octets) > end)             \
+			return PARSE_SHORT;                    \
+	} while (0)
+
+/*
+ * The outer packet has been parsed and is a tunnel we are to look into. If it carries IP, the inner packet is what is
+ * counted; other payload leaves the packet what it is, and garbage is a malformed packet of the outer target. Not
+ * inlined, for few packets come here.
+ */
+static __noinline int parse_tunnel(struct packet *p, void *data, void *end)
+{
+	__u32 inner, left, size = 0;
+	enum parsed parsed;
+	struct packet outer;
+	__be16 protocol;
+	__u8 *at;
+
+	if (!p)
+		return PARSED;
+	inner = p->l3 + p->inner;
+	left = p->rest;
+	if (inner > MAX_HEADERS + 32) /* never: for the verifier */
+		return PARSED;
+	at = data + inner;
+
+	if (p->tunnel == TUNNEL_IPV4) {
+		protocol = bpf_htons(ETH_P_IP);
+	} else if (p->tunnel == TUNNEL_IPV6) {
+		protocol = bpf_htons(ETH_P_IPV6);
+	} else if (p->tunnel == TUNNEL_GRE) {
+		__u16 flags;
+
+		NEED(at, 0, 4);
+		flags = bpf_ntohs(*(__be16 *)at);
+		if (flags & (GRE_ROUTING | GRE_VERSION))
+			return PARSED;
+		protocol = *(__be16 *)(at + 2);
+		/* checksum, key and sequence number are there or not */
+		size = 4 + (flags >> 15) * 4 + (flags >> 13 & 1) * 4 + (flags >> 12 & 1) * 4;
+	} else { /* behind a UDP header */
+		NEED(at, 0, 16);
+		if (p->tunnel == TUNNEL_VXLAN) {
+			if (!(at[8] & VXLAN_HAS_ID))
+				return PARSED;
+			protocol = bpf_htons(ETH_P_TRANSPARENT);
+			size = 16;
+		} else {
+			if (at[8] & GENEVE_VERSION || at[9] & GENEVE_CONTROL)
+				return PARSED;
+			protocol = *(__be16 *)(at + 10);
+			size = 16 + (at[8] & GENEVE_OPTIONS) * 4;
+		}
+	}
+	at += size;
+	if (protocol == bpf_htons(ETH_P_TRANSPARENT)) {
+		__u32 header = 14;
+
+		NEED(at, size, 14);
+		protocol = *(__be16 *)(at + 12);
+		if (is_vlan(protocol)) {
+			NEED(at, size, 18);
+			protocol = *(__be16 *)(at + 16);
+			header = 18;
+			if (is_vlan(protocol)) {
+				NEED(at, size, 22);
+				protocol = *(__be16 *)(at + 20);
+				header = 22;
+			}
+		}
+		at += header;
+		size += header;
+	}
+	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+		return PARSED;
+	if (left < size)
+		return malformed(p, MALFORMED_TUNNEL);
+
+	outer = *p;
+	p->l3 = inner + size;
+	p->length = 0; /* until the IP header has proved sound */
+	p->segments = segments_of(p);
+	if (protocol == bpf_htons(ETH_P_IP))
+		parsed = parse_ipv4(p, at, end, left - size);
+	else
+		parsed = parse_ipv6(p, at, end, left - size);
+	if (p->length)
+		return parsed;
+	*p = outer;
+	return parsed == PARSE_SHORT ? PARSE_SHORT : malformed(p, MALFORMED_TUNNEL);
+}
