@@ -17,6 +17,9 @@ type metrics struct {
 	late       prometheus.Counter
 	refused    prometheus.Counter
 	foreign    prometheus.Counter
+	echoes     prometheus.Counter
+	offset     prometheus.Histogram
+	delay      prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
@@ -46,6 +49,18 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 			Name: "trafficmonitor_ingest_aggregates_foreign_total", Help: "Aggregates of targets outside network.own_prefixes; they are not used.",
 		}),
 	}
+	m.echoes = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "trafficmonitor_ingest_clock_echoes_ignored_total", Help: "Answers of sensors about their clock that contradict themselves or answer no question.",
+	})
+	m.offset = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "trafficmonitor_ingest_clock_offset_seconds", Help: "Difference between a sensor's clock and ours, whatever its sign, by each exchange with each sensor (RFC 5905).",
+		Buckets: []float64{.0001, .0005, .001, .005, .01, .05, .1, .5, 1, 10, 60, 3600},
+	})
+	m.delay = prometheus.NewHistogram(prometheus.HistogramOpts{
+		Name: "trafficmonitor_ingest_clock_delay_seconds", Help: "Time to a sensor and back, its own work not counted, by each exchange with each sensor (RFC 5905).",
+		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 10},
+	})
+	reg.MustRegister(m.echoes, m.offset, m.delay)
 	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.late, m.refused, m.foreign, sensorCollector{s})
 	// A series that begins with its first event has no increase to alert on.
 	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {
@@ -70,7 +85,7 @@ var (
 	missingDesc = prometheus.NewDesc("trafficmonitor_ingest_reports_missing_total",
 		"Reports sensors made that never came, by the gaps in their numbers: dropped by a sensor's backlog, or lost with a stream.", nil, nil)
 	skewDesc = prometheus.NewDesc("trafficmonitor_ingest_clock_skew_seconds",
-		"The largest difference between a connected sensor's clock and ours, the network's delay included.", nil, nil)
+		"The largest difference between a connected sensor's clock and ours; where a sensor does not answer about its clock, the network's delay included.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -95,7 +110,11 @@ func (c sensorCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		if st.Connected {
 			connected++
-			skew = max(skew, st.ClockSkew.Abs())
+			off := st.ClockSkew
+			if st.Clock != nil {
+				off = st.Clock.Offset
+			}
+			skew = max(skew, off.Abs())
 		}
 	}
 	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }

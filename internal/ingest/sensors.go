@@ -25,6 +25,7 @@ type sensor struct {
 	state State                   // guarded by mu
 	last  uint64                  // guarded by mu; sequence of the newest report
 	end   context.CancelCauseFunc // guarded by mu; ends the present stream; nil when there is none
+	clock clock                   // guarded by mu
 	owner int                     // guarded by mu; counts streams, so that an old one does not end a new one's state
 }
 
@@ -42,10 +43,14 @@ type State struct {
 	Reports        uint64
 	Missing        uint64        // reports lost, by their sequence numbers
 	ClockSkew      time.Duration // the sensor's clock minus ours, the network's delay included
+	Clock          *Clock        // nil while it is not known
 	Counters       Counters
 	Term, Revision uint64 // of the directive it follows
 	DirectiveError string
 }
+
+// Clock is what is known of a sensor's clock: its clock minus ours, wrong by half the delay there and back at most.
+type Clock struct{ Offset, Delay time.Duration }
 
 // Interface is one door of a sensor.
 type Interface struct {
@@ -82,6 +87,7 @@ func (s *Server) join(name, addr string, h *pb.Hello, cancel context.CancelCause
 	x.end = cancel
 	x.owner++
 	x.last = 0
+	x.clock = clock{wrong: x.clock.wrong}
 	st := State{Name: name, Address: addr, Version: h.GetVersion(), Connected: true, MapBytes: h.GetMapBytes(), LastReport: x.state.LastReport, Reports: x.state.Reports, Missing: x.state.Missing, Counters: x.state.Counters}
 	if h.GetStartTime().CheckValid() == nil {
 		st.Started = h.GetStartTime().AsTime()
@@ -106,6 +112,21 @@ func (s *Server) leave(x *sensor, cancel context.CancelCauseFunc) {
 		x.state.Connected = false
 	}
 	cancel(nil)
+}
+
+// probe returns the next question about the sensor's clock.
+func (x *sensor) probe() *pb.ClockProbe {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.clock.probe(time.Now())
+}
+
+// ours turns a time of the sensor's clock into one of ours, as far as that is known.
+func (x *sensor) ours(now, theirs time.Time) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	best, _ := x.clock.best(now)
+	return theirs.Add(-best.offset)
 }
 
 // note keeps what a report says of its sensor.
@@ -147,6 +168,9 @@ func (s *Server) Sensors(now time.Time) []State {
 	for _, x := range all {
 		x.mu.Lock()
 		st := x.state
+		if best, ok := x.clock.best(now); ok && st.Connected {
+			st.Clock = &Clock{best.offset, best.delay}
+		}
 		x.mu.Unlock()
 		st.Stale = !st.Connected || now.Sub(st.LastReport) > s.o.StaleAfter
 		out = append(out, st)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -27,7 +28,7 @@ import (
 // Delivery is one report on its way to the view, with the times of its journey.
 type Delivery struct {
 	Report    traffic.Report
-	Triggered time.Time // when the kernel raised the trigger, by the sensor's clock; zero for other reports
+	Triggered time.Time // when the kernel raised the trigger, by our clock as far as the sensor's is known; zero for other reports
 	Received  time.Time // by ours
 }
 
@@ -119,9 +120,9 @@ func (s *Server) Connect(stream pb.SensorService_ConnectServer) error {
 		s.log.Info("sensor disconnected", "sensor", name, "reason", context.Cause(ctx))
 	}()
 
-	var directives sync.WaitGroup
-	directives.Go(func() {
-		if err := s.sendDirectives(ctx, stream); err != nil {
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		if err := s.tell(ctx, x, stream); err != nil {
 			cancel(err)
 		}
 	})
@@ -134,7 +135,7 @@ func (s *Server) Connect(stream pb.SensorService_ConnectServer) error {
 		err = status.Error(codes.Aborted, context.Cause(ctx).Error())
 	}
 	cancel(err)
-	directives.Wait()
+	telling.Wait()
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
@@ -160,17 +161,28 @@ func (s *Server) admit(ctx context.Context, name string) error {
 	return nil
 }
 
-func (s *Server) sendDirectives(ctx context.Context, stream pb.SensorService_ConnectServer) error {
+// tell sends what the sensor has to know: directives, and questions about its clock.
+func (s *Server) tell(ctx context.Context, x *sensor, stream pb.SensorService_ConnectServer) error {
+	ask := time.NewTimer(0)
+	defer ask.Stop()
+	var told *Directive
 	for {
 		d, changed := s.current()
-		if d != nil {
+		if d != nil && d != told {
 			msg := &pb.ConnectResponse{Message: &pb.ConnectResponse_Directive{Directive: d.proto()}}
 			if err := stream.Send(msg); err != nil {
 				return fmt.Errorf("send directive: %w", err)
 			}
 		}
+		told = d
 		select {
 		case <-changed:
+		case <-ask.C:
+			msg := &pb.ConnectResponse{Message: &pb.ConnectResponse_ClockProbe{ClockProbe: x.probe()}}
+			if err := stream.Send(msg); err != nil {
+				return fmt.Errorf("ask for the clock: %w", err)
+			}
+			ask.Reset(probeInterval*4/5 + rand.N(probeInterval*2/5))
 		case <-ctx.Done():
 			return nil
 		}
@@ -204,7 +216,7 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 			x.note(now, msg.GetReport())
 			d := Delivery{Report: r, Received: now}
 			if t := msg.GetReport().GetTriggerTime(); r.Cause == traffic.Trigger && t.CheckValid() == nil {
-				d.Triggered = t.AsTime()
+				d.Triggered = x.ours(now, t.AsTime())
 			}
 			if s.late(msg.GetReport(), r) {
 				s.metrics.late.Inc()
@@ -215,11 +227,34 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 			}
 		case msg.GetSamples() != nil:
 			s.metrics.samples.Add(float64(len(msg.GetSamples().GetSamples())))
+		case msg.GetClockEcho() != nil:
+			s.echo(x, now, msg.GetClockEcho())
 		case msg.GetHello() != nil:
 			return status.Error(codes.InvalidArgument, "a hello may only be the first message of a stream")
 		default:
 			return status.Error(codes.InvalidArgument, "a message without content, or of a kind this controller does not know: upgrade the controller before the sensors")
 		}
+	}
+}
+
+// echo takes what a sensor says of its clock. What cannot be is counted and otherwise ignored: it is no reason to go
+// without the sensor's reports.
+func (s *Server) echo(x *sensor, now time.Time, e *pb.ClockEcho) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	m, err := x.clock.echo(now, e)
+	if err != nil {
+		s.metrics.echoes.Inc()
+		s.log.Debug("clock echo ignored", "sensor", x.name, "err", err)
+		return
+	}
+	s.metrics.offset.Observe(m.offset.Abs().Seconds())
+	s.metrics.delay.Observe(m.delay.Seconds())
+	if best, turned := x.clock.turns(now); turned && x.clock.wrong {
+		s.log.Warn("a sensor's clock is wrong", "sensor", x.name, "offset", best.offset, "delay", best.delay,
+			"remedy", "repair NTP there, or here if many sensors are named")
+	} else if turned {
+		s.log.Info("a sensor's clock is right again", "sensor", x.name, "offset", best.offset)
 	}
 }
 

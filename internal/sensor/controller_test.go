@@ -78,9 +78,15 @@ func (c *controller) Connect(s pb.SensorService_ConnectServer) error {
 
 func (c *controller) direct(t testing.TB, d *pb.Directive) {
 	t.Helper()
+	c.say(t, &pb.ConnectResponse{Message: &pb.ConnectResponse_Directive{Directive: d}})
+}
+
+// say sends a message on the newest stream.
+func (c *controller) say(t testing.TB, m *pb.ConnectResponse) {
+	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err := c.streams[len(c.streams)-1].Send(&pb.ConnectResponse{Message: &pb.ConnectResponse_Directive{Directive: d}}); err != nil {
+	if err := c.streams[len(c.streams)-1].Send(m); err != nil {
 		t.Fatal(err)
 	}
 }

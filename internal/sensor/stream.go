@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -103,6 +104,28 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 	s.ready("controller "+s.controller.Address, "")
 	s.log.Info("stream to controller opened")
 
+	// Two send: this goroutine what waits in the backlog, and another what must not wait behind it.
+	var sending sync.Mutex
+	send := func(m func() *pb.ConnectRequest) error {
+		sending.Lock()
+		defer sending.Unlock()
+		return rpc.Send(m())
+	}
+	probes := make(chan *pb.ClockEcho, 1)
+	var others sync.WaitGroup
+	others.Go(func() {
+		for {
+			select {
+			case e := <-probes:
+				_ = send(func() *pb.ConnectRequest { // an error of the stream's end is Recv's to say
+					e.SendTime = timestamppb.Now()
+					return &pb.ConnectRequest{Message: &pb.ConnectRequest_ClockEcho{ClockEcho: e}}
+				})
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
 	received := make(chan struct{})
 	go func() {
 		defer close(received)
@@ -115,6 +138,12 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 				cancel(err)
 				return
 			}
+			if p := m.GetClockProbe(); p != nil {
+				select { // one that waits is not put aside: whoever asks faster than we can send gets fewer answers
+				case probes <- &pb.ClockEcho{ProbeTime: p.GetSendTime(), ReceiveTime: timestamppb.Now()}:
+				default:
+				}
+			}
 			if d := m.GetDirective(); d != nil {
 				select {
 				case s.directives <- d:
@@ -123,14 +152,18 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 			}
 		}
 	}()
-	defer func() { <-received }()
+	defer func() {
+		cancel(nil)
+		<-received
+		others.Wait()
+	}()
 
 	for {
 		m, err := s.backlog.take(ctx)
 		if err != nil {
 			return err
 		}
-		if err := rpc.Send(s.request(m)); err != nil {
+		if err := send(func() *pb.ConnectRequest { return s.request(m) }); err != nil {
 			s.backlog.back(m)
 			<-received // it knows why the stream is over
 			return cmp.Or(context.Cause(ctx), err)

@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 )
@@ -120,4 +123,22 @@ func TestOtherMachinesNeedTLS(t *testing.T) {
 			conn.Close()
 		}
 	}
+}
+
+// A question about the clock is answered at once, whatever waits.
+func TestStreamAnswersAboutItsClock(t *testing.T) {
+	c := newController(t, "", told(1, 1))
+	b := newBacklog(10)
+	runStream(t, c.address, b)
+	<-c.messages // hello
+	asked := timestamppb.New(time.Unix(1, 500))
+	before := time.Now()
+	c.say(t, &pb.ConnectResponse{Message: &pb.ConnectResponse_ClockProbe{ClockProbe: &pb.ClockProbe{SendTime: asked}}})
+	e := c.await(t, "echo", func(m *pb.ConnectRequest) bool { return m.GetClockEcho() != nil }).GetClockEcho()
+	received, sent := e.GetReceiveTime().AsTime(), e.GetSendTime().AsTime()
+	if !proto.Equal(e.GetProbeTime(), asked) || received.Before(before.Truncate(0)) || sent.Before(received) || sent.After(time.Now()) {
+		t.Errorf("echo %v", e)
+	}
+	b.put(one(worthHot, 4))
+	c.await(t, "report", isReport(4))
 }
