@@ -7,22 +7,33 @@ import (
 	"log/slog"
 )
 
-// NewLogger returns a logger that writes to w. Level is debug, info, warn or error; format is text or json.
-func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
-	var l slog.Level
+// ParseLevel reads debug, info, warn or error; empty is info.
+func ParseLevel(level string) (slog.Level, error) {
 	switch level {
 	case "debug":
-		l = slog.LevelDebug
+		return slog.LevelDebug, nil
 	case "info", "":
-		l = slog.LevelInfo
+		return slog.LevelInfo, nil
 	case "warn":
-		l = slog.LevelWarn
+		return slog.LevelWarn, nil
 	case "error":
-		l = slog.LevelError
-	default:
-		return nil, fmt.Errorf("log level %q is not known: use debug, info, warn or error", level)
+		return slog.LevelError, nil
 	}
-	opts := &slog.HandlerOptions{Level: l}
+	return 0, fmt.Errorf("log level %q is not known: use debug, info, warn or error", level)
+}
+
+// NewLogger returns a logger that writes to w. Level is debug, info, warn or error; format is text or json.
+func NewLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	l, err := ParseLevel(level)
+	if err != nil {
+		return nil, err
+	}
+	return NewLevelLogger(w, l, format)
+}
+
+// NewLevelLogger is NewLogger with a level that may change while it logs, such as a [slog.LevelVar].
+func NewLevelLogger(w io.Writer, level slog.Leveler, format string) (*slog.Logger, error) {
+	opts := &slog.HandlerOptions{Level: level}
 	switch format {
 	case "text", "":
 		return slog.New(slog.NewTextHandler(w, opts)), nil
