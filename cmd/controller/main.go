@@ -52,6 +52,11 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	manager, err := daemon.NewNotifier()
+	if err != nil {
+		log.Warn("the service manager is not told how we are", "err", err)
+	}
+	context.AfterFunc(ctx, manager.Stopping)
 	ended := func(err error) int {
 		if err != nil {
 			log.Error("ended", "err", err)
@@ -63,9 +68,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		// It has no use for the policy and our certificates: a mistake there must not keep it from announcing its
 		// journal. And it has nothing to read again, so a SIGHUP must not end its sessions.
 		signal.Ignore(syscall.SIGHUP)
-		return ended(app.RunSpeaker(ctx, cfg, version, log))
+		return ended(app.RunSpeaker(ctx, cfg, version, log, manager.Ready))
 	}
-	c, err := app.NewController(app.ControllerOptions{Config: cfg, ConfigPath: f.Config, Version: version, Log: log})
+	c, err := app.NewController(app.ControllerOptions{Config: cfg, ConfigPath: f.Config, Version: version, Log: log, Serving: manager.Ready})
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return daemon.ExitUsage

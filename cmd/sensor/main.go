@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -43,7 +44,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, err)
 		return daemon.ExitUsage
 	}
-	log, err := telemetry.NewLogger(stderr, cfg.Log.Level, cfg.Log.Format)
+	level := &slog.LevelVar{}
+	log, err := logger(stderr, level, cfg.Log)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return daemon.ExitUsage
@@ -66,14 +68,82 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return daemon.ExitOK
 	}
 
+	sensor.Confine(cfg.MemoryLimit)
+	manager, err := daemon.NewNotifier()
+	if err != nil {
+		log.Warn("the service manager is not told how we are", "err", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, manager.Stopping)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	go func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangup:
+				manager.Reloading()
+				reload(f.Config, cfg, level, log)
+				manager.Ready()
+			}
+		}
+	}()
+
 	log.Info("starting", "version", version, "sensor", cfg.Name)
+	o.Alive, o.Status = manager.Alive, manager.Status
+	o.Watching = func() error {
+		// Certificates are read with each connection: better to find out now that they can be without root's privileges.
+		if files := identity(cfg); files.Enabled() {
+			if _, err := files.Client("any"); err != nil {
+				return fmt.Errorf("%w (privileges are dropped by now: the user of this process must be allowed to read the file; drop_capabilities: false keeps them)", err)
+			}
+		}
+		manager.Ready()
+		return nil
+	}
 	if err := serve(ctx, cfg, o, reg, health); err != nil {
 		log.Error("ended", "err", err)
 		return daemon.ExitFailed
 	}
 	return daemon.ExitOK
+}
+
+// logger logs from a level on that may change.
+func logger(w io.Writer, level *slog.LevelVar, cfg config.Log) (*slog.Logger, error) {
+	l, err := telemetry.ParseLevel(cfg.Level)
+	if err != nil {
+		return nil, err
+	}
+	level.Set(l)
+	return telemetry.NewLevelLogger(w, level, cfg.Format)
+}
+
+// reload puts in force what can be changed while the sensor runs, which is log.level. All else is either told by the
+// controllers, read anew with each connection (certificates), or sizes what was made at the start.
+func reload(path string, running config.Sensor, level *slog.LevelVar, log *slog.Logger) {
+	cfg, err := config.LoadSensor(path)
+	if err != nil {
+		log.Error("the configuration is not read again: it has mistakes, with which the sensor would not start", "err", err)
+		return
+	}
+	if l, err := telemetry.ParseLevel(cfg.Log.Level); err == nil {
+		level.Set(l)
+	}
+	running.Log.Level = cfg.Log.Level
+	was, err1 := running.Dump()
+	is, err2 := cfg.Dump()
+	if err1 != nil || err2 != nil || !bytes.Equal(was, is) {
+		log.Warn("the configuration is read again: log.level is in force, other changes need a restart", "level", cfg.Log.Level)
+		return
+	}
+	log.Info("the configuration is read again", "level", cfg.Log.Level)
+}
+
+func identity(cfg config.Sensor) pki.Files {
+	return pki.Files{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}
 }
 
 // options turns the configuration into what the sensor needs to know.
@@ -87,7 +157,7 @@ func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, heal
 	for _, i := range cfg.Interfaces {
 		o.Interfaces = append(o.Interfaces, sensor.Interface{Name: i.Name, Mode: sensor.Mode(i.Mode), Force: i.Force, Optional: i.Optional})
 	}
-	files := pki.Files{CA: cfg.TLS.CA, Cert: cfg.TLS.Cert, Key: cfg.TLS.Key}
+	files := identity(cfg)
 	if err := errors.Join(files.Register(reg), health.Register(reg)); err != nil {
 		return o, err
 	}

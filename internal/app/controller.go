@@ -32,6 +32,8 @@ type ControllerOptions struct {
 	ConfigPath string // handed to the speaker it starts
 	Version    string
 	Log        *slog.Logger
+	// Serving is called once, when sensors and engineers are listened to. May be nil.
+	Serving func()
 }
 
 // Controller is one controller. It does nothing until Run.
@@ -120,6 +122,9 @@ func (c *Controller) Run(ctx context.Context) error {
 		return errors.Join(err, l.stop(context.WithoutCancel(ctx)))
 	}
 	c.log.Info("controller is running", "name", c.o.Config.Name, "version", c.o.Version)
+	if c.o.Serving != nil {
+		c.o.Serving()
+	}
 	c.emit(audit.Started, "controller "+c.o.Config.Name+" started, version "+c.o.Version, nil)
 	return l.run(ctx)
 }

@@ -60,7 +60,7 @@ speaker:
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 2)
 	go func() { ended <- c.Run(ctx) }()
-	go func() { ended <- runSpeaker(ctx, cfg, "test", log, speaker) }()
+	go func() { ended <- runSpeaker(ctx, cfg, "test", log, speaker, nil) }()
 	t.Cleanup(func() {
 		cancel()
 		for range cap(ended) {

@@ -78,17 +78,17 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 	return o, errors.Join(errs...)
 }
 
-// RunSpeaker is the process "controller speaker"; it ends with ctx.
-func RunSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger) error {
-	return runSpeaker(ctx, c, version, log, telemetry.NewRegistry("speaker", version))
+// RunSpeaker is the process "controller speaker"; it ends with ctx. Serving, which may be nil, is called once it serves.
+func RunSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger, serving func()) error {
+	return runSpeaker(ctx, c, version, log, telemetry.NewRegistry("speaker", version), serving)
 }
 
-func runSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger, reg telemetry.Registry) error {
+func runSpeaker(ctx context.Context, c config.Controller, version string, log *slog.Logger, reg telemetry.Registry, serving func()) error {
 	o, err := speakerOptions(c, version, log)
 	if err != nil {
 		return err
 	}
-	o.Registerer = reg
+	o.Registerer, o.Serving = reg, serving
 	t := telemetry.Options{Address: c.Speaker.Telemetry.String(), Gatherer: reg, Health: &telemetry.Health{}, Pprof: c.Pprof, Log: log}
 	listener, err := telemetry.Listen(ctx, t)
 	if err != nil {

@@ -49,6 +49,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 		case <-timer.C:
 		}
 		now := time.Now()
+		a.o.Alive(now)
 		if len(a.meter.hot) > 0 && !now.Before(nextHot) {
 			reports, err := a.meter.hotReports(now)
 			a.note(err)
@@ -70,6 +71,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			}
 			a.metrics.scan.Observe(time.Since(now).Seconds())
 			a.restrain(now)
+			a.o.Status(a.status())
 			a.note(a.count())
 			a.drain()
 			nextScan = now.Add(min(scanAtLeast, a.reportInterval()))

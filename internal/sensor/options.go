@@ -67,6 +67,12 @@ type Options struct {
 	// DropCapabilities gives up, once all is attached, the privileges of the whole process that are not needed to attach anew.
 	DropCapabilities bool
 
+	// Watching is called once, when the programs count and privileges are dropped; an error ends the sensor. May be nil.
+	Watching func() error
+	// Alive is called by the loop that counts and reports, at least every second; Status is what it does in words. May be nil.
+	Alive  func(now time.Time)
+	Status func(words string)
+
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
 	// Ready is told what keeps a component from being ready; an empty reason means that it is. May be nil.
@@ -106,6 +112,15 @@ func (o *Options) check() error {
 	}
 	if o.Registerer == nil {
 		o.Registerer = prometheus.NewRegistry()
+	}
+	if o.Watching == nil {
+		o.Watching = func() error { return nil }
+	}
+	if o.Alive == nil {
+		o.Alive = func(time.Time) {}
+	}
+	if o.Status == nil {
+		o.Status = func(string) {}
 	}
 	if o.Ready == nil {
 		o.Ready = func(string, string) {}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -49,7 +48,10 @@ func Run(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	debug.FreeOSMemory() // loading the programs needs a few megabytes that are never needed again
+	if err := o.Watching(); err != nil {
+		return err
+	}
+	a.sayMemory()
 	return a.run(ctx)
 }
 
@@ -69,6 +71,7 @@ type agent struct {
 	samples   *ringbuf.Reader
 	sequence  uint64
 	restraint restraint
+	wanting   *wanting
 	broken    bool // the last work on the maps went wrong, and was logged
 }
 
@@ -81,7 +84,9 @@ func newAgent(o Options) (_ *agent, err error) {
 		CPUs: cpus, Hosts: o.Slots, Prefixes: o.Prefixes, Networks4: o.Networks4, Blocks4: blocks4,
 		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors,
 	}
-	a := &agent{o: o, backlogs: map[string]*backlog{}, started: time.Now(), attached: map[string]*attachment{}}
+	wanting := newWanting(o.Ready)
+	o.Ready = wanting.set
+	a := &agent{o: o, wanting: wanting, backlogs: map[string]*backlog{}, started: time.Now(), attached: map[string]*attachment{}}
 	defer func() {
 		if err != nil {
 			a.close()

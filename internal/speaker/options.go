@@ -48,6 +48,9 @@ type Options struct {
 	NextHop4, NextHop6 netip.Addr
 	Communities        []uint32
 
+	// Serving is called once, when the socket takes calls and the journal is announced. May be nil.
+	Serving func()
+
 	Safety     safety.Limits
 	Log        *slog.Logger
 	Registerer prometheus.Registerer

@@ -138,6 +138,9 @@ func (s *speaker) run(ctx context.Context) error {
 	wg.Go(func() { s.keepDeadlines(ctx) })
 	s.log.Info("speaker started", "version", s.o.Version, "socket", s.o.Socket, "journal", s.o.Journal,
 		"routes", len(s.shown.Load().items), "peers", len(s.o.Peers), "on_stop", string(s.o.OnStop))
+	if s.o.Serving != nil {
+		s.o.Serving()
+	}
 	err = s.serve(ctx, ln)
 	cancel()
 	s.log.Info("speaker stops", "on_stop", string(s.o.OnStop), "routes", len(s.shown.Load().items))
