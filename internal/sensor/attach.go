@@ -55,7 +55,7 @@ func attach(k *bpf.Kernel, i Interface, log *slog.Logger) (*attachment, error) {
 		return attachXDP(k, l, log)
 	}
 	// At the head: what programs behind us drop or redirect is counted too.
-	t, err := link.AttachTCX(link.TCXOptions{Interface: l.Attrs().Index, Program: k.TCX(), Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+	t, err := link.AttachTCX(link.TCXOptions{Interface: l.Attrs().Index, Program: k.Ingress(), Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, fmt.Errorf("interface %s: this kernel has no tcx, which came with Linux 6.6: %w", i.Name, err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -42,17 +43,11 @@ func (v version) proto() *pb.DirectiveVersion {
 // limit is a rate; zero means none.
 type limit struct{ pps, bps uint64 }
 
-// columns is the number of counters of a target: see column.
-const columns = vector.Directions * vector.Count
-
-// column is where a target's packets of one vector and direction are counted.
-func column(d vector.Direction, v vector.ID) int { return int(d)*vector.Count + int(v) }
-
 // directive is what the sensor was told, checked.
 type directive struct {
 	version        version
 	protected      []netip.Prefix
-	limits         [columns]limit
+	limits         [bpf.Columns]limit
 	ports          [65536]uint8
 	sampleOneIn    uint32
 	hotSampleOneIn uint32 // of hot targets; never samples less than sampleOneIn
@@ -106,7 +101,7 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 		seen[prefix] = i
 		d.protected = append(d.protected, prefix)
 	}
-	told := map[int]int{}
+	told := map[bpf.Column]int{}
 	for i, t := range p.GetTriggers() {
 		way, err := direction(t.GetDirection())
 		if err != nil {
@@ -117,7 +112,7 @@ func parseDirective(p *pb.Directive) (*directive, error) {
 			bad("triggers[%d].vector: %d is not below %d", i, t.GetVector(), vector.Count)
 			continue
 		}
-		c := column(way, vector.ID(t.GetVector()))
+		c := bpf.ColumnOf(way, vector.ID(t.GetVector()))
 		if j, ok := told[c]; ok {
 			bad("triggers[%d].vector: %s %s has triggers[%d] already", i, way, vector.ID(t.GetVector()), j)
 			continue

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -15,7 +16,7 @@ import (
 // trigger is what the kernel raised, in wall-clock time.
 type trigger struct {
 	slot, window   uint32
-	vector         vector.ID
+	column         bpf.Column
 	addr           netip.Addr // of a host; invalid for a prefix
 	packets, bytes uint64
 	raised         time.Time
@@ -41,34 +42,35 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	if !ok || s.leaving {
 		return nil, nil
 	}
-	bit := uint64(1) << t.vector
 	h := m.hot[t.slot]
-	if h != nil && h.vectors&bit != 0 {
+	if h != nil && h.has(t.column) {
 		return nil, nil
 	}
 
-	counts, err := m.k.Present(t.slot, t.window, &m.buffer)
+	counts, err := m.k.Present(t.slot, t.window)
 	if err != nil {
 		return nil, err
 	}
 	// The window may be over by now: what the event says stands in any case.
-	atLeast(&counts[t.vector], t.packets, t.bytes)
-	atLeast(&counts[vector.Total], t.packets, t.bytes)
+	atLeast(&counts[t.column], t.packets, t.bytes)
+	atLeast(&counts[bpf.ColumnOf(t.column.Direction(), vector.Total)], t.packets, t.bytes)
 
 	if h == nil {
-		h = &hotTarget{since: now}
-		if h.counts, err = m.readHot(t.slot); err != nil {
+		// What came before belongs to no hot report.
+		if err := m.read(now, func(each func(uint32, bpf.Column, bpf.Count)) error {
+			return m.k.ScanSlots([]uint32{t.slot}, each)
+		}); err != nil {
 			return nil, err
 		}
+		h = &hotTarget{since: now}
 		m.hot[t.slot] = h
 	}
 	h.below = time.Time{}
-	h.vectors |= bit
+	h.add(t.column)
 	// One flood passes more than one trigger, that of its vector and that of the total: say it once.
-	for v, c := range counts {
-		l := m.now.limits[v]
-		if passes(l, c.Packets(), c.Bytes(), m.window) {
-			h.vectors |= 1 << v
+	for c, n := range counts {
+		if passes(m.now.limits[c], n.Packets(), n.Bytes(), m.window) {
+			h.add(bpf.Column(c))
 		}
 	}
 	if err := m.k.SetHot(t.slot, h.vectors); err != nil {
@@ -76,13 +78,18 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	}
 	r := m.report(pb.Report_CAUSE_TRIGGER, t.start, m.window)
 	r.TriggerTime = timestamppb.New(t.raised)
-	for v, c := range counts {
-		if c != 0 {
-			r.Aggregates = append(r.Aggregates, aggregate(target, vector.ID(v), tally{c.Packets(), c.Bytes()}))
+	for c, n := range counts {
+		if n != 0 {
+			r.Aggregates = append(r.Aggregates, aggregate(target, bpf.Column(c), tally{n.Packets(), n.Bytes()}))
 		}
 	}
 	return r, nil
 }
+
+// has tells whether a column triggered.
+func (h *hotTarget) has(c bpf.Column) bool { return h.vectors[c.Direction()]&(1<<c.Vector()) != 0 }
+
+func (h *hotTarget) add(c bpf.Column) { h.vectors[c.Direction()] |= 1 << c.Vector() }
 
 func atLeast(c *bpf.Count, packets, bytes uint64) {
 	*c = bpf.CountOf(max(c.Packets(), packets), max(c.Bytes(), bytes))
@@ -93,24 +100,19 @@ func passes(l limit, packets, bytes uint64, span time.Duration) bool {
 	return l.pps > 0 && packets >= per(l.pps, span) || l.bps > 0 && bytes >= (per(l.bps, span)+7)/8
 }
 
-func (m *meter) readHot(n uint32) (counts [vector.Count]bpf.Count, err error) {
-	if counts, err = m.k.Vectors(n, &m.buffer); err != nil {
-		return counts, err
-	}
-	counts[vector.Total], err = m.k.Total(n)
-	return counts, err
-}
-
 // hotReports reports what every hot target received since its last hot report, and lets those go that calmed down.
 // Targets whose spans are the same share a report.
 func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
+	hot := slices.Sorted(maps.Keys(m.hot))
+	if err := m.read(now, func(each func(uint32, bpf.Column, bpf.Count)) error {
+		return m.k.ScanSlots(hot, each)
+	}); err != nil {
+		return nil, err
+	}
 	reports := map[time.Time]*pb.Report{}
 	var order []*pb.Report
-	for n, h := range m.hot {
-		counts, err := m.readHot(n)
-		if err != nil {
-			return nil, err
-		}
+	for _, n := range hot {
+		h := m.hot[n]
 		span := now.Sub(h.since)
 		if span < time.Millisecond {
 			continue // it triggered just now
@@ -121,21 +123,25 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 			reports[h.since] = r
 			order = append(order, r)
 		}
+		// What triggered, and its total, is said also when nothing came: that is the news then.
+		counts := h.span.sums()
+		for c := range bpf.Column(bpf.Columns) {
+			if h.has(c) {
+				counts.at(c)
+				counts.at(bpf.ColumnOf(c.Direction(), vector.Total))
+			}
+		}
 		target, _ := m.target(n)
 		quiet := true
-		for v := range counts {
-			delta := counts[v] - h.counts[v]
-			t := tally{delta.Packets(), delta.Bytes()}
-			// The total and what triggered are said also when nothing came: that is the news then.
-			if delta != 0 || vector.ID(v) == vector.Total || h.vectors&(1<<v) != 0 {
-				r.Aggregates = append(r.Aggregates, aggregate(target, vector.ID(v), t))
-			}
-			l := m.now.limits[v]
-			if h.vectors&(1<<v) != 0 && passes(limit{(l.pps + 1) / 2, (l.bps + 1) / 2}, t.packets, t.bytes, span) {
+		for _, e := range counts {
+			r.Aggregates = append(r.Aggregates, aggregate(target, e.column, e.tally))
+			l := m.now.limits[e.column]
+			if h.has(e.column) && passes(limit{(l.pps + 1) / 2, (l.bps + 1) / 2}, e.packets, e.bytes, span) {
 				quiet = false
 			}
 		}
-		h.counts, h.since = counts, now
+		h.span.reset()
+		h.since = now
 		switch {
 		case !quiet:
 			h.below = time.Time{}
@@ -157,5 +163,5 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 // calm ends a target's being hot: it may trigger again.
 func (m *meter) calm(n uint32) error {
 	delete(m.hot, n)
-	return m.k.SetHot(n, 0)
+	return m.k.SetHot(n, [vector.Directions]uint64{})
 }

@@ -200,7 +200,7 @@ func (a *agent) readTriggers(ctx context.Context, events chan<- trigger) error {
 		}
 		raised := wall(e.Ktime)
 		t := trigger{
-			slot: e.Slot, window: e.Window, vector: vector.ID(e.Vector), packets: uint64(e.Packets), bytes: e.Bytes,
+			slot: e.Slot, window: e.Window, column: bpf.ColumnOf(vector.Direction(e.Direction), vector.ID(e.Vector)), packets: uint64(e.Packets), bytes: e.Bytes,
 			addr: bpf.Address(uint32(e.Family), e.Address), raised: raised,
 			start: raised.Add(-time.Duration(e.Age) * a.kernel.Tick),
 		}

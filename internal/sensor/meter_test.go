@@ -17,11 +17,12 @@ import (
 
 // fakeKernel counts what packets says and remembers what it was told.
 type fakeKernel struct {
-	vectors [][vector.Count]bpf.Count
+	counts  []bpf.Row
+	told    []bpf.Row
 	holders map[uint32]netip.Addr
 	table   bpf.Table
-	levels  [vector.Count]bpf.Level
-	hot     map[uint32]uint64
+	levels  [bpf.Columns]bpf.Level
+	hot     map[uint32][vector.Directions]uint64
 	free    []uint32
 	freed   []string
 	fail    error
@@ -31,13 +32,18 @@ var testSizes = bpf.Sizes{CPUs: 1, Hosts: 4, Prefixes: 3, Networks4: 4, Blocks4:
 
 func newFake() *fakeKernel {
 	return &fakeKernel{
-		vectors: make([][vector.Count]bpf.Count, testSizes.Slots()), holders: map[uint32]netip.Addr{}, hot: map[uint32]uint64{},
+		counts: make([]bpf.Row, testSizes.Slots()), told: make([]bpf.Row, testSizes.Slots()),
+		holders: map[uint32]netip.Addr{}, hot: map[uint32][vector.Directions]uint64{},
 		free: []uint32{0, 1, 2, 3},
 	}
 }
 
 // packets lets n packets of 100 bytes arrive.
 func (k *fakeKernel) packets(target string, v vector.ID, n uint64) {
+	k.count(target, bpf.ColumnOf(vector.Inbound, v), n)
+}
+
+func (k *fakeKernel) count(target string, c bpf.Column, n uint64) {
 	addr := netip.MustParseAddr(target)
 	slot, known := uint32(0), false
 	for s, a := range k.holders {
@@ -57,37 +63,54 @@ func (k *fakeKernel) packets(target string, v vector.ID, n uint64) {
 			k.holders[slot] = addr
 		}
 	}
-	k.vectors[slot][v] += bpf.CountOf(n, 100*n)
-	k.vectors[slot][vector.Total] += bpf.CountOf(n, 100*n)
+	k.counts[slot][c] += bpf.CountOf(n, 100*n)
 }
 
-func (k *fakeKernel) Totals(into []bpf.Count, _ *[]byte) error {
-	for i := range into {
-		into[i] = k.vectors[i][vector.Total]
+func (k *fakeKernel) Scan(each func(uint32, bpf.Column, bpf.Count)) error {
+	var all []uint32
+	for slot := range k.counts {
+		all = append(all, uint32(slot))
 	}
-	return k.fail
+	return k.ScanSlots(all, each)
 }
 
-func (k *fakeKernel) Total(slot uint32) (bpf.Count, error) {
-	return k.vectors[slot][vector.Total], k.fail
+func (k *fakeKernel) ScanSlots(slots []uint32, each func(uint32, bpf.Column, bpf.Count)) error {
+	if k.fail != nil {
+		return k.fail
+	}
+	for _, slot := range slots {
+		for c, n := range k.counts[slot] {
+			if delta := n - k.told[slot][c]; delta != 0 {
+				k.told[slot][c] = n
+				each(slot, bpf.Column(c), delta)
+			}
+		}
+	}
+	return nil
 }
 
-func (k *fakeKernel) Vectors(slot uint32, _ *[]byte) ([vector.Count]bpf.Count, error) {
-	c := k.vectors[slot]
-	c[vector.Total] = 0
-	return c, k.fail
-}
-
-func (k *fakeKernel) Present(slot, _ uint32, _ *[]byte) ([vector.Count]bpf.Count, error) {
-	return k.vectors[slot], k.fail
+func (k *fakeKernel) Present(slot, _ uint32) (bpf.Row, error) {
+	row := k.counts[slot]
+	for c, n := range k.counts[slot] {
+		row[bpf.ColumnOf(bpf.Column(c).Direction(), vector.Total)] += n
+	}
+	return row, k.fail
 }
 
 func (k *fakeKernel) Holder(slot uint32) (netip.Addr, uint32, error) {
 	p, _ := k.table.Lookup(k.holders[slot])
 	return k.holders[slot], p, k.fail
 }
-func (k *fakeKernel) Stats() (bpf.Stats, error)                { return bpf.Stats{UnprotectedPackets: 7}, k.fail }
-func (k *fakeKernel) SetHot(slot uint32, vectors uint64) error { k.hot[slot] = vectors; return k.fail }
+
+func (k *fakeKernel) Stats() (bpf.Stats, error) {
+	return bpf.Stats{Packets: [2]uint64{18, 2}, UnprotectedPackets: [2]uint64{7, 1}}, k.fail
+}
+
+func (k *fakeKernel) SetHot(slot uint32, vectors [vector.Directions]uint64) error {
+	k.hot[slot] = vectors
+	return k.fail
+}
+
 func (k *fakeKernel) FreeHost(addr netip.Addr, slot, _ uint32, protected bool) error {
 	delete(k.holders, slot)
 	k.freed = append(k.freed, fmt.Sprintf("%s protected=%v", addr, protected))
@@ -96,7 +119,7 @@ func (k *fakeKernel) FreeHost(addr netip.Addr, slot, _ uint32, protected bool) e
 func (k *fakeKernel) PushFree(slot uint32) error   { k.free = append(k.free, slot); return k.fail }
 func (k *fakeKernel) ClearExhausted() error        { return k.fail }
 func (k *fakeKernel) SetTargets(t bpf.Table) error { k.table = t; return k.fail }
-func (k *fakeKernel) SetLevels(levels [vector.Count]bpf.Level) error {
+func (k *fakeKernel) SetLevels(levels [bpf.Columns]bpf.Level) error {
 	k.levels = levels
 	return k.fail
 }
@@ -171,19 +194,25 @@ func TestIntervalHoldsWhatChanged(t *testing.T) {
 	k.packets("192.0.2.9", vector.SYN, 1)
 	expect(t, "third", scanned(t, m, at(3*time.Second)), "192.0.2.9/32 total 1, 192.0.2.9/32 syn 1")
 	c, _, err := m.counters()
-	if err != nil || c.GetPackets() != 11+7 || c.GetSlotsUsed() != 2 || c.GetSlotsTotal() != 4 {
+	if err != nil || c.GetPackets() != 20 || c.GetOutboundPackets() != 2 || c.GetUnprotectedPackets() != 7 || c.GetForeignSourcePackets() != 1 || c.GetSlotsUsed() != 2 || c.GetSlotsTotal() != 4 {
 		t.Errorf("counters: %v (%v)", c, err)
 	}
 }
 
-func TestCountsMayWrap(t *testing.T) {
+func TestDirectionsAreToldApart(t *testing.T) {
 	m, k := watching(t, "192.0.2.0/24")
-	k.vectors[0][vector.Total] = bpf.CountOf(1<<28-2, 1<<36-100)
-	k.vectors[0][vector.DNS] = bpf.CountOf(1<<28-2, 1<<36-100)
-	m.slots[0].total, m.slots[0].vectors = k.vectors[0][vector.Total], &[vector.Count]bpf.Count{}
-	*m.slots[0].vectors = k.vectors[0]
 	k.packets("192.0.2.9", vector.DNS, 5)
-	expect(t, "wrapped", scanned(t, m, at(time.Second)), "192.0.2.9/32 total 5, 192.0.2.9/32 dns-amplification 5")
+	k.count("192.0.2.9", bpf.ColumnOf(vector.Outbound, vector.DNS), 2)
+	k.count("192.0.2.9", bpf.ColumnOf(vector.Outbound, vector.SYN), 1)
+	if err := m.scan(at(0)); err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, a := range m.interval(at(time.Second)).GetAggregates() {
+		out = append(out, fmt.Sprintf("%s %s %d", a.GetDirection(), vector.ID(a.GetVector()), a.GetPackets()))
+	}
+	expect(t, "aggregates", strings.Join(out, ", "), "DIRECTION_INBOUND total 5, DIRECTION_INBOUND dns-amplification 5, "+
+		"DIRECTION_OUTBOUND total 3, DIRECTION_OUTBOUND syn 1, DIRECTION_OUTBOUND dns-amplification 2")
 }
 
 func TestIdleSlotsAreGivenBack(t *testing.T) {
@@ -198,8 +227,7 @@ func TestIdleSlotsAreGivenBack(t *testing.T) {
 	if len(k.free) != 3 {
 		t.Error("given back before programs that run now are done")
 	}
-	k.vectors[0][vector.DNS] += bpf.CountOf(1, 100) // one of them counted a last packet
-	k.vectors[0][vector.Total] += bpf.CountOf(1, 100)
+	k.counts[0][vector.DNS] += bpf.CountOf(1, 100) // one of them counted a last packet
 	expect(t, "last packet", scanned(t, m, at(62*time.Second)), "192.0.2.1/32 total 1, 192.0.2.1/32 dns-amplification 1")
 	scanned(t, m, at(62500*time.Millisecond))
 	if len(k.free) != 4 || m.used != 0 || !slices.Equal(k.freed, []string{"192.0.2.1 protected=true"}) {
@@ -248,7 +276,7 @@ func TestDirectiveMovesHosts(t *testing.T) {
 }
 
 func event(slot uint32, addr string, v vector.ID, window uint32) trigger {
-	return trigger{slot: slot, window: window, vector: v, addr: netip.MustParseAddr(addr), packets: 640, bytes: 64_000, raised: at(20 * time.Millisecond), start: at(0)}
+	return trigger{slot: slot, window: window, column: bpf.Column(v), addr: netip.MustParseAddr(addr), packets: 640, bytes: 64_000, raised: at(20 * time.Millisecond), start: at(0)}
 }
 
 func TestTriggerMakesHot(t *testing.T) {
@@ -269,7 +297,7 @@ func TestTriggerMakesHot(t *testing.T) {
 	if r, err := m.trigger(event(0, "192.0.2.1", vector.Total, 5), at(21*time.Millisecond)); r != nil || err != nil {
 		t.Errorf("a second report of one window: %v %v", r, err)
 	}
-	if k.hot[0] != 1<<vector.DNS|1<<vector.Total {
+	if k.hot[0] != [2]uint64{1<<vector.DNS | 1<<vector.Total} {
 		t.Errorf("hot: %b", k.hot[0])
 	}
 
@@ -295,7 +323,7 @@ func TestTriggerMakesHot(t *testing.T) {
 	expect(t, "below", hot(320*time.Millisecond), "192.0.2.1/32 total 10, 192.0.2.1/32 dns-amplification 10")
 	expect(t, "silent", hot(2300*time.Millisecond), "192.0.2.1/32 total 0, 192.0.2.1/32 dns-amplification 0")
 	hot(2320 * time.Millisecond)
-	if len(m.hot) != 0 || k.hot[0] != 0 {
+	if len(m.hot) != 0 || k.hot[0] != [2]uint64{} {
 		t.Errorf("still hot: %v %v", m.hot, k.hot)
 	}
 	if r, _ := m.trigger(event(0, "192.0.2.1", vector.DNS, 99), at(3*time.Second)); r == nil {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
-	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // direct follows a directive: all of it, or nothing.
@@ -43,9 +42,9 @@ func (m *meter) direct(d *directive) error {
 		table[p] = uint32(m.sizes.Hosts + free)
 		fresh = append(fresh, table[p])
 	}
-	var levels [vector.Count]bpf.Level
-	for v, l := range d.limits[:vector.Count] {
-		levels[v] = bpf.Level{Packets: per(l.pps, m.window), Bytes: (per(l.bps, m.window) + 7) / 8}
+	var levels [bpf.Columns]bpf.Level
+	for c, l := range d.limits {
+		levels[c] = bpf.Level{Packets: per(l.pps, m.window), Bytes: (per(l.bps, m.window) + 7) / 8}
 	}
 	if err := errors.Join(m.k.SetSampling(d.sampleOneIn), m.k.SetPorts(&d.ports), m.k.SetLevels(levels), m.k.SetTargets(table)); err != nil {
 		return err
@@ -59,7 +58,7 @@ func (m *meter) direct(d *directive) error {
 		}
 	}
 	for _, n := range fresh {
-		m.slots[n].span = nil // what the prefix before received
+		m.slots[n].span.reset() // what the prefix before received
 	}
 	for n := range m.hot {
 		if _, ok := m.target(n); !ok || slices.Contains(fresh, n) {
@@ -132,7 +131,7 @@ func (m *meter) recycle(now time.Time) error {
 	}
 	for _, n := range limbo {
 		s := &m.slots[n]
-		if s.span != nil { // what it counted last is not reported yet
+		if len(s.span) > 0 { // what it counted last is not reported yet
 			m.limbo = append(m.limbo, n)
 			continue
 		}

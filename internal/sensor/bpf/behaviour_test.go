@@ -52,7 +52,7 @@ func TestLongestPrefixCounts(t *testing.T) {
 	if err := k.SetTargets(table); err != nil {
 		t.Fatal(err)
 	}
-	run(t, k.TCX(), dnsTo("192.0.2.1"), nil) // takes the only slot
+	run(t, k.Ingress(), dnsTo("192.0.2.1"), nil) // takes the only slot
 	for _, tc := range []struct {
 		target string
 		slot   uint32 // 0 for not protected
@@ -69,10 +69,10 @@ func TestLongestPrefixCounts(t *testing.T) {
 		{"2001:db9::1", 0},
 	} {
 		before := snapshot(t, k)
-		run(t, k.TCX(), dnsTo(tc.target), nil)
+		run(t, k.Ingress(), dnsTo(tc.target), nil)
 		after := snapshot(t, k)
 		if tc.slot == 0 {
-			if after.stats.UnprotectedPackets != before.stats.UnprotectedPackets+1 {
+			if after.stats.UnprotectedPackets[0] != before.stats.UnprotectedPackets[0]+1 {
 				t.Errorf("%s is counted", tc.target)
 			}
 			continue
@@ -93,8 +93,8 @@ func TestSlotsAreFreedAndTakenAgain(t *testing.T) {
 		if err := k.SetTargets(table); err != nil {
 			t.Fatal(err)
 		}
-		run(t, k.TCX(), dnsTo(hosts[0]), nil)
-		run(t, k.TCX(), dnsTo(hosts[1]), nil)
+		run(t, k.Ingress(), dnsTo(hosts[0]), nil)
+		run(t, k.Ingress(), dnsTo(hosts[1]), nil)
 		first, prefix, err := k.Holder(0)
 		if err != nil || first.String() != hosts[0] {
 			t.Fatalf("slot 0 is held by %s, want %s (%v)", first, hosts[0], err)
@@ -102,12 +102,12 @@ func TestSlotsAreFreedAndTakenAgain(t *testing.T) {
 		if err := errors.Join(k.FreeHost(first, 0, prefix, true), k.PushFree(0), k.ClearExhausted()); err != nil {
 			t.Fatal(err)
 		}
-		run(t, k.TCX(), dnsTo(hosts[1]), nil)
+		run(t, k.Ingress(), dnsTo(hosts[1]), nil)
 		if second, _, _ := k.Holder(0); second.String() != hosts[1] {
 			t.Errorf("slot 0 is held by %s, want %s", second, hosts[1])
 		}
 		before := snapshot(t, k)
-		run(t, k.TCX(), dnsTo(hosts[0]), nil) // again without a slot
+		run(t, k.Ingress(), dnsTo(hosts[0]), nil) // again without a slot
 		if after := snapshot(t, k); after.slots[prefix][vector.DNS][0] != before.slots[prefix][vector.DNS][0]+1 {
 			t.Errorf("%s is not counted for its prefix", hosts[0])
 		}
@@ -118,7 +118,7 @@ func TestSlotsAreFreedAndTakenAgain(t *testing.T) {
 func TestTablesChangeUnderTraffic(t *testing.T) {
 	k := loadWatching(t)
 	for _, target := range []string{"192.0.2.7", "203.0.113.200", "2001:db8::7"} {
-		run(t, k.TCX(), dnsTo(target), nil)
+		run(t, k.Ingress(), dnsTo(target), nil)
 	}
 	table := Table{
 		netip.MustParsePrefix("192.0.2.0/25"):    70,
@@ -133,9 +133,9 @@ func TestTablesChangeUnderTraffic(t *testing.T) {
 			"192.0.2.7": true, "203.0.113.200": false, "2001:db8::7": true, "198.51.100.3": true, "192.0.2.128": false, "2001:db8:1::1": false,
 		} {
 			before := snapshot(t, k)
-			run(t, k.TCX(), dnsTo(target), nil)
+			run(t, k.Ingress(), dnsTo(target), nil)
 			after := snapshot(t, k)
-			if got := after.stats.UnprotectedPackets == before.stats.UnprotectedPackets; got != protected {
+			if got := after.stats.UnprotectedPackets[0] == before.stats.UnprotectedPackets[0]; got != protected {
 				// An IPv6 host keeps its entry until user space frees it.
 				t.Errorf("%s: protected %v, want %v", target, got, protected)
 			}
@@ -145,8 +145,8 @@ func TestTablesChangeUnderTraffic(t *testing.T) {
 		}
 		for target, protected := range map[string]bool{"192.0.2.7": true, "203.0.113.200": true, "203.0.113.1": false, "198.51.100.3": false, "192.0.2.128": true} {
 			before := snapshot(t, k)
-			run(t, k.TCX(), dnsTo(target), nil)
-			if got := snapshot(t, k).stats.UnprotectedPackets == before.stats.UnprotectedPackets; got != protected {
+			run(t, k.Ingress(), dnsTo(target), nil)
+			if got := snapshot(t, k).stats.UnprotectedPackets[0] == before.stats.UnprotectedPackets[0]; got != protected {
 				t.Errorf("%s: protected %v, want %v", target, got, protected)
 			}
 		}
@@ -184,7 +184,7 @@ func TestTablesThatDoNotFit(t *testing.T) {
 
 func TestTriggerIsRaisedOncePerWindow(t *testing.T) {
 	doors(t, func(t *testing.T, k *Kernel, p *ebpf.Program, _ uint32) {
-		var levels [vector.Count]Level
+		var levels [Columns]Level
 		levels[vector.DNS] = Level{Packets: 1000}
 		if err := k.SetLevels(levels); err != nil {
 			t.Fatal(err)
@@ -230,7 +230,7 @@ func TestTriggerIsRaisedOncePerWindow(t *testing.T) {
 			t.Errorf("the window is %d ticks old", e.Age)
 		}
 
-		if err := k.SetHot(e.Slot, 1<<vector.DNS); err != nil {
+		if err := k.SetHot(e.Slot, [2]uint64{1 << vector.DNS}); err != nil {
 			t.Fatal(err)
 		}
 		repeat(t, p, dnsTo(host4), 100_000)
@@ -242,7 +242,7 @@ func TestTriggerIsRaisedOncePerWindow(t *testing.T) {
 
 func TestTriggerByBytes(t *testing.T) {
 	k := loadWatching(t)
-	var levels [vector.Count]Level
+	var levels [Columns]Level
 	levels[vector.Total] = Level{Bytes: 1 << 20}
 	if err := k.SetLevels(levels); err != nil {
 		t.Fatal(err)
@@ -252,7 +252,7 @@ func TestTriggerByBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	repeat(t, k.TCX(), frame(eth(ip6), v6(header6{dst: host6, next: 17}), udp(4), payload(1400)), 5000)
+	repeat(t, k.Ingress(), frame(eth(ip6), v6(header6{dst: host6, next: 17}), udp(4), payload(1400)), 5000)
 	all := records(t, r)
 	if len(all) == 0 {
 		t.Fatal("no trigger")
@@ -264,13 +264,13 @@ func TestTriggerByBytes(t *testing.T) {
 
 func TestLostTriggersAreCounted(t *testing.T) {
 	k := loadWatching(t)
-	var levels [vector.Count]Level
+	var levels [Columns]Level
 	levels[vector.DNS] = Level{Packets: 1}
 	if err := k.SetLevels(levels); err != nil {
 		t.Fatal(err)
 	}
 	for i := range 200 { // the ring holds 4096 octets, and nobody reads
-		run(t, k.TCX(), dnsTo(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String()), nil)
+		run(t, k.Ingress(), dnsTo(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}).String()), nil)
 	}
 	st, err := k.Stats()
 	if err != nil || st.LostTriggers == 0 || st.LostTriggers >= 200 {
@@ -280,7 +280,7 @@ func TestLostTriggersAreCounted(t *testing.T) {
 
 func TestPresentWindowIsExact(t *testing.T) {
 	k := loadWatching(t)
-	var levels [vector.Count]Level
+	var levels [Columns]Level
 	levels[vector.DNS] = Level{Packets: 5000}
 	levels[vector.Total] = Level{Packets: 1 << 20}
 	if err := k.SetLevels(levels); err != nil {
@@ -292,16 +292,15 @@ func TestPresentWindowIsExact(t *testing.T) {
 	}
 	defer r.Close()
 	// All in one window, or else the sum is smaller: then another attempt.
-	var buffer []byte
 	for range 50 {
 		records(t, r)
-		repeat(t, k.TCX(), dnsTo(host4), 7000)
+		repeat(t, k.Ingress(), dnsTo(host4), 7000)
 		all := records(t, r)
 		if len(all) == 0 {
 			continue
 		}
 		e, _ := DecodeTrigger(all[0])
-		got, err := k.Present(e.Slot, e.Window, &buffer)
+		got, err := k.Present(e.Slot, e.Window)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -360,7 +359,7 @@ func TestManySpoofedTargetsTakeNoMoreMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	for i := range 2000 {
-		run(t, k.TCX(), dnsTo(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}).String()), nil)
+		run(t, k.Ingress(), dnsTo(netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 14: byte(i >> 8), 15: byte(i)}).String()), nil)
 	}
 	after, err := k.Memory()
 	if err != nil {

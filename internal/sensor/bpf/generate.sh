@@ -14,7 +14,7 @@ bpf2go() {
 		"$@" -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -I"$asm"
 }
 
-bpf2go -go-package bpf -type cell -type cell_block -type trigger -type sample Sensor sensor.bpf.c
+bpf2go -go-package bpf -type record -type cell -type cpu_stat -type trigger -type sample Sensor sensor.bpf.c
 out=$out/floor
 mkdir -p "$out"
 bpf2go -go-package floor -type block -type host6 floor floor/floor.bpf.c

@@ -41,10 +41,25 @@ type Sizes struct {
 	CutMirrors bool
 	// Decapsulate is the tunnels whose inner packets are counted instead of the outer ones.
 	Decapsulate classify.Tunnels
+	Outbound    bool // count what leaves, too: twice the records
 }
 
 // Slots is the number of rows that count: hosts first, prefixes after them.
 func (s Sizes) Slots() int { return s.Hosts + s.Prefixes }
+
+// maxSlots is how many fit a cell's key.
+const maxSlots = 1 << 24
+
+// blocks is the number of record blocks of a column.
+func (s Sizes) blocks() int { return (s.Slots() + blockRecords - 1) / blockRecords }
+
+// columns is the number of columns there is memory for.
+func (s Sizes) columns() int {
+	if s.Outbound {
+		return Columns
+	}
+	return vector.Count
+}
 
 // Kernel is the sensor's programs and maps, loaded.
 type Kernel struct {
@@ -61,9 +76,8 @@ type Kernel struct {
 	objects SensorObjects
 	v4      table4
 	v6      map[netip.Prefix]uint32
-	totals  *ebpf.Memory
 	infos   *ebpf.Memory
-	stats   *ebpf.Memory
+	scanner *scanner
 }
 
 // Load makes the maps, loads the programs and fills the list of free slots. All of it ends with this process, unless it
@@ -78,29 +92,25 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
 		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
 	}
+	if s.Slots() > maxSlots {
+		return nil, fmt.Errorf("%d hosts and %d prefixes are more than the %d slots there can be", s.Hosts, s.Prefixes, maxSlots)
+	}
 	spec, err := LoadSensor()
 	if err != nil {
 		return nil, fmt.Errorf("read the compiled programs: %w", err)
 	}
-	size := func(name string, entries, value int) {
-		m := spec.Maps[name]
-		m.MaxEntries = uint32(entries)
-		if value != 0 {
-			m.ValueSize = uint32(value)
-		}
-	}
-	size("network_blocks", s.Blocks4+1, 0)
-	size("host_blocks", s.Networks4+1, 0)
-	size("hosts6", s.Hosts, 0)
-	size("prefixes6", s.Prefixes, 0)
-	size("free_slots", s.Hosts, 0)
-	size("slot_infos", s.Slots(), 0)
-	size("totals", s.CPUs, s.Slots()*cellSize)
-	size("blocks", s.Slots(), s.CPUs*vector.Count*cellSize)
-	size("shared_windows", s.Slots(), 0)
-	size("cpu_stats", s.CPUs, 0)
-	size("triggers", s.Triggers, 0)
-	size("samples", s.Samples, 0)
+	size := func(name string, entries int) { spec.Maps[name].MaxEntries = uint32(entries) }
+	size("network_blocks", s.Blocks4+1)
+	size("host_blocks", s.Networks4+1)
+	size("hosts6", s.Hosts)
+	size("prefixes6", s.Prefixes)
+	size("free_slots", s.Hosts)
+	size("slot_infos", s.Slots())
+	size("records", s.columns()*s.blocks())
+	size("dirty", s.columns()*s.blocks())
+	size("lanes", s.CPUs)
+	size("triggers", s.Triggers)
+	size("samples", s.Samples)
 
 	var resolution unix.Timespec
 	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &resolution); err != nil {
@@ -114,7 +124,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 		cut = 1
 	}
 	for name, value := range map[string]uint32{
-		"cpus": uint32(s.CPUs), "slots": uint32(s.Slots()), "window_shift": shift, "truncated_mirror": cut,
+		"slots": uint32(s.Slots()), "row_blocks": uint32(s.blocks()), "window_shift": shift, "truncated_mirror": cut,
 		"decapsulate": tunnelBits(s.Decapsulate),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -141,16 +151,14 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 			k.Close()
 		}
 	}()
-	for _, m := range []struct {
-		memory **ebpf.Memory
-		of     *ebpf.Map
-	}{{&k.totals, k.objects.Totals}, {&k.infos, k.objects.SlotInfos}, {&k.stats, k.objects.CpuStats}} {
-		if *m.memory, err = m.of.Memory(); err != nil {
-			return nil, fmt.Errorf("map the counters into memory: %w", err)
-		}
+	if k.infos, err = k.objects.SlotInfos.Memory(); err != nil {
+		return nil, fmt.Errorf("map the holders of slots into memory: %w", err)
+	}
+	if k.scanner, err = newScanner(s, k.objects.Records, k.objects.Dirty, k.objects.Lanes); err != nil {
+		return nil, err
 	}
 	if k.Reused {
-		return k, k.adopt()
+		return k, errors.Join(k.skip(), k.adopt())
 	}
 	if err := k.begin(); err != nil {
 		return nil, err
@@ -168,7 +176,7 @@ func (k *Kernel) begin() error {
 	if err := k.clearHosts(); err != nil {
 		return err
 	}
-	if err := k.SetLevels([vector.Count]Level{}); err != nil {
+	if err := k.SetLevels([Columns]Level{}); err != nil {
 		return err
 	}
 	for slot := range uint32(k.Sizes.Hosts) {
@@ -194,10 +202,20 @@ func explain(err error) error {
 }
 
 // Close unloads everything. Attached links keep their programs alive until they are closed too.
-func (k *Kernel) Close() error { return k.objects.Close() }
+func (k *Kernel) Close() error {
+	var err error
+	if k.scanner != nil {
+		err = k.scanner.close()
+	}
+	return errors.Join(err, k.objects.Close())
+}
 
-// TCX is the program for the ingress of a host interface: it counts and lets every packet pass.
-func (k *Kernel) TCX() *ebpf.Program { return k.objects.SensorTcx }
+// Ingress is the program for what arrives at a host interface: it counts by destination and lets every packet pass.
+func (k *Kernel) Ingress() *ebpf.Program { return k.objects.SensorIngress }
+
+// Egress is the program for what leaves by a host interface: it counts by source and lets every packet pass. Without
+// [Sizes.Outbound] it only counts how much there was.
+func (k *Kernel) Egress() *ebpf.Program { return k.objects.SensorEgress }
 
 // XDP is the program for a mirror port: it counts and drops every packet.
 func (k *Kernel) XDP() *ebpf.Program { return k.objects.SensorXdp }
@@ -222,10 +240,9 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"prefixes6", o.Prefixes6},
 		{"free_slots", o.FreeSlots},
 		{"slot_infos", o.SlotInfos},
-		{"totals", o.Totals},
-		{"blocks", o.Blocks},
-		{"shared_windows", o.SharedWindows},
-		{"cpu_stats", o.CpuStats},
+		{"records", o.Records},
+		{"dirty", o.Dirty},
+		{"lanes", o.Lanes},
 		{"triggers", o.Triggers},
 		{"samples", o.Samples},
 	} {

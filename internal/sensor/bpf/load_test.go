@@ -25,7 +25,7 @@ func load(t testing.TB, change ...func(*Sizes)) *Kernel {
 
 func TestLoad(t *testing.T) {
 	k := load(t)
-	for _, p := range []*ebpf.Program{k.TCX(), k.XDP()} {
+	for _, p := range []*ebpf.Program{k.Ingress(), k.XDP()} {
 		info, err := p.Info()
 		if err != nil {
 			t.Fatal(err)

@@ -7,8 +7,8 @@
 #include "types.h"
 
 /* Constants, set before the programs are loaded. */
-volatile const __u32 cpus = 1;             /* rows of the per-CPU maps */
 volatile const __u32 slots = 1;            /* hosts and prefixes */
+volatile const __u32 row_blocks = 1;       /* record blocks of a column */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
@@ -25,7 +25,7 @@ volatile const __u8 icmp_vectors[2][256];   /* type of ICMP, of ICMPv6 -> vector
 __u32 sample_every; /* one packet in so many; 0 for none */
 __u32 masks6_used;
 struct mask6 masks6[8]; /* prefix lengths in use, longest first */
-struct level levels[VECTOR_COUNT];
+struct level levels[COLUMN_COUNT];
 __u8 udp_vectors[65536]; /* UDP source port -> vector, 0 for none */
 __u32 networks[65536];   /* first two octets of an IPv4 target -> network_block, 0 for none */
 
@@ -86,42 +86,37 @@ struct {
 } slot_infos SEC(".maps");
 
 /*
- * Counters of all packets of a slot. Key: CPU; value: a struct cell for each slot, dense, so that user space finds by
- * reading little which slots had traffic. Each row is written by its CPU only; nothing is ever reset.
+ * The counters. Key: column * row_blocks + slot / RECORDS; without outbound the map ends with the last inbound column. All
+ * CPUs add, by atomic operations; nothing is ever reset.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct cell));
-} totals SEC(".maps");
-
-/* Counters per vector. Key: slot; value: a struct cell_block for each CPU. Written by their CPU only, never reset. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment: values begin on a page, so on a cache line */
-	__uint(max_entries, 1);
-	__uint(key_size, sizeof(__u32));
-	__uint(value_size, sizeof(struct cell_block));
-} blocks SEC(".maps");
-
-/* The present window of a slot, summed over all CPUs. Key: slot. All CPUs write, by atomic operations. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct shared_window);
-} shared_windows SEC(".maps");
+	__type(value, struct record_block);
+} records SEC(".maps");
 
-/* Key: CPU. Written by that CPU only. */
+/*
+ * Which records of a block changed, one bit each. Key as above. Programs set a bit after the record has changed; user
+ * space clears it before it reads the record.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct cpu_stat);
-} cpu_stats SEC(".maps");
+	__type(value, __u64);
+} dirty SEC(".maps");
+
+/* What is not in the records yet, and what belongs to no slot. Key: CPU. Written by that CPU only; user space reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* also for its alignment: values begin on a cache line */
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lane);
+} lanes SEC(".maps");
 
 /* Windows that passed a trigger; read at once. Full: lost_triggers, and the next window tries again. */
 struct {
@@ -136,7 +131,8 @@ struct {
 } samples SEC(".maps");
 
 /* Names for bpf2go -type of what the maps above hold as raw values. */
+const struct record *unused_record __attribute__((unused));
 const struct cell *unused_cell __attribute__((unused));
-const struct cell_block *unused_cell_block __attribute__((unused));
+const struct cpu_stat *unused_cpu_stat __attribute__((unused));
 const struct trigger *unused_trigger __attribute__((unused));
 const struct sample *unused_sample __attribute__((unused));

@@ -64,7 +64,7 @@ func strays(t *testing.T, k *Kernel) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return st.UnprotectedPackets
+	return st.UnprotectedPackets[0]
 }
 
 var stray = append(append(make([]byte, 12), 8, 0, 0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 198, 51, 100, 1, 198, 51, 100, 2), make([]byte, 30)...)
@@ -79,9 +79,9 @@ func TestPinnedMapsGoOn(t *testing.T) {
 		t.Errorf("pin directory: %v %v", st.Mode(), err)
 	}
 	for range 5 {
-		run(t, k.TCX(), stray, nil)
+		run(t, k.Ingress(), stray, nil)
 	}
-	began, old := k.Began, k.TCX()
+	began, old := k.Began, k.Ingress()
 	other, err := old.Clone()
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestPinnedMapsGoOn(t *testing.T) {
 			t.Errorf("process %d: reused %v (%s), counters since %v, want %v", i, k.Reused, k.Replaced, k.Began, began)
 		}
 		run(t, other, stray, nil)
-		run(t, k.TCX(), stray, nil)
+		run(t, k.Ingress(), stray, nil)
 		if n := strays(t, k); n != 8+2*i {
 			t.Errorf("process %d: %d packets, want %d", i, n, 8+2*i)
 		}
@@ -127,7 +127,7 @@ func TestPinsHeal(t *testing.T) {
 	}{
 		"half made": {
 			spoil: func(dir string) error {
-				return errors.Join(os.Mkdir(dir+"/maps_new", 0o700), os.Rename(dir+"/maps/cpu_stats", dir+"/maps_new/cpu_stats"), os.Rename(dir+"/maps_new/cpu_stats", dir+"/maps/cpu_stats"))
+				return errors.Join(os.Mkdir(dir+"/maps_new", 0o700), os.Rename(dir+"/maps/lanes", dir+"/maps_new/lanes"), os.Rename(dir+"/maps_new/lanes", dir+"/maps/lanes"))
 			},
 			reused: true,
 		},
@@ -138,7 +138,7 @@ func TestPinsHeal(t *testing.T) {
 		"other CPUs":          {sizes: func(s *Sizes) { s.CPUs = 3 }, why: "changed to"},
 		"a map of another kind": {
 			spoil: func(dir string) error {
-				return errors.Join(os.Remove(dir+"/maps/cpu_stats"), os.Rename(dir+"/maps/triggers", dir+"/maps/cpu_stats"))
+				return errors.Join(os.Remove(dir+"/maps/lanes"), os.Rename(dir+"/maps/triggers", dir+"/maps/lanes"))
 			},
 			why: "map ",
 		},
@@ -146,7 +146,7 @@ func TestPinsHeal(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(root, strings.ReplaceAll(name, " ", "_"))
 			k, p := pinned(t, dir, smallSizes)
-			run(t, k.TCX(), stray, nil)
+			run(t, k.Ingress(), stray, nil)
 			end(t, k, p)
 			sizes := smallSizes
 			if c.sizes != nil {

@@ -1,10 +1,10 @@
 //go:build ignore
 
 /*
- * The sensor's two doors around one core: parse.h finds target and vector, target.h the slot, count.h counts.
+ * The sensor's doors around one core: parse.h finds target and vector, target.h the slot, count.h counts.
  *
- * sensor_tcx sits on the ingress of a host interface and lets every packet pass to whatever comes next. sensor_xdp sits
- * on a port that receives a copy of the traffic, and drops it once it is counted. They are one object because they
+ * sensor_ingress and sensor_egress sit on a host interface and let every packet pass to whatever comes next. sensor_xdp
+ * sits on a port that receives a copy of the traffic, and drops it once it is counted. They are one object because they
  * share every map and variable.
  */
 #include <linux/bpf.h>
@@ -49,10 +49,9 @@ __noinline int parse_rare(struct __sk_buff *skb, struct packet *p, bool pull)
 	return parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end);
 }
 
-SEC("tc")
-int sensor_tcx(struct __sk_buff *skb)
+static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 {
-	struct packet p = {.wire = skb->len};
+	struct packet p = {.wire = skb->len, .outbound = outbound};
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	__u32 every, size, linear = end - data;
 	struct sample *sample;
@@ -80,6 +79,18 @@ int sensor_tcx(struct __sk_buff *skb)
 	sample->captured = bpf_skb_load_bytes(skb, p.l3, sample->header, size) ? 0 : size;
 	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
 	return TCX_NEXT;
+}
+
+SEC("tc")
+int sensor_ingress(struct __sk_buff *skb)
+{
+	return tc(skb, false);
+}
+
+SEC("tc")
+int sensor_egress(struct __sk_buff *skb)
+{
+	return tc(skb, true);
 }
 
 SEC("xdp.frags")

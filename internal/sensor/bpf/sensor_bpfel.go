@@ -14,22 +14,21 @@ import (
 )
 
 type SensorCell struct {
-	_       structs.HostLayout
-	Total   uint64
-	Flushed uint64
-	Window  uint32
-	Raised  uint32
-}
-
-type SensorCellBlock struct {
-	_       structs.HostLayout
-	Vectors [64]SensorCell
+	_            structs.HostLayout
+	Key          uint32
+	Window       uint32
+	Count        uint64
+	BatchBytes   uint64
+	BatchPackets uint32
+	Generation   uint32
 }
 
 type SensorCpuStat struct {
 	_                  structs.HostLayout
-	UnprotectedPackets uint64
-	UnprotectedBytes   uint64
+	Packets            [2]uint64
+	Bytes              [2]uint64
+	UnprotectedPackets [2]uint64
+	UnprotectedBytes   [2]uint64
 	MalformedPackets   uint64
 	HeadlessPackets    uint64
 	HeadlessBytes      uint64
@@ -47,6 +46,12 @@ type SensorCpuStat struct {
 type SensorHostBlock struct {
 	_     structs.HostLayout
 	Slots [256]uint32
+}
+
+type SensorLane struct {
+	_     structs.HostLayout
+	Stat  SensorCpuStat
+	Cells [512]SensorCell
 }
 
 type SensorLevel struct {
@@ -76,20 +81,27 @@ type SensorPrefix6 struct {
 	Unused  uint32
 }
 
-type SensorSample struct {
-	_        structs.HostLayout
-	Ktime    uint64
-	Weight   uint32
-	Length   uint32
-	Captured uint32
-	Vector   uint8
-	Unused   [3]uint8
-	Header   [128]uint8
+type SensorRecord struct {
+	_      structs.HostLayout
+	Total  uint64
+	Window uint64
 }
 
-type SensorSharedWindow struct {
+type SensorRecordBlock struct {
 	_       structs.HostLayout
-	Vectors [64]uint64
+	Records [64]SensorRecord
+}
+
+type SensorSample struct {
+	_         structs.HostLayout
+	Ktime     uint64
+	Weight    uint32
+	Length    uint32
+	Captured  uint32
+	Vector    uint8
+	Direction uint8
+	Unused    [2]uint8
+	Header    [128]uint8
 }
 
 type SensorSlotInfo struct {
@@ -97,43 +109,43 @@ type SensorSlotInfo struct {
 	Address [16]uint8
 	Prefix  uint32
 	Family  uint32
-	Hot     uint64
+	Hot     [2]uint64
 }
 
 type SensorTrigger struct {
-	_       structs.HostLayout
-	Ktime   uint64
-	Bytes   uint64
-	Packets uint32
-	Slot    uint32
-	Window  uint32
-	Cpu     uint32
-	Address [16]uint8
-	Age     uint32
-	Family  uint8
-	Vector  uint8
-	Unused  [2]uint8
+	_         structs.HostLayout
+	Ktime     uint64
+	Bytes     uint64
+	Packets   uint32
+	Slot      uint32
+	Window    uint32
+	Cpu       uint32
+	Address   [16]uint8
+	Age       uint32
+	Family    uint8
+	Vector    uint8
+	Direction uint8
+	Unused    uint8
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SensorMapBlocks          = "blocks"
-	SensorMapCpuStats        = "cpu_stats"
+	SensorMapDirty           = "dirty"
 	SensorMapFreeSlots       = "free_slots"
 	SensorMapHostBlocks      = "host_blocks"
 	SensorMapHosts6          = "hosts6"
+	SensorMapLanes           = "lanes"
 	SensorMapNetworkBlocks   = "network_blocks"
 	SensorMapPrefixes6       = "prefixes6"
+	SensorMapRecords         = "records"
 	SensorMapSamples         = "samples"
-	SensorMapSharedWindows   = "shared_windows"
 	SensorMapSlotInfos       = "slot_infos"
-	SensorMapTotals          = "totals"
 	SensorMapTriggers        = "triggers"
-	SensorProgSensorTcx      = "sensor_tcx"
+	SensorProgSensorEgress   = "sensor_egress"
+	SensorProgSensorIngress  = "sensor_ingress"
 	SensorProgSensorXdp      = "sensor_xdp"
-	SensorVarCpus            = "cpus"
 	SensorVarDecapsulate     = "decapsulate"
 	SensorVarExhausted       = "exhausted"
 	SensorVarIcmpVectors     = "icmp_vectors"
@@ -141,13 +153,15 @@ const (
 	SensorVarMasks6          = "masks6"
 	SensorVarMasks6Used      = "masks6_used"
 	SensorVarNetworks        = "networks"
+	SensorVarRowBlocks       = "row_blocks"
 	SensorVarSampleEvery     = "sample_every"
 	SensorVarServiceVectors  = "service_vectors"
 	SensorVarSlots           = "slots"
 	SensorVarTruncatedMirror = "truncated_mirror"
 	SensorVarUdpVectors      = "udp_vectors"
 	SensorVarUnusedCell      = "unused_cell"
-	SensorVarUnusedCellBlock = "unused_cell_block"
+	SensorVarUnusedCpuStat   = "unused_cpu_stat"
+	SensorVarUnusedRecord    = "unused_record"
 	SensorVarUnusedSample    = "unused_sample"
 	SensorVarUnusedTrigger   = "unused_trigger"
 	SensorVarWindowShift     = "window_shift"
@@ -195,25 +209,25 @@ type SensorSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorProgramSpecs struct {
-	SensorTcx *ebpf.ProgramSpec `ebpf:"sensor_tcx"`
-	SensorXdp *ebpf.ProgramSpec `ebpf:"sensor_xdp"`
+	SensorEgress  *ebpf.ProgramSpec `ebpf:"sensor_egress"`
+	SensorIngress *ebpf.ProgramSpec `ebpf:"sensor_ingress"`
+	SensorXdp     *ebpf.ProgramSpec `ebpf:"sensor_xdp"`
 }
 
 // SensorMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorMapSpecs struct {
-	Blocks        *ebpf.MapSpec `ebpf:"blocks"`
-	CpuStats      *ebpf.MapSpec `ebpf:"cpu_stats"`
+	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
 	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
 	HostBlocks    *ebpf.MapSpec `ebpf:"host_blocks"`
 	Hosts6        *ebpf.MapSpec `ebpf:"hosts6"`
+	Lanes         *ebpf.MapSpec `ebpf:"lanes"`
 	NetworkBlocks *ebpf.MapSpec `ebpf:"network_blocks"`
 	Prefixes6     *ebpf.MapSpec `ebpf:"prefixes6"`
+	Records       *ebpf.MapSpec `ebpf:"records"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
-	SharedWindows *ebpf.MapSpec `ebpf:"shared_windows"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
-	Totals        *ebpf.MapSpec `ebpf:"totals"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 }
 
@@ -221,7 +235,6 @@ type SensorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorVariableSpecs struct {
-	Cpus            *ebpf.VariableSpec `ebpf:"cpus"`
 	Decapsulate     *ebpf.VariableSpec `ebpf:"decapsulate"`
 	Exhausted       *ebpf.VariableSpec `ebpf:"exhausted"`
 	IcmpVectors     *ebpf.VariableSpec `ebpf:"icmp_vectors"`
@@ -229,13 +242,15 @@ type SensorVariableSpecs struct {
 	Masks6          *ebpf.VariableSpec `ebpf:"masks6"`
 	Masks6Used      *ebpf.VariableSpec `ebpf:"masks6_used"`
 	Networks        *ebpf.VariableSpec `ebpf:"networks"`
+	RowBlocks       *ebpf.VariableSpec `ebpf:"row_blocks"`
 	SampleEvery     *ebpf.VariableSpec `ebpf:"sample_every"`
 	ServiceVectors  *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots           *ebpf.VariableSpec `ebpf:"slots"`
 	TruncatedMirror *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors      *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell      *ebpf.VariableSpec `ebpf:"unused_cell"`
-	UnusedCellBlock *ebpf.VariableSpec `ebpf:"unused_cell_block"`
+	UnusedCpuStat   *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
+	UnusedRecord    *ebpf.VariableSpec `ebpf:"unused_record"`
 	UnusedSample    *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedTrigger   *ebpf.VariableSpec `ebpf:"unused_trigger"`
 	WindowShift     *ebpf.VariableSpec `ebpf:"window_shift"`
@@ -261,33 +276,31 @@ func (o *SensorObjects) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorMaps struct {
-	Blocks        *ebpf.Map `ebpf:"blocks"`
-	CpuStats      *ebpf.Map `ebpf:"cpu_stats"`
+	Dirty         *ebpf.Map `ebpf:"dirty"`
 	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
 	HostBlocks    *ebpf.Map `ebpf:"host_blocks"`
 	Hosts6        *ebpf.Map `ebpf:"hosts6"`
+	Lanes         *ebpf.Map `ebpf:"lanes"`
 	NetworkBlocks *ebpf.Map `ebpf:"network_blocks"`
 	Prefixes6     *ebpf.Map `ebpf:"prefixes6"`
+	Records       *ebpf.Map `ebpf:"records"`
 	Samples       *ebpf.Map `ebpf:"samples"`
-	SharedWindows *ebpf.Map `ebpf:"shared_windows"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
-	Totals        *ebpf.Map `ebpf:"totals"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 }
 
 func (m *SensorMaps) Close() error {
 	return _SensorClose(
-		m.Blocks,
-		m.CpuStats,
+		m.Dirty,
 		m.FreeSlots,
 		m.HostBlocks,
 		m.Hosts6,
+		m.Lanes,
 		m.NetworkBlocks,
 		m.Prefixes6,
+		m.Records,
 		m.Samples,
-		m.SharedWindows,
 		m.SlotInfos,
-		m.Totals,
 		m.Triggers,
 	)
 }
@@ -296,7 +309,6 @@ func (m *SensorMaps) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorVariables struct {
-	Cpus            *ebpf.Variable `ebpf:"cpus"`
 	Decapsulate     *ebpf.Variable `ebpf:"decapsulate"`
 	Exhausted       *ebpf.Variable `ebpf:"exhausted"`
 	IcmpVectors     *ebpf.Variable `ebpf:"icmp_vectors"`
@@ -304,13 +316,15 @@ type SensorVariables struct {
 	Masks6          *ebpf.Variable `ebpf:"masks6"`
 	Masks6Used      *ebpf.Variable `ebpf:"masks6_used"`
 	Networks        *ebpf.Variable `ebpf:"networks"`
+	RowBlocks       *ebpf.Variable `ebpf:"row_blocks"`
 	SampleEvery     *ebpf.Variable `ebpf:"sample_every"`
 	ServiceVectors  *ebpf.Variable `ebpf:"service_vectors"`
 	Slots           *ebpf.Variable `ebpf:"slots"`
 	TruncatedMirror *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors      *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell      *ebpf.Variable `ebpf:"unused_cell"`
-	UnusedCellBlock *ebpf.Variable `ebpf:"unused_cell_block"`
+	UnusedCpuStat   *ebpf.Variable `ebpf:"unused_cpu_stat"`
+	UnusedRecord    *ebpf.Variable `ebpf:"unused_record"`
 	UnusedSample    *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedTrigger   *ebpf.Variable `ebpf:"unused_trigger"`
 	WindowShift     *ebpf.Variable `ebpf:"window_shift"`
@@ -320,13 +334,15 @@ type SensorVariables struct {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorPrograms struct {
-	SensorTcx *ebpf.Program `ebpf:"sensor_tcx"`
-	SensorXdp *ebpf.Program `ebpf:"sensor_xdp"`
+	SensorEgress  *ebpf.Program `ebpf:"sensor_egress"`
+	SensorIngress *ebpf.Program `ebpf:"sensor_ingress"`
+	SensorXdp     *ebpf.Program `ebpf:"sensor_xdp"`
 }
 
 func (p *SensorPrograms) Close() error {
 	return _SensorClose(
-		p.SensorTcx,
+		p.SensorEgress,
+		p.SensorIngress,
 		p.SensorXdp,
 	)
 }

@@ -16,10 +16,10 @@ type Level struct{ Packets, Bytes uint64 }
 // the level divided by the number of CPUs, so that the window is behind by at most one in sharesPerLevel.
 const sharesPerLevel = 16
 
-// The most a shared window holds.
+// The most a level may be: half of what a window word can tell.
 const (
-	maxPackets = 1<<23 - 1
-	maxBytes   = 1 << 31
+	maxPackets = 1 << 21
+	maxBytes   = 1 << 35
 )
 
 func levelFor(l Level, cpus int) SensorLevel {
@@ -32,17 +32,23 @@ func levelFor(l Level, cpus int) SensorLevel {
 	}
 	if l.Bytes > 0 {
 		b := min(l.Bytes, maxBytes)
-		out.Bytes = max(64, b/64*64)
-		out.BatchBytes = max(64, b/parts)
+		out.Bytes = max(256, b/256*256)
+		out.BatchBytes = max(256, b/parts)
 	}
 	return out
 }
 
-// SetLevels sets when each vector triggers.
-func (k *Kernel) SetLevels(levels [vector.Count]Level) error {
-	var out [vector.Count]SensorLevel
-	for v, l := range levels {
-		out[v] = levelFor(l, k.Sizes.CPUs)
+// SetLevels sets when each column triggers. That of vector.Total is compared with the sum of all.
+func (k *Kernel) SetLevels(levels [Columns]Level) error {
+	var out [Columns]SensorLevel
+	for c, l := range levels {
+		out[c] = levelFor(l, k.Sizes.CPUs)
+	}
+	// What a cell holds back must be small for the total's sake, too.
+	for c := range out {
+		all := out[ColumnOf(Column(c).Direction(), vector.Total)]
+		out[c].BatchPackets = min(out[c].BatchPackets, all.BatchPackets)
+		out[c].BatchBytes = min(out[c].BatchBytes, all.BatchBytes)
 	}
 	if err := k.objects.Levels.Set(out); err != nil {
 		return fmt.Errorf("set the trigger levels: %w", err)

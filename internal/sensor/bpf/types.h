@@ -14,22 +14,54 @@
 #define COUNT_BYTE_BITS 36
 #define COUNT_BYTE_MASK ((1ULL << COUNT_BYTE_BITS) - 1)
 
-/* One counter of one CPU. */
-struct cell {
-	__u64 total;   /* count since the program was loaded; only grows */
-	__u64 flushed; /* total when this CPU last added to the shared window, or when the window began */
-	__u32 window;  /* number of the window flushed belongs to */
-	__u32 raised;  /* number of the last window this CPU knows to have passed its trigger */
-};
+/*
+ * Counters are columns, one for each direction and vector: direction * VECTOR_COUNT + vector. A column holds a record for
+ * each slot, side by side, in blocks of RECORDS, so that many targets of one vector share few cache lines and pages.
+ */
+#define INBOUND 0
+#define OUTBOUND 1
+#define COLUMN_COUNT (2 * VECTOR_COUNT)
+#define RECORDS 64
 
-/* The counters of one CPU for one slot; number 0, the total, is kept apart where user space can scan it. */
-struct cell_block {
-	struct cell vectors[VECTOR_COUNT];
+/* What all CPUs counted for one slot in one column. */
+struct record {
+	__u64 total;  /* count; only grows */
+	__u64 window; /* tag of a window, and the total when it began: see below */
 };
 
 /*
- * A vector's trigger inside one window. A CPU adds what it counted to the window all CPUs share whenever it has
- * batch_packets or batch_bytes of it.
+ * The window word: the low 14 bits of the window's number, and below them the total when it began, without the lowest 8
+ * and the highest 6 bits. So a window may hold 4 M packets and 64 GiB, in steps of 256 bytes.
+ */
+#define WINDOW_BASE_BITS 50
+#define WINDOW_BASE_SHIFT 8
+#define WINDOW_BASE_MASK ((1ULL << WINDOW_BASE_BITS) - 1)
+
+struct record_block {
+	struct record records[RECORDS];
+};
+
+/*
+ * What one CPU has counted and not yet added to a record. Cells are few, so that they stay in the nearest cache, and most
+ * packets touch nothing but their cell. A cell is emptied when another key needs it, when a new window begins, and when
+ * it holds its share of a trigger.
+ */
+struct cell {
+	__u32 key;         /* column << KEY_SLOT_BITS | slot; 0: never used, for column 0 is a sum and has no cells */
+	__u32 window;      /* number of the window the count belongs to */
+	__u64 count;       /* zeroed before it is added to the record: who reads both sees too little, never too much */
+	__u64 batch_bytes; /* emptied from so many bytes */
+	__u32 batch_packets; /* or packets on */
+	__u32 generation;    /* changes before the key does, so that a reader sees that it did */
+};
+
+#define KEY_SLOT_BITS 24
+#define KEY_SLOT_MASK ((1U << KEY_SLOT_BITS) - 1)
+#define CELLS 512
+
+/*
+ * A column's trigger inside one window. A CPU adds what it counted to the record whenever it has batch_packets or
+ * batch_bytes of it.
  */
 struct level {
 	__u64 bytes;
@@ -38,26 +70,12 @@ struct level {
 	__u32 batch_packets;
 };
 
-/* The window all CPUs share, one word per vector: window number, packets, bytes / 64. */
-#define WINDOW_BYTE_BITS 26
-#define WINDOW_PACKET_BITS 24
-#define WINDOW_BYTE_UNIT 64
-#define WINDOW_BYTE_MASK ((1ULL << WINDOW_BYTE_BITS) - 1)
-#define WINDOW_PACKET_MASK ((1ULL << WINDOW_PACKET_BITS) - 1)
-#define WINDOW_COUNT_BITS (WINDOW_BYTE_BITS + WINDOW_PACKET_BITS)
-#define WINDOW_COUNT_MASK ((1ULL << WINDOW_COUNT_BITS) - 1)
-#define WINDOW_TAG_MASK ((1U << (64 - WINDOW_COUNT_BITS)) - 1)
-
-struct shared_window {
-	__u64 vectors[VECTOR_COUNT];
-};
-
 /* Whom a slot counts. Written by the program that takes the slot, before the first packet is counted in it. */
 struct slot_info {
 	__u8 address[16]; /* IPv4 in the first four octets */
 	__u32 prefix;     /* slot of the prefix the address belongs to */
 	__u32 family;     /* 4 or 6 */
-	__u64 hot;        /* vectors user space reports already, one bit each: they raise no trigger */
+	__u64 hot[2];     /* vectors user space reports already, one bit each, by direction: they raise no trigger */
 };
 
 /* Why a packet is malformed. Go knows them as classify.Reason. */
@@ -80,10 +98,12 @@ enum reason {
 #define PORT_VXLAN 4789
 #define PORT_GENEVE 6081
 
-/* What one CPU counted outside of slots. A cache line of its own. */
+/* What one CPU counted outside of slots, since the map was made. Cache lines of its own. */
 struct cpu_stat {
-	__u64 unprotected_packets;
-	__u64 unprotected_bytes;
+	__u64 packets[2]; /* all, by direction */
+	__u64 bytes[2];
+	__u64 unprotected_packets[2]; /* by direction: to nobody we protect; from an address that is not ours */
+	__u64 unprotected_bytes[2];
 	__u64 malformed_packets; /* all, also those counted for a target */
 	__u64 headless_packets;  /* malformed and without a target */
 	__u64 headless_bytes;
@@ -96,6 +116,12 @@ struct cpu_stat {
 	__u64 samples;
 	__u32 sample_left; /* packets until the next sample */
 	__u32 unused[7];
+};
+
+/* All that one CPU writes alone. */
+struct lane {
+	struct cpu_stat stat;
+	struct cell cells[CELLS];
 };
 
 /* A prefix of IPv6 targets. */
@@ -135,7 +161,8 @@ struct trigger {
 	__u32 age; /* of the window, in ticks; the window is counted modulo 2^32, and so is this */
 	__u8 family;
 	__u8 vector;
-	__u8 unused[2];
+	__u8 direction;
+	__u8 unused;
 };
 
 #define SAMPLE_HEADER 128
@@ -147,6 +174,7 @@ struct sample {
 	__u32 length;
 	__u32 captured; /* octets of header that are set */
 	__u8 vector;
-	__u8 unused[3];
+	__u8 direction;
+	__u8 unused[2];
 	__u8 header[SAMPLE_HEADER];
 };

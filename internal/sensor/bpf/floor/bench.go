@@ -56,7 +56,7 @@ func Sensor(hosts int) (*bpf.Kernel, error) {
 			ports[port] = uint8(v.ID)
 		}
 	}
-	var levels [vector.Count]bpf.Level
+	var levels [bpf.Columns]bpf.Level
 	for v := range levels {
 		levels[v] = bpf.Level{Packets: 1 << 22, Bytes: 1 << 30}
 	}
@@ -99,7 +99,7 @@ func (b *Bench) Prepare(k Kind, d Door) (*Case, error) {
 	c := &Case{frame: k.frame}
 	switch d {
 	case Ingress:
-		c.programs = [3]*ebpf.Program{b.floor.FloorIngress, b.floor.EmptyTc, b.kernel.TCX()}
+		c.programs = [3]*ebpf.Program{b.floor.FloorIngress, b.floor.EmptyTc, b.kernel.Ingress()}
 	case XDP:
 		c.programs = [3]*ebpf.Program{b.floor.FloorXdp, b.floor.EmptyXdp, b.kernel.XDP()}
 	case Egress:

@@ -1,0 +1,315 @@
+//go:build linux
+
+package bpf
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+const (
+	blockRecords = len(SensorRecordBlock{}.Records)
+	slotBits     = 24 // of a cell's key
+)
+
+// scanner reads counters while the programs go on counting.
+//
+// What was counted is what the record holds and what CPUs have in their cells for it. A CPU that empties a cell zeroes
+// it first and adds to the record then, and we read the record first and the cells then: so what is being moved at that
+// moment is missed, and never seen twice. A sum that is less than one already told is not told; the next will be more.
+//
+// A record that changed is found by its dirty bit, which is set after the change and cleared before we read; a cell by
+// looking at all of them, unless their CPU has seen no packet.
+type scanner struct {
+	sizes   Sizes
+	records *ebpf.Map
+	dirty   []uint64 // blocks of column 0, of column 1, …
+	memory  [][]byte
+	lanes   []SensorLane
+
+	told  [Columns][]uint64           // by slot: what the caller was told of; nil before the first
+	live  [][Columns / 64]uint64      // by block: columns in which it ever counted anything
+	cells []cells                     // by CPU
+	found []candidate                 // cells that hold something, sorted by key
+	each  func(uint32, Column, Count) // the caller's, during a scan
+}
+
+// cells are those of one CPU that held something when it was last looked at.
+type cells struct {
+	packets uint64 // the CPU had seen
+	settled bool   // and the time before, too: no packet can have been on its way to a cell
+	held    []candidate
+}
+
+type candidate struct {
+	key        uint32
+	generation uint32
+	cell       *SensorCell
+}
+
+func newScanner(s Sizes, records, dirty, lanes *ebpf.Map) (_ *scanner, err error) {
+	x := &scanner{sizes: s, records: records, live: make([][Columns / 64]uint64, s.blocks()), cells: make([]cells, s.CPUs)}
+	share := func(m *ebpf.Map, size, flags int) []byte {
+		if err != nil {
+			return nil
+		}
+		var b []byte
+		if b, err = unix.Mmap(m.FD(), 0, size, flags, unix.MAP_SHARED); err != nil {
+			err = fmt.Errorf("map the counters into memory: %w", err)
+			return nil
+		}
+		x.memory = append(x.memory, b)
+		return b
+	}
+	words := s.columns() * s.blocks()
+	if b := share(dirty, words*8, unix.PROT_READ|unix.PROT_WRITE); b != nil {
+		x.dirty = unsafe.Slice((*uint64)(unsafe.Pointer(&b[0])), words)
+	}
+	if b := share(lanes, s.CPUs*laneSize, unix.PROT_READ); b != nil {
+		x.lanes = unsafe.Slice((*SensorLane)(unsafe.Pointer(&b[0])), s.CPUs)
+	}
+	if err != nil {
+		return nil, errors.Join(err, x.close())
+	}
+	return x, nil
+}
+
+func (x *scanner) close() error {
+	var errs []error
+	for _, b := range x.memory {
+		errs = append(errs, unix.Munmap(b))
+	}
+	x.memory, x.dirty, x.lanes = nil, nil, nil
+	return errors.Join(errs...)
+}
+
+func (x *scanner) lane(cpu int) *SensorLane { return &x.lanes[cpu] }
+
+// Scan tells each what was counted since it, or [Kernel.ScanSlots], was told last, in any order and maybe in parts; the
+// sums are never more than the truth, and all of it as soon as the programs rest. That of vector.Total is not told: it is the sum of
+// all. It must be called at least once a second: up to 2^27 packets and 64 GiB of one slot and column are told exactly.
+func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
+	x := k.scanner
+	x.each = each
+	blocks := x.sizes.blocks()
+	for c := range Column(x.sizes.columns()) {
+		words := x.dirty[int(c)*blocks:][:blocks]
+		first := slices.IndexFunc(words, func(w uint64) bool { return w != 0 })
+		if first < 0 {
+			continue
+		}
+		last := first
+		for i := first + 1; i < blocks; i++ {
+			if words[i] != 0 {
+				last = i
+			}
+		}
+		err := x.open(c, first, last, func(records []SensorRecord) {
+			for b := first; b <= last; b++ {
+				if words[b] == 0 {
+					continue
+				}
+				x.live[b][c/64] |= 1 << (c % 64)
+				for w := atomic.SwapUint64(&words[b], 0); w != 0; w &= w - 1 {
+					i := bits.TrailingZeros64(w)
+					x.tell(uint32(b*blockRecords+i), c, atomic.LoadUint64(&records[(b-first)*blockRecords+i].Total))
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return x.pending()
+}
+
+// ScanSlots is [Kernel.Scan] for a few slots, and for what it costs little to tell of others.
+func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Count)) error {
+	x := k.scanner
+	x.each = each
+	for _, slot := range slots {
+		err := x.row(slot, func(c Column, r *SensorRecord) { x.tell(slot, c, atomic.LoadUint64(&r.Total)) })
+		if err != nil {
+			return err
+		}
+	}
+	return x.pending()
+}
+
+// skip takes all that was counted so far as told: on the maps of an earlier process, by that one.
+func (k *Kernel) skip() error {
+	x := k.scanner
+	x.each = func(uint32, Column, Count) {}
+	for c := range Column(x.sizes.columns()) {
+		err := x.open(c, 0, x.sizes.blocks()-1, func(records []SensorRecord) {
+			for slot := range records {
+				if n := atomic.LoadUint64(&records[slot].Total); n != 0 && c.Vector() != vector.Total {
+					x.live[slot/blockRecords][c/64] |= 1 << (c % 64)
+					x.tell(uint32(slot), c, n)
+				}
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return x.pending()
+}
+
+// Present returns what was counted for a slot in the given window so far, with vector.Total the sum of the direction.
+// Bytes are right up to 255 in each column.
+func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
+	x := k.scanner
+	const shift, mask = 8, 1<<50 - 1 // see types.h
+	err = x.row(slot, func(c Column, r *SensorRecord) {
+		word, total := atomic.LoadUint64(&r.Window), atomic.LoadUint64(&r.Total)
+		if word>>50 == uint64(window)&(1<<14-1) {
+			if n := (total>>shift - word) & mask; n>>49 == 0 {
+				counts[c] = Count(n << shift)
+			}
+		}
+	})
+	if err != nil {
+		return counts, err
+	}
+	for i := range x.lanes {
+		for j := range x.lanes[i].Cells {
+			cell := &x.lanes[i].Cells[j]
+			before, key := atomic.LoadUint32(&cell.Generation), atomic.LoadUint32(&cell.Key)
+			if key&(1<<slotBits-1) != slot || key == 0 || atomic.LoadUint32(&cell.Window) != window {
+				continue
+			}
+			n := atomic.LoadUint64(&cell.Count)
+			if atomic.LoadUint32(&cell.Key) == key && atomic.LoadUint32(&cell.Generation) == before {
+				counts[key>>slotBits] += Count(n)
+			}
+		}
+	}
+	for _, d := range []vector.Direction{vector.Inbound, vector.Outbound} {
+		total := ColumnOf(d, vector.Total)
+		counts[total] = 0
+		for _, n := range counts[total+1 : total+vector.Count] {
+			counts[total] += n
+		}
+	}
+	return counts, nil
+}
+
+// tell says what of a sum is new.
+func (x *scanner) tell(slot uint32, c Column, sum uint64) {
+	if x.told[c] == nil {
+		x.told[c] = make([]uint64, x.sizes.Slots())
+	}
+	if n := sum - x.told[c][slot]; int64(n) > 0 {
+		x.told[c][slot] = sum
+		x.each(slot, c, Count(n))
+	}
+}
+
+// row looks at the records of a slot that may have counted anything.
+func (x *scanner) row(slot uint32, look func(c Column, r *SensorRecord)) error {
+	b, blocks := int(slot)/blockRecords, x.sizes.blocks()
+	for c := range Column(x.sizes.columns()) {
+		if atomic.LoadUint64(&x.dirty[int(c)*blocks+b]) != 0 {
+			x.live[b][c/64] |= 1 << (c % 64)
+		}
+		if x.live[b][c/64]&(1<<(c%64)) == 0 {
+			continue
+		}
+		if err := x.open(c, b, b, func(records []SensorRecord) { look(c, &records[int(slot)%blockRecords]) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pending tells what is in cells and not in records.
+func (x *scanner) pending() error {
+	x.found = x.found[:0]
+	for i := range x.lanes {
+		x.found = append(x.found, x.held(i)...)
+	}
+	slices.SortFunc(x.found, func(a, b candidate) int { return cmp.Compare(a.key, b.key) })
+	block := func(f candidate) int { return int(f.key&(1<<slotBits-1)) / blockRecords }
+	for rest := x.found; len(rest) > 0; {
+		c, n := Column(rest[0].key>>slotBits), 1
+		for n < len(rest) && Column(rest[n].key>>slotBits) == c {
+			n++
+		}
+		first, last := block(rest[0]), block(rest[n-1])
+		err := x.open(c, first, last, func(records []SensorRecord) { x.add(c, first*blockRecords, records, rest[:n]) })
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
+
+// add tells the sums of one column's records, from slot at on, and the cells found for them.
+func (x *scanner) add(c Column, at int, records []SensorRecord, found []candidate) {
+	for len(found) > 0 {
+		key := found[0].key
+		slot := key & (1<<slotBits - 1)
+		sum := atomic.LoadUint64(&records[int(slot)-at].Total) // before the cells
+		for len(found) > 0 && found[0].key == key {
+			f := found[0]
+			n := atomic.LoadUint64(&f.cell.Count)
+			// Still the same key, and no other in between, whose count it might be.
+			if atomic.LoadUint32(&f.cell.Key) == key && atomic.LoadUint32(&f.cell.Generation) == f.generation {
+				sum += n
+			}
+			found = found[1:]
+		}
+		x.tell(slot, c, sum)
+	}
+}
+
+// held finds the cells of a CPU that hold something.
+func (x *scanner) held(cpu int) []candidate {
+	lane, h := &x.lanes[cpu], &x.cells[cpu]
+	packets := atomic.LoadUint64(&lane.Stat.Packets[0]) + atomic.LoadUint64(&lane.Stat.Packets[1])
+	if packets == h.packets && h.settled {
+		return h.held
+	}
+	h.settled = packets == h.packets
+	h.packets = packets
+	h.held = h.held[:0]
+	for i := range lane.Cells {
+		cell := &lane.Cells[i]
+		generation := atomic.LoadUint32(&cell.Generation)
+		key := atomic.LoadUint32(&cell.Key)
+		if key != 0 && atomic.LoadUint64(&cell.Count) != 0 {
+			h.held = append(h.held, candidate{key, generation, cell})
+		}
+	}
+	return h.held
+}
+
+// open maps some blocks of a column into memory for the moment: all the time they would count as memory of this
+// process, a second time.
+func (x *scanner) open(c Column, first, last int, look func(records []SensorRecord)) error {
+	page := os.Getpagesize()
+	at, size := (int(c)*x.sizes.blocks()+first)*blockBytes, (last-first+1)*blockBytes
+	lead := at % page
+	memory, err := unix.Mmap(x.records.FD(), int64(at-lead), lead+size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map the counters of column %d into memory: %w", c, err)
+	}
+	look(unsafe.Slice((*SensorRecord)(unsafe.Pointer(&memory[lead])), size/blockBytes*blockRecords))
+	if err := unix.Munmap(memory); err != nil {
+		return fmt.Errorf("unmap the counters of column %d: %w", c, err)
+	}
+	return nil
+}
