@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -18,8 +19,14 @@ import (
 // Bounds of what a sensor may send.
 const (
 	maxAggregates = 1 << 20
+	maxNetworks   = 1 << 20
+	maxProfiles   = 1 << 15
+	maxTop        = 256 // values and networks of a distribution
 	minSpan       = time.Millisecond
 	maxSpan       = 5 * time.Minute
+	maxMergedSpan = 366 * 24 * time.Hour // of what sensors merged while no controller listened
+	maxSamples    = 1 << 16
+	maxHeader     = 128
 	maxName       = 128
 )
 
@@ -108,28 +115,181 @@ func report(sensor string, r *pb.Report) (traffic.Report, error) {
 	}
 	out.Start = r.GetStartTime().AsTime()
 	out.Span = r.GetSpan().AsDuration()
-	if r.GetSpan().CheckValid() != nil || out.Span < minSpan || out.Span > maxSpan {
-		return out, fmt.Errorf("span %s is outside %s to %s", out.Span, minSpan, maxSpan)
+	out.Merged = int(r.GetMerged())
+	longest := maxSpan
+	if out.Merged > 1 {
+		longest = maxMergedSpan
+		if out.Cause != traffic.Interval {
+			return out, fmt.Errorf("merged is %d, but only interval reports are merged", out.Merged)
+		}
+	}
+	if r.GetSpan().CheckValid() != nil || out.Span < minSpan || out.Span > longest {
+		return out, fmt.Errorf("span %s is outside %s to %s", out.Span, minSpan, longest)
 	}
 	if n := len(r.GetAggregates()); n > maxAggregates {
 		return out, fmt.Errorf("%d aggregates are more than %d", n, maxAggregates)
 	}
+	if n := len(r.GetNetworks()); n > maxNetworks {
+		return out, fmt.Errorf("%d networks are more than %d", n, maxNetworks)
+	}
+	if n := len(r.GetProfiles()); n > maxProfiles {
+		return out, fmt.Errorf("%d profiles are more than %d", n, maxProfiles)
+	}
 	out.Aggregates = make([]traffic.Aggregate, 0, len(r.GetAggregates()))
 	for i, a := range r.GetAggregates() {
-		addr, ok := netip.AddrFromSlice(a.GetTarget())
-		if !ok || addr.Is4In6() {
-			return out, fmt.Errorf("aggregates[%d].target: %x is no address of 4 or 16 octets", i, a.GetTarget())
+		k, err := placeOf("target", a)
+		if err != nil {
+			return out, fmt.Errorf("aggregates[%d]%w", i, err)
 		}
-		p, err := addr.Prefix(int(min(a.GetPrefixLength(), 255)))
-		if err != nil || p.Addr() != addr {
-			return out, fmt.Errorf("aggregates[%d]: %s/%d is no prefix", i, addr, a.GetPrefixLength())
+		out.Aggregates = append(out.Aggregates, traffic.Aggregate{
+			Target: k.target, Direction: k.direction, Vector: k.vector, Packets: a.GetPackets(), Bytes: a.GetBytes(),
+		})
+	}
+	for i, n := range r.GetNetworks() {
+		k, err := placeOf("network", network{n})
+		if err != nil {
+			return out, fmt.Errorf("networks[%d]%w", i, err)
 		}
-		if a.GetVector() >= vector.Count {
-			return out, fmt.Errorf("aggregates[%d].vector: %d is not below %d", i, a.GetVector(), vector.Count)
+		out.Networks = append(out.Networks, traffic.NetworkTotal{
+			Network: k.target, Direction: k.direction, Vector: k.vector, Packets: n.GetPackets(), Bytes: n.GetBytes(), ActiveHosts: n.GetActiveHosts(),
+		})
+	}
+	for i, p := range r.GetProfiles() {
+		x, err := profile(p)
+		if err != nil {
+			return out, fmt.Errorf("profiles[%d]%w", i, err)
 		}
-		out.Aggregates = append(out.Aggregates, traffic.Aggregate{Target: p, Vector: vector.ID(a.GetVector()), Packets: a.GetPackets(), Bytes: a.GetBytes()})
+		out.Profiles = append(out.Profiles, x)
 	}
 	return out, nil
+}
+
+// place is what aggregates, totals and profiles are of.
+type place struct {
+	target    netip.Prefix
+	direction vector.Direction
+	vector    vector.ID
+}
+
+type placed interface {
+	GetTarget() []byte
+	GetPrefixLength() uint32
+	GetDirection() pb.Direction
+	GetVector() uint32
+}
+
+// network calls a network a target.
+type network struct{ *pb.NetworkTotal }
+
+func (n network) GetTarget() []byte { return n.GetNetwork() }
+
+// placeOf reads what m is of; its address stands in field. Its error begins with the field.
+func placeOf(field string, m placed) (k place, err error) {
+	if k.target, err = prefix(field, m.GetTarget(), m.GetPrefixLength()); err != nil {
+		return k, err
+	}
+	if m.GetVector() >= vector.Count {
+		return k, fmt.Errorf(".vector: %d is not below %d", m.GetVector(), vector.Count)
+	}
+	k.vector = vector.ID(m.GetVector())
+	switch m.GetDirection() {
+	case pb.Direction_DIRECTION_UNSPECIFIED, pb.Direction_DIRECTION_INBOUND:
+		k.direction = vector.Inbound
+	case pb.Direction_DIRECTION_OUTBOUND:
+		k.direction = vector.Outbound
+	default:
+		return k, fmt.Errorf(".direction: %d is neither inbound (1) nor outbound (2)", m.GetDirection())
+	}
+	return k, nil
+}
+
+func prefix(field string, address []byte, bits uint32) (netip.Prefix, error) {
+	addr, ok := netip.AddrFromSlice(address)
+	if !ok || addr.Is4In6() {
+		return netip.Prefix{}, fmt.Errorf(".%s: %.40x is no address of 4 or 16 octets", field, address)
+	}
+	p, err := addr.Prefix(int(min(bits, 255)))
+	if err != nil || p.Addr() != addr {
+		return netip.Prefix{}, fmt.Errorf(": %s/%d is no prefix", addr, bits)
+	}
+	return p, nil
+}
+
+// profile reads a profile. Its error begins with the field.
+func profile(p *pb.Profile) (out traffic.Profile, err error) {
+	k, err := placeOf("target", p)
+	if err != nil {
+		return out, err
+	}
+	out = traffic.Profile{
+		Target: k.target, Direction: k.direction, Vector: k.vector, Samples: p.GetSamples(), Packets: p.GetPackets(), Fragments: p.GetFragments(),
+	}
+	for _, d := range []struct {
+		name string
+		from []uint32
+		to   []uint32
+	}{{"lengths", p.GetLengths(), out.Lengths[:]}, {"ttls", p.GetTtls(), out.TTLs[:]}} {
+		if len(d.from) > len(d.to) {
+			return out, fmt.Errorf(".%s: %d classes are more than %d", d.name, len(d.from), len(d.to))
+		}
+		copy(d.to, d.from)
+	}
+	for _, d := range []struct {
+		name  string
+		from  []*pb.Count
+		to    *[]traffic.Count
+		limit uint32
+	}{
+		{"tcp_flags", p.GetTcpFlags(), &out.TCPFlags, 1<<6 - 1},
+		{"source_ports", p.GetSourcePorts(), &out.SourcePorts, 1<<16 - 1},
+		{"destination_ports", p.GetDestinationPorts(), &out.DestinationPorts, 1<<16 - 1},
+	} {
+		if len(d.from) > maxTop {
+			return out, fmt.Errorf(".%s: %d values are more than %d", d.name, len(d.from), maxTop)
+		}
+		for i, c := range d.from {
+			if c.GetValue() > d.limit || c.GetError() > c.GetCount() {
+				return out, fmt.Errorf(".%s[%d]: value %d (at most %d), count %d, error %d", d.name, i, c.GetValue(), d.limit, c.GetCount(), c.GetError())
+			}
+			*d.to = append(*d.to, traffic.Count{Value: uint16(c.GetValue()), Count: c.GetCount(), Error: c.GetError()})
+		}
+	}
+	if len(p.GetSources()) > maxTop {
+		return out, fmt.Errorf(".sources: %d networks are more than %d", len(p.GetSources()), maxTop)
+	}
+	for i, c := range p.GetSources() {
+		n, err := prefix("network", c.GetNetwork(), c.GetPrefixLength())
+		if err != nil {
+			return out, fmt.Errorf(".sources[%d]%w", i, err)
+		}
+		if c.GetError() > c.GetCount() {
+			return out, fmt.Errorf(".sources[%d]: count %d, error %d", i, c.GetCount(), c.GetError())
+		}
+		out.Sources = append(out.Sources, traffic.SourceCount{Network: n, Count: c.GetCount(), Error: c.GetError()})
+	}
+	if len(p.GetDistinctSources()) > 0 {
+		if out.DistinctSources, err = sketch.Parse(p.GetDistinctSources()); err != nil {
+			return out, fmt.Errorf(".distinct_sources: %w", err)
+		}
+		out.DistinctExact = p.GetDistinctExact()
+	}
+	return out, nil
+}
+
+// checkSamples says what is wrong with samples.
+func checkSamples(b *pb.SampleBatch) error {
+	if n := len(b.GetSamples()); n > maxSamples {
+		return fmt.Errorf("%d samples in a batch are more than %d", n, maxSamples)
+	}
+	for i, x := range b.GetSamples() {
+		if x.GetVector() >= vector.Count {
+			return fmt.Errorf("samples[%d].vector: %d is not below %d", i, x.GetVector(), vector.Count)
+		}
+		if n := len(x.GetHeader()); n > maxHeader {
+			return fmt.Errorf("samples[%d].header: %d octets are more than %d", i, n, maxHeader)
+		}
+	}
+	return nil
 }
 
 func validName(s string) bool {

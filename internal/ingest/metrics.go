@@ -6,11 +6,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 type metrics struct {
 	reports    *prometheus.CounterVec
 	aggregates prometheus.Counter
+	networks   prometheus.Counter
+	profiles   prometheus.Counter
 	samples    prometheus.Counter
 	dropped    *prometheus.CounterVec
 	malformed  prometheus.Counter
@@ -40,13 +43,13 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 			Name: "trafficmonitor_ingest_reports_malformed_total", Help: "Reports refused because they contradict the API; the stream is closed.",
 		}),
 		late: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "trafficmonitor_ingest_reports_late_total", Help: "Reports a sensor had kept for longer than sensors.stale_after before it could send them; nothing is decided on them.",
+			Name: "trafficmonitor_ingest_reports_late_total", Help: "Reports a sensor had kept for longer than sensors.stale_after before it could send them, or merged over a longer time; nothing is decided on them.",
 		}),
 		refused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trafficmonitor_ingest_sensors_refused_total", Help: "Streams refused because of the sensor's name or certificate.",
 		}),
 		foreign: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "trafficmonitor_ingest_aggregates_foreign_total", Help: "Aggregates of targets outside network.own_prefixes; they are not used.",
+			Name: "trafficmonitor_ingest_aggregates_foreign_total", Help: "Aggregates, totals and profiles of targets outside network.own_prefixes; they are not used.",
 		}),
 	}
 	m.echoes = prometheus.NewCounter(prometheus.CounterOpts{
@@ -60,7 +63,13 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 		Name: "trafficmonitor_ingest_clock_delay_seconds", Help: "Time to a sensor and back, its own work not counted, by each exchange with each sensor (RFC 5905).",
 		Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .5, 1, 10},
 	})
-	reg.MustRegister(m.echoes, m.offset, m.delay)
+	m.networks = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "trafficmonitor_ingest_networks_total", Help: "Totals (one vector of one network) received from sensors.",
+	})
+	m.profiles = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "trafficmonitor_ingest_profiles_total", Help: "Descriptions of one vector's packets at one target received from sensors.",
+	})
+	reg.MustRegister(m.echoes, m.offset, m.delay, m.networks, m.profiles)
 	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.late, m.refused, m.foreign, sensorCollector{s})
 	// A series that begins with its first event has no increase to alert on.
 	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {
@@ -88,9 +97,28 @@ var (
 		"The largest difference between a connected sensor's clock and ours; where a sensor does not answer about its clock, the network's delay included.", nil, nil)
 )
 
+// What sensors say of themselves, summed or the largest of those connected.
+var (
+	troubledDesc = prometheus.NewDesc("trafficmonitor_ingest_sensors_troubled",
+		"Sensors with a problem, by its kind; tmctl sensors names them and says what.", []string{"problem"}, nil)
+	packetsDesc = prometheus.NewDesc("trafficmonitor_ingest_sensor_packets_per_second",
+		"Packets all connected sensors see, by their last two interval reports.", []string{"direction"}, nil)
+	slotsDesc = prometheus.NewDesc("trafficmonitor_ingest_sensor_slots_used_ratio_max",
+		"The fullest sensor: host slots in use of those there are.", nil, nil)
+	cpuDesc = prometheus.NewDesc("trafficmonitor_ingest_sensor_cpu_ratio_max",
+		"The busiest sensor: CPU time of its process per second, 1 being one core.", nil, nil)
+	residentDesc = prometheus.NewDesc("trafficmonitor_ingest_sensor_resident_bytes_max",
+		"The largest sensor: resident memory of its process.", nil, nil)
+	mapsDesc = prometheus.NewDesc("trafficmonitor_ingest_sensor_map_bytes_max",
+		"The largest sensor: kernel memory of its maps.", nil, nil)
+)
+
 // Describe implements prometheus.Collector.
 func (c sensorCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{knownDesc, connectedDesc, staleDesc, directiveDesc, missingDesc, skewDesc} {
+	for _, d := range []*prometheus.Desc{
+		knownDesc, connectedDesc, staleDesc, directiveDesc, missingDesc, skewDesc, troubledDesc, packetsDesc, slotsDesc, cpuDesc,
+		residentDesc, mapsDesc,
+	} {
 		ch <- d
 	}
 }
@@ -98,7 +126,9 @@ func (c sensorCollector) Describe(ch chan<- *prometheus.Desc) {
 // Collect implements prometheus.Collector.
 func (c sensorCollector) Collect(ch chan<- prometheus.Metric) {
 	var known, connected, stale, refused, missing float64
+	var packets, outbound, slots, cpu, resident, maps float64
 	var skew time.Duration
+	troubled := map[string]float64{}
 	for _, st := range c.s.Sensors(time.Now()) {
 		known++
 		missing += float64(st.Missing)
@@ -108,20 +138,45 @@ func (c sensorCollector) Collect(ch chan<- prometheus.Metric) {
 		if st.DirectiveError != "" {
 			refused++
 		}
-		if st.Connected {
-			connected++
-			off := st.ClockSkew
-			if st.Clock != nil {
-				off = st.Clock.Offset
+		last := ""
+		for _, p := range st.Problems {
+			if p.Kind != last { // problems of a kind stand together
+				troubled[p.Kind]++
 			}
-			skew = max(skew, off.Abs())
+			last = p.Kind
 		}
+		if !st.Connected {
+			continue
+		}
+		connected++
+		off := st.ClockSkew
+		if st.Clock != nil {
+			off = st.Clock.Offset
+		}
+		skew = max(skew, off.Abs())
+		packets += st.Rates.Packets - st.Rates.Outbound
+		outbound += st.Rates.Outbound
+		if n := st.Counters.SlotsTotal; n > 0 {
+			slots = max(slots, float64(st.Counters.SlotsUsed)/float64(n))
+		}
+		cpu, resident, maps = max(cpu, st.Rates.CPU), max(resident, float64(st.Counters.Resident)), max(maps, float64(st.MapBytes))
 	}
-	gauge := func(d *prometheus.Desc, v float64) { ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v) }
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
 	gauge(knownDesc, known)
 	gauge(connectedDesc, connected)
 	gauge(staleDesc, stale)
 	gauge(directiveDesc, refused)
 	gauge(skewDesc, skew.Seconds())
+	for _, kind := range ProblemKinds() {
+		gauge(troubledDesc, troubled[kind], kind)
+	}
+	gauge(packetsDesc, packets, vector.Inbound.String())
+	gauge(packetsDesc, outbound, vector.Outbound.String())
+	gauge(slotsDesc, slots)
+	gauge(cpuDesc, cpu)
+	gauge(residentDesc, resident)
+	gauge(mapsDesc, maps)
 	ch <- prometheus.MustNewConstMetric(missingDesc, prometheus.CounterValue, missing)
 }

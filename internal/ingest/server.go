@@ -57,6 +57,7 @@ type Server struct {
 	mu        sync.Mutex
 	sensors   map[string]*sensor // guarded by mu
 	directive *Directive         // guarded by mu; nil while we do not lead
+	directed  time.Time          // guarded by mu; when directive was set
 	changed   chan struct{}      // guarded by mu; closed and replaced when directive changes
 }
 
@@ -77,7 +78,7 @@ func (s *Server) Register(g grpc.ServiceRegistrar) { pb.RegisterSensorServiceSer
 func (s *Server) Direct(d *Directive) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.directive = d
+	s.directive, s.directed = d, time.Now()
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
@@ -200,41 +201,59 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 		if ctx.Err() != nil {
 			return status.Error(codes.Aborted, context.Cause(ctx).Error())
 		}
-		now := time.Now()
-		switch {
-		case msg.GetReport() != nil:
-			r, err := report(x.name, msg.GetReport())
-			if err != nil {
-				s.metrics.malformed.Inc()
-				return status.Errorf(codes.InvalidArgument, "report %d: %v", msg.GetReport().GetSequence(), err)
-			}
-			s.metrics.reports.WithLabelValues(r.Cause.String()).Inc()
-			s.metrics.aggregates.Add(float64(len(r.Aggregates)))
-			if n := s.dropForeign(&r); n > 0 {
-				s.metrics.foreign.Add(float64(n))
-			}
-			x.note(now, msg.GetReport())
-			d := Delivery{Report: r, Received: now}
-			if t := msg.GetReport().GetTriggerTime(); r.Cause == traffic.Trigger && t.CheckValid() == nil {
-				d.Triggered = x.ours(now, t.AsTime())
-			}
-			if s.late(msg.GetReport(), r) {
-				s.metrics.late.Inc()
-				continue
-			}
-			if !s.o.Deliver(d) {
-				s.metrics.dropped.WithLabelValues(r.Cause.String()).Inc()
-			}
-		case msg.GetSamples() != nil:
-			s.metrics.samples.Add(float64(len(msg.GetSamples().GetSamples())))
-		case msg.GetClockEcho() != nil:
-			s.echo(x, now, msg.GetClockEcho())
-		case msg.GetHello() != nil:
-			return status.Error(codes.InvalidArgument, "a hello may only be the first message of a stream")
-		default:
-			return status.Error(codes.InvalidArgument, "a message without content, or of a kind this controller does not know: upgrade the controller before the sensors")
+		if err := s.take(time.Now(), x, msg); err != nil {
+			return err
 		}
 	}
+}
+
+// take handles one message, or returns an error, and then nothing of it was used.
+func (s *Server) take(now time.Time, x *sensor, msg *pb.ConnectRequest) error {
+	switch {
+	case msg.GetReport() != nil:
+		return s.takeReport(now, x, msg.GetReport())
+	case msg.GetSamples() != nil:
+		if err := checkSamples(msg.GetSamples()); err != nil {
+			s.metrics.malformed.Inc()
+			return status.Error(codes.InvalidArgument, err.Error())
+		}
+		s.metrics.samples.Add(float64(len(msg.GetSamples().GetSamples())))
+	case msg.GetClockEcho() != nil:
+		s.echo(x, now, msg.GetClockEcho())
+	case msg.GetHello() != nil:
+		return status.Error(codes.InvalidArgument, "a hello may only be the first message of a stream")
+	default:
+		return status.Error(codes.InvalidArgument, "a message without content, or of a kind this controller does not know: upgrade the controller before the sensors")
+	}
+	return nil
+}
+
+func (s *Server) takeReport(now time.Time, x *sensor, p *pb.Report) error {
+	r, err := report(x.name, p)
+	if err != nil {
+		s.metrics.malformed.Inc()
+		return status.Errorf(codes.InvalidArgument, "report %d: %v", p.GetSequence(), err)
+	}
+	s.metrics.reports.WithLabelValues(r.Cause.String()).Inc()
+	s.metrics.aggregates.Add(float64(len(r.Aggregates)))
+	s.metrics.networks.Add(float64(len(r.Networks)))
+	s.metrics.profiles.Add(float64(len(r.Profiles)))
+	if n := s.dropForeign(&r); n > 0 {
+		s.metrics.foreign.Add(float64(n))
+	}
+	x.note(now, p)
+	d := Delivery{Report: r, Received: now}
+	if t := p.GetTriggerTime(); r.Cause == traffic.Trigger && t != nil && t.CheckValid() == nil {
+		d.Triggered = x.ours(now, t.AsTime())
+	}
+	if s.late(p, r) {
+		s.metrics.late.Inc()
+		return nil
+	}
+	if !s.o.Deliver(d) {
+		s.metrics.dropped.WithLabelValues(r.Cause.String()).Inc()
+	}
+	return nil
 }
 
 // echo takes what a sensor says of its clock. What cannot be is counted and otherwise ignored: it is no reason to go
@@ -259,23 +278,27 @@ func (s *Server) echo(x *sensor, now time.Time, e *pb.ClockEcho) {
 }
 
 // late reports whether a sensor kept a report for so long that it tells of the past: an attack that was seen while no
-// controller listened is no reason for a rule now. Both times are of the sensor's clock, so that it need not agree with
-// ours.
+// controller listened is no reason for a rule now, nor is the mean over an outage. Both times are of the sensor's clock,
+// so that it need not agree with ours.
 func (s *Server) late(r *pb.Report, t traffic.Report) bool {
+	if s.o.StaleAfter <= 0 {
+		return false
+	}
 	sent := r.GetSendTime()
-	return s.o.StaleAfter > 0 && sent != nil && sent.CheckValid() == nil && sent.AsTime().Sub(t.Start.Add(t.Span)) > s.o.StaleAfter
+	return t.Past(s.o.StaleAfter) || sent != nil && sent.CheckValid() == nil && sent.AsTime().Sub(t.Start.Add(t.Span)) > s.o.StaleAfter
 }
 
-// dropForeign removes aggregates of targets outside our own prefixes and returns how many there were.
+// dropForeign removes what is said of targets outside our own prefixes and returns how much there was.
 func (s *Server) dropForeign(r *traffic.Report) int {
 	if len(s.o.Own) == 0 {
 		return 0
 	}
-	before := len(r.Aggregates)
-	r.Aggregates = slices.DeleteFunc(r.Aggregates, func(a traffic.Aggregate) bool {
-		return !slices.ContainsFunc(s.o.Own, func(p netip.Prefix) bool {
-			return p.Bits() <= a.Target.Bits() && p.Contains(a.Target.Addr())
-		})
-	})
-	return before - len(r.Aggregates)
+	foreign := func(p netip.Prefix) bool {
+		return !slices.ContainsFunc(s.o.Own, func(own netip.Prefix) bool { return own.Bits() <= p.Bits() && own.Contains(p.Addr()) })
+	}
+	before := len(r.Aggregates) + len(r.Networks) + len(r.Profiles)
+	r.Aggregates = slices.DeleteFunc(r.Aggregates, func(a traffic.Aggregate) bool { return foreign(a.Target) })
+	r.Networks = slices.DeleteFunc(r.Networks, func(n traffic.NetworkTotal) bool { return foreign(n.Network) })
+	r.Profiles = slices.DeleteFunc(r.Profiles, func(p traffic.Profile) bool { return foreign(p.Target) })
+	return before - len(r.Aggregates) - len(r.Networks) - len(r.Profiles)
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -234,29 +236,180 @@ func TestOverloadIsCounted(t *testing.T) {
 	}
 }
 
-// What passes report is fit for the view, and nothing makes it panic.
-func FuzzReport(f *testing.F) {
-	b, _ := proto.Marshal(good())
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		var r pb.Report
-		if proto.Unmarshal(b, &r) != nil {
-			return
-		}
-		out, err := report("rack1", &r)
+// Whatever a sensor sends is taken and fit for the view, or refused with a reason and without a trace.
+func FuzzConnectRequest(f *testing.F) {
+	full := good()
+	full.Cause, full.TriggerTime = pb.Report_CAUSE_HOT, nil
+	full.Networks = []*pb.NetworkTotal{{Network: []byte{192, 0, 2, 0}, PrefixLength: 24, Direction: pb.Direction_DIRECTION_OUTBOUND, Packets: 5, ActiveHosts: 1}}
+	full.Profiles = []*pb.Profile{whole()}
+	interval := every(1, &pb.SensorCounters{Packets: 1, Maps: []*pb.MapUse{{Name: "m"}}})
+	interval.Merged = 3
+	for _, m := range []*pb.ConnectRequest{
+		wrap(good()), wrap(full), wrap(interval),
+		{},
+		{Message: &pb.ConnectRequest_Hello{Hello: &pb.Hello{Sensor: "rack1"}}},
+		{Message: &pb.ConnectRequest_Samples{Samples: &pb.SampleBatch{Samples: []*pb.Sample{{Vector: 3, Header: make([]byte, 128)}}}}},
+		{Message: &pb.ConnectRequest_ClockEcho{ClockEcho: &pb.ClockEcho{ProbeTime: timestamppb.Now()}}},
+	} {
+		b, err := proto.Marshal(m)
 		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	now := time.Unix(1_700_000_000, 0)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		var m pb.ConnectRequest
+		if proto.Unmarshal(b, &m) != nil {
+			t.Skip()
+		}
+		var delivered []Delivery
+		s := NewServer(Options{
+			Deliver: func(d Delivery) bool { delivered = append(delivered, d); return true }, StaleAfter: 3 * time.Second,
+			Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		})
+		x, err := s.join("rack1", "", &pb.Hello{}, func(error) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := s.Sensors(now)
+		if err := s.take(now, x, &m); err != nil {
+			if status.Code(err) != codes.InvalidArgument || len(status.Convert(err).Message()) < 10 {
+				t.Fatalf("refused with %v", err)
+			}
+			if len(delivered) > 0 || !reflect.DeepEqual(before, s.Sensors(now)) {
+				t.Fatalf("refused (%v), and left a trace", err)
+			}
 			return
 		}
-		if out.Span <= 0 || out.Cause == 0 {
-			t.Fatalf("report passed with span %s and cause %s", out.Span, out.Cause)
-		}
-		for _, a := range out.Aggregates {
-			if !a.Target.IsValid() || a.Target != a.Target.Masked() || a.Vector >= vector.Count {
-				t.Fatalf("aggregate passed: %+v", a)
+		for _, d := range delivered {
+			r := d.Report
+			if r.Span <= 0 || r.Cause == 0 || r.Past(3*time.Second) || r.Merged > 1 && r.Cause != traffic.Interval {
+				t.Fatalf("a report passed with span %s, cause %s, %d merged", r.Span, r.Cause, r.Merged)
 			}
+			fit := func(p netip.Prefix, d vector.Direction, v vector.ID) {
+				if !p.IsValid() || p != p.Masked() || v >= vector.Count || d >= vector.Directions {
+					t.Fatalf("passed: %s %s %s", p, d, v)
+				}
+			}
+			for _, a := range r.Aggregates {
+				fit(a.Target, a.Direction, a.Vector)
+			}
+			for _, n := range r.Networks {
+				fit(n.Network, n.Direction, n.Vector)
+			}
+			for _, p := range r.Profiles {
+				fit(p.Target, p.Direction, p.Vector)
+				for _, n := range p.Sources {
+					fit(n.Network, 0, 0)
+				}
+				if h := p.DistinctSources; h != nil && h.Estimate() < 0 {
+					t.Fatalf("%v sources", h.Estimate())
+				}
+			}
+			traffic.NewView(traffic.Options{MaxTargets: 10, StaleAfter: time.Second, ForgetAfter: time.Minute}).Apply(r.Start, r)
 		}
-		traffic.NewView(traffic.Options{MaxTargets: 10, StaleAfter: time.Second, ForgetAfter: time.Minute}).Apply(out.Start, out)
+		if len(delivered) > 1 || s.Sensors(now)[0].Reports > 1 {
+			t.Fatal("one message was taken for several")
+		}
 	})
+}
+
+// whole is a profile with everything in it.
+func whole() *pb.Profile {
+	return &pb.Profile{
+		Target: []byte{192, 0, 2, 1}, PrefixLength: 32, Direction: pb.Direction_DIRECTION_INBOUND, Vector: uint32(vector.DNS), Samples: 10, Packets: 1000,
+		Lengths: []uint32{1, 2, 3, 4}, Ttls: []uint32{0, 10}, Fragments: 1, TcpFlags: []*pb.Count{{Value: 2, Count: 9}},
+		SourcePorts: []*pb.Count{{Value: 53, Count: 10, Error: 1}}, DestinationPorts: []*pb.Count{{Value: 40_000, Count: 1}},
+		Sources:         []*pb.SourceCount{{Network: []byte{198, 51, 100, 0}, PrefixLength: 24, Count: 5, Error: 1}},
+		DistinctSources: append(make([]byte, 255), 3), DistinctExact: true,
+	}
+}
+
+func TestNetworksAndProfilesReachTheEngine(t *testing.T) {
+	f := start(t, Options{Own: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}})
+	s := f.connect(t, "rack1")
+	r := good()
+	r.Cause, r.TriggerTime = pb.Report_CAUSE_INTERVAL, nil
+	r.Aggregates[0].Direction = pb.Direction_DIRECTION_OUTBOUND
+	r.Networks = []*pb.NetworkTotal{
+		{Network: []byte{192, 0, 2, 0}, PrefixLength: 24, Direction: pb.Direction_DIRECTION_OUTBOUND, Vector: 3, Packets: 5, Bytes: 6, ActiveHosts: 7},
+		{Network: []byte{198, 51, 100, 0}, PrefixLength: 24, Packets: 5},
+	}
+	r.Profiles = []*pb.Profile{whole()}
+	send(t, s, wrap(r))
+	got := (<-f.delivered).Report
+	want := traffic.Report{
+		Sensor: "rack1", Cause: traffic.Interval, Start: got.Start, Span: got.Span,
+		Aggregates: []traffic.Aggregate{{Target: netip.MustParsePrefix("192.0.2.1/32"), Direction: vector.Outbound, Vector: vector.DNS, Packets: 700, Bytes: 70_000}},
+		Networks:   []traffic.NetworkTotal{{Network: netip.MustParsePrefix("192.0.2.0/24"), Direction: vector.Outbound, Vector: vector.ACK, Packets: 5, Bytes: 6, ActiveHosts: 7}},
+		Profiles: []traffic.Profile{{
+			Target: netip.MustParsePrefix("192.0.2.1/32"), Vector: vector.DNS, Samples: 10, Packets: 1000,
+			Lengths: [8]uint32{1, 2, 3, 4}, TTLs: [8]uint32{0, 10}, Fragments: 1, TCPFlags: []traffic.Count{{Value: 2, Count: 9}},
+			SourcePorts: []traffic.Count{{Value: 53, Count: 10, Error: 1}}, DestinationPorts: []traffic.Count{{Value: 40_000, Count: 1}},
+			Sources:         []traffic.SourceCount{{Network: netip.MustParsePrefix("198.51.100.0/24"), Count: 5, Error: 1}},
+			DistinctSources: &sketch.HyperLogLog{255: 3}, DistinctExact: true,
+		}},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("delivered\n%+v, want\n%+v", got, want)
+	}
+	if n := testutil.ToFloat64(f.metrics.foreign); n != 1 {
+		t.Errorf("%v foreign entries counted, want 1", n)
+	}
+}
+
+func TestWrongProfilesAreRefusedWithTheirPlace(t *testing.T) {
+	for want, change := range map[string]func(*pb.Report){
+		"networks[0].network: 0102 is no": func(r *pb.Report) { r.Networks = []*pb.NetworkTotal{{Network: []byte{1, 2}}} },
+		"networks[0].direction: 3 is": func(r *pb.Report) {
+			r.Networks = []*pb.NetworkTotal{{Network: []byte{1, 0, 0, 0}, PrefixLength: 8, Direction: 3}}
+		},
+		"profiles[0].lengths: 9 classes are more than 8":    func(r *pb.Report) { r.Profiles[0].Lengths = make([]uint32, 9) },
+		"profiles[0].tcp_flags[0]: value 64":                func(r *pb.Report) { r.Profiles[0].TcpFlags[0].Value = 64 },
+		"profiles[0].source_ports[0]: value 65536":          func(r *pb.Report) { r.Profiles[0].SourcePorts[0].Value = 65536 },
+		"profiles[0].destination_ports[0]: value 40000":     func(r *pb.Report) { r.Profiles[0].DestinationPorts[0].Error = 2 },
+		"profiles[0].sources[0].network: 01":                func(r *pb.Report) { r.Profiles[0].Sources[0].Network = []byte{1} },
+		"profiles[0].distinct_sources: 3 registers are not": func(r *pb.Report) { r.Profiles[0].DistinctSources = []byte{1, 2, 3} },
+		"profiles[0].vector: 64 is not below":               func(r *pb.Report) { r.Profiles[0].Vector = 64 },
+		"merged is 2, but only interval reports are merged": func(r *pb.Report) { r.Merged = 2 },
+		"span 10m0s is outside 1ms to 5m0s":                 func(r *pb.Report) { r.Span = durationpb.New(10 * time.Minute) },
+		"span 9000h0m0s is outside 1ms to 8784h0m0s": func(r *pb.Report) {
+			r.Cause, r.Merged, r.Span = pb.Report_CAUSE_INTERVAL, 2, durationpb.New(9000*time.Hour)
+		},
+		"65537 values are more than 256": func(r *pb.Report) { r.Profiles[0].SourcePorts = make([]*pb.Count, 1<<16+1) },
+	} {
+		r := good()
+		r.Profiles = []*pb.Profile{whole()}
+		if _, err := report("rack1", r); err != nil {
+			t.Fatal(err)
+		}
+		change(r)
+		if _, err := report("rack1", r); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// The mean over an outage is no rate of now, though its span ends now.
+func TestMergedReportsAreNotDecidedOn(t *testing.T) {
+	f := start(t, Options{})
+	s := f.connect(t, "rack1")
+	old := every(1, nil)
+	old.Merged, old.Span = 100, durationpb.New(2*time.Hour)
+	old.SendTime = timestamppb.New(old.StartTime.AsTime().Add(2 * time.Hour))
+	send(t, s, wrap(old))
+	fresh := every(101, nil)
+	send(t, s, wrap(fresh))
+	if d := <-f.delivered; d.Report.Merged != 0 {
+		t.Errorf("delivered %+v", d.Report)
+	}
+	if n := testutil.ToFloat64(f.metrics.late); n != 1 {
+		t.Errorf("%v late reports counted, want 1", n)
+	}
+	if n := f.Sensors(time.Now())[0].Missing; n != 0 {
+		t.Errorf("%d reports are missing", n)
+	}
 }
 
 // A controller that was down for a minute is handed what sensors kept for it: the attacks of a minute ago are no reason

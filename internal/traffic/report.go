@@ -41,14 +41,20 @@ type Report struct {
 	Start      time.Time     // by the sensor's clock
 	Span       time.Duration // greater than zero
 	Aggregates []Aggregate
+	// Networks are exact totals and Profiles describe what there was most of; of interval and hot reports.
+	Networks []NetworkTotal
+	Profiles []Profile
+	// Merged is how many reports this one holds, if more than one.
+	Merged int
 }
 
-// Aggregate counts the packets of one vector to one target. Bytes are counted from the IP header on.
+// Aggregate counts the packets of one vector to one target, or from it. Bytes are counted from the IP header on.
 type Aggregate struct {
-	Target  netip.Prefix
-	Vector  vector.ID
-	Packets uint64
-	Bytes   uint64
+	Target    netip.Prefix
+	Direction vector.Direction
+	Vector    vector.ID
+	Packets   uint64
+	Bytes     uint64
 }
 
 // Observation is what all sensors together say of one vector at one target. Rates are per second.

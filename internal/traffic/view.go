@@ -91,6 +91,9 @@ func (v *View) Apply(now time.Time, r Report) []Observation {
 		r.Cause = Trigger
 	}
 	for _, a := range r.Aggregates {
+		if a.Direction != vector.Inbound {
+			continue // the view is of what targets receive
+		}
 		k := key{a.Target, a.Vector}
 		said[k], saidTarget[a.Target] = true, true
 		t := v.targets[a.Target]

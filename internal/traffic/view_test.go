@@ -28,8 +28,8 @@ func report(sensor string, c Cause, span time.Duration, as ...Aggregate) Report 
 
 func TestRatesAddUpOverSensors(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1000, 500_000}))
-	got := v.Apply(t0, report("b", Interval, 2*time.Second, Aggregate{victim, vector.DNS, 4000, 100_000}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1000, 500_000}))
+	got := v.Apply(t0, report("b", Interval, 2*time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 4000, 100_000}))
 	want := []Observation{{
 		Target: victim, Vector: vector.DNS, PPS: 3000, BPS: 4.4e6, Start: t0, Span: 2 * time.Second, Sensors: []string{"a", "b"},
 	}}
@@ -40,8 +40,8 @@ func TestRatesAddUpOverSensors(t *testing.T) {
 
 func TestAbsenceInIntervalReportIsZero(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}, Aggregate{other, vector.SYN, 7, 7}))
-	got := v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}, Aggregate{other, vector.Inbound, vector.SYN, 7, 7}))
+	got := v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}))
 	if len(got) != 2 || got[1].Target != other || got[1].PPS != 0 {
 		t.Errorf("the target that vanished from the interval report is not seen as silent: %+v", got)
 	}
@@ -52,8 +52,8 @@ func TestAbsenceInIntervalReportIsZero(t *testing.T) {
 
 func TestHotReportSpeaksOfItsTargetOnly(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}, Aggregate{victim, vector.NTP, 5, 5}, Aggregate{other, vector.SYN, 7, 7}))
-	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.DNS, 20, 20}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}, Aggregate{victim, vector.Inbound, vector.NTP, 5, 5}, Aggregate{other, vector.Inbound, vector.SYN, 7, 7}))
+	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 20, 20}))
 	for _, tc := range []struct {
 		p    netip.Prefix
 		v    vector.ID
@@ -67,12 +67,12 @@ func TestHotReportSpeaksOfItsTargetOnly(t *testing.T) {
 
 func TestTriggerNeverLowersARate(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.DNS, 1000, 1000}))
-	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.DNS, 50, 50}))
+	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1000, 1000}))
+	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.Inbound, vector.DNS, 50, 50}))
 	if got := v.Observe(victim, vector.DNS).PPS; got != 1000 {
 		t.Errorf("an unfinished window lowered the rate to %v", got)
 	}
-	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.DNS, 500, 500}))
+	v.Apply(t0, report("a", Trigger, 100*time.Millisecond, Aggregate{victim, vector.Inbound, vector.DNS, 500, 500}))
 	if got := v.Observe(victim, vector.DNS).PPS; got != 5000 {
 		t.Errorf("rate = %v, want 5000", got)
 	}
@@ -80,14 +80,14 @@ func TestTriggerNeverLowersARate(t *testing.T) {
 
 func TestIntervalReportDoesNotBlurAHotOne(t *testing.T) {
 	v := NewView(options())
-	hot := report("a", Hot, 100*time.Millisecond, Aggregate{victim, vector.DNS, 10_000, 1})
+	hot := report("a", Hot, 100*time.Millisecond, Aggregate{victim, vector.Inbound, vector.DNS, 10_000, 1})
 	hot.Start = t0.Add(900 * time.Millisecond)
 	v.Apply(t0, hot)
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 20_000, 1}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 20_000, 1}))
 	if got := v.Observe(victim, vector.DNS).PPS; got != 100_000 {
 		t.Errorf("the average of the interval replaced the newer rate: %v", got)
 	}
-	next := report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 5, 1})
+	next := report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 5, 1})
 	next.Start = t0.Add(time.Second)
 	v.Apply(t0, next)
 	if got := v.Observe(victim, vector.DNS).PPS; got != 5 {
@@ -97,9 +97,9 @@ func TestIntervalReportDoesNotBlurAHotOne(t *testing.T) {
 
 func TestSilentSensorIsMissingNotZero(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 100, 100}))
-	v.Apply(t0, report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
-	v.Apply(t0.Add(3*time.Second), report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 100, 100}))
+	v.Apply(t0, report("b", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}))
+	v.Apply(t0.Add(3*time.Second), report("b", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}))
 	if got := v.Tick(t0.Add(3 * time.Second)); got != nil {
 		t.Errorf("going stale made observations: %+v", got)
 	}
@@ -108,12 +108,12 @@ func TestSilentSensorIsMissingNotZero(t *testing.T) {
 		t.Errorf("the share of the silent sensor is not held: %+v", o)
 	}
 	// It comes back with less: what it says now counts.
-	v.Apply(t0.Add(4*time.Second), report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1, 1}))
+	v.Apply(t0.Add(4*time.Second), report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1, 1}))
 	if o := v.Observe(victim, vector.DNS); o.PPS != 11 || o.HeldPPS != 0 {
 		t.Errorf("after its return: %+v", o)
 	}
 	// It never comes back: forgotten in the end, and that is an observation.
-	v.Apply(t0.Add(2*time.Minute), report("b", Interval, time.Second, Aggregate{victim, vector.DNS, 10, 10}))
+	v.Apply(t0.Add(2*time.Minute), report("b", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}))
 	if got := v.Tick(t0.Add(2 * time.Minute)); len(got) != 1 || got[0].PPS != 10 || got[0].HeldPPS != 0 {
 		t.Errorf("after it was forgotten: %+v", got)
 	}
@@ -123,7 +123,7 @@ func TestTargetsAreBounded(t *testing.T) {
 	o := options()
 	o.MaxTargets = 1
 	v := NewView(o)
-	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.DNS, 1, 1}, Aggregate{other, vector.SYN, 1, 1}))
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1, 1}, Aggregate{other, vector.Inbound, vector.SYN, 1, 1}))
 	if n, refused := v.Targets(); n != 1 || refused != 1 {
 		t.Errorf("targets = %d, refused = %d; want 1 and 1", n, refused)
 	}
@@ -137,7 +137,7 @@ func TestOrderOfSensorsDoesNotMatter(t *testing.T) {
 		for _, s := range []string{"a", "b", "c", "d", "e"} {
 			var as []Aggregate
 			for id := range vector.ID(4) {
-				as = append(as, Aggregate{victim, id, rng.Uint64N(1e6) + 1, rng.Uint64N(1e9) + 1})
+				as = append(as, Aggregate{victim, vector.Inbound, id, rng.Uint64N(1e6) + 1, rng.Uint64N(1e9) + 1})
 			}
 			reports = append(reports, report(s, Interval, time.Duration(rng.Int64N(1e9)+1), as...))
 		}
