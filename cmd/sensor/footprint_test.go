@@ -124,6 +124,7 @@ controllers: [{address: "%s"}]
 tls: {ca: %q, cert: %q, key: %q}
 interfaces: [{name: in}]
 state_file: ""
+pin: ""
 listen: {telemetry: "127.0.0.1:7445"}
 `, l.Addr(), client.CA, client.Cert, client.Key)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {

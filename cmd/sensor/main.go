@@ -26,6 +26,7 @@ import (
 var version = "dev"
 
 const usage = `usage: sensor --config FILE [--check | --dump]
+       sensor detach [--config FILE]
        sensor --version
 
 `
@@ -35,14 +36,29 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 // run returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
 	p := daemon.Program{Name: "sensor", Version: version, Usage: usage, Config: "/etc/trafficmonitor/sensor.yaml"}
+	detach := len(args) > 0 && args[0] == "detach"
+	if detach {
+		args = args[1:]
+	}
 	f, code, done := p.Parse(args, stdout, stderr)
 	if done {
 		return code
+	}
+	if detach && (f.Check || f.Dump) {
+		fmt.Fprintf(stderr, "sensor: detach goes with neither --check nor --dump\n%s", usage)
+		return daemon.ExitUsage
 	}
 	cfg, err := config.LoadSensor(f.Config)
 	if err != nil {
 		fmt.Fprintln(stderr, err)
 		return daemon.ExitUsage
+	}
+	if detach {
+		if err := sensor.DetachAll(sensor.PinDir(cfg.Pin, cfg.Name), cfg.Name, stdout); err != nil {
+			fmt.Fprintln(stderr, err)
+			return daemon.ExitFailed
+		}
+		return daemon.ExitOK
 	}
 	level := &slog.LevelVar{}
 	log, err := logger(stderr, level, cfg.Log)
@@ -151,11 +167,15 @@ func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, heal
 	o := sensor.Options{
 		Name: cfg.Name, Version: version, Slots: cfg.Slots, Prefixes: cfg.Prefixes, Networks4: cfg.Networks4,
 		CutMirrors: cfg.CutMirrors, IdleAfter: cfg.IdleAfter, Backlog: cfg.Backlog, StateFile: cfg.StateFile,
+		Pin: sensor.PinDir(cfg.Pin, cfg.Name), OnExit: sensor.OnExit(cfg.OnExit),
 		Budget: sensor.Budget{Rest: cfg.CPU.Rest, Most: cfg.CPU.Most}, DropCapabilities: cfg.DropCaps,
 		Log: log.With("component", "sensor"), Registerer: reg, Ready: health.Set,
 	}
 	for _, i := range cfg.Interfaces {
-		o.Interfaces = append(o.Interfaces, sensor.Interface{Name: i.Name, Mode: sensor.Mode(i.Mode), Force: i.Force, Optional: i.Optional})
+		o.Interfaces = append(o.Interfaces, sensor.Interface{
+			Name: i.Name, Mode: sensor.Mode(i.Mode), Hook: sensor.Hook(i.Hook), XDP: sensor.XDP(i.XDP),
+			Outbound: i.Outbound, Force: i.Force, Replace: i.Replace, Optional: i.Optional,
+		})
 	}
 	files := identity(cfg)
 	if err := errors.Join(files.Register(reg), health.Register(reg)); err != nil {

@@ -32,6 +32,7 @@ func TestRun(t *testing.T) {
 		{"wrong value", []string{"--config", bad, "--check"}, 2, "interfaces[0].mode"},
 		{"no file", []string{"--config", filepath.Join(dir, "none"), "--check"}, 2, "none"},
 		{"unknown flag", []string{"--banana"}, 2, "banana"},
+		{"detach with check", []string{"detach", "--config", good, "--check"}, 2, "neither --check"},
 		{"argument", []string{"banana"}, 2, `"banana" is not understood`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

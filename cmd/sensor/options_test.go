@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,10 +22,14 @@ cut_mirrors: true
 idle_after: 3m
 backlog: 11
 state_file: /nowhere/state
+pin: /nowhere/bpf
+on_exit: detach
 cpu: {rest: 3%, most: 40%}
 drop_capabilities: false
 controllers: [{address: "127.0.0.1:7442"}]
-interfaces: [{name: eth7, mode: mirror, force: true, optional: true}]
+interfaces:
+  - {name: eth7, mode: mirror, force: true, optional: true, xdp: generic, replace: true}
+  - {name: eth8, hook: clsact, outbound: false}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +45,13 @@ interfaces: [{name: eth7, mode: mirror, force: true, optional: true}]
 	if o.Budget != (sensor.Budget{Rest: .03, Most: .4}) || o.DropCapabilities {
 		t.Errorf("options = %+v", o)
 	}
-	if len(o.Interfaces) != 1 || o.Interfaces[0] != (sensor.Interface{Name: "eth7", Mode: sensor.Mirror, Force: true, Optional: true}) {
+	if o.Pin != "/nowhere/bpf/rack7" || o.OnExit != sensor.Detach {
+		t.Errorf("options = %+v", o)
+	}
+	if !slices.Equal(o.Interfaces, []sensor.Interface{
+		{Name: "eth7", Mode: sensor.Mirror, Force: true, Optional: true, Hook: sensor.HookAuto, XDP: sensor.XDPGeneric, Outbound: true, Replace: true},
+		{Name: "eth8", Mode: sensor.Host, Hook: sensor.HookClsact, XDP: sensor.XDPAuto},
+	}) {
 		t.Errorf("interfaces = %+v", o.Interfaces)
 	}
 	if len(o.Controllers) != 1 || o.Controllers[0].Address != "127.0.0.1:7442" {

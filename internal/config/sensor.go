@@ -22,6 +22,8 @@ type Sensor struct {
 	IdleAfter   time.Duration
 	Backlog     int
 	StateFile   string // path; empty keeps no state
+	Pin         string // directory of bpffs below which the sensor's own is; empty pins nothing
+	OnExit      string
 	CPU         CPUBudget
 	MemoryLimit int64 // bytes of Go's runtime
 	DropCaps    bool
@@ -49,11 +51,21 @@ const (
 	ModeMirror = "mirror" // XDP on a dedicated mirror port; copies are counted and dropped
 )
 
+// What happens to programs and counters when a sensor is stopped.
+const (
+	OnExitStay   = "stay"
+	OnExitDetach = "detach"
+)
+
 // Interface is one network interface a sensor watches.
 type Interface struct {
 	Name     string
 	Mode     string
+	Hook     string
+	XDP      string
+	Outbound bool
 	Force    bool
+	Replace  bool
 	Optional bool
 }
 
@@ -67,6 +79,8 @@ func DefaultSensor() Sensor {
 		IdleAfter: time.Minute,
 		Backlog:   256,
 		StateFile: "/var/lib/trafficmonitor/sensor.state",
+		Pin:       "/sys/fs/bpf/trafficmonitor",
+		OnExit:    OnExitStay,
 		CPU:       CPUBudget{Rest: 0.02, Most: 0.25}, MemoryLimit: 64 << 20, DropCaps: true,
 		Telemetry: Address{Host: "127.0.0.1", Port: 7445},
 		Log:       Log{Level: "info", Format: "text"},
@@ -91,13 +105,19 @@ func (s *Sensor) schema() document.Value {
 		},
 		document.Field{Key: "tls", Value: tlsFields(&s.TLS), Help: "Identity of this sensor towards controllers."},
 		document.Field{
-			Key: "interfaces", Required: true, Help: "The interfaces whose incoming packets are counted.",
-			Value: document.List(&s.Interfaces, func() Interface { return Interface{Mode: ModeHost} }, func(i *Interface) document.Value {
+			Key: "interfaces", Required: true, Help: "The interfaces whose packets are counted.",
+			Value: document.List(&s.Interfaces, func() Interface {
+				return Interface{Mode: ModeHost, Hook: "auto", XDP: "auto", Outbound: true}
+			}, func(i *Interface) document.Value {
 				return document.Section(
 					document.Field{Key: "name", Value: document.Scalar(&i.Name, interfaceCodec()), Required: true, Help: "Name of the interface."},
-					document.Field{Key: "mode", Value: document.Scalar(&i.Mode, document.OneOf(ModeHost, ModeMirror)), Help: "host counts at tcx ingress and passes every packet; mirror counts in XDP and drops every packet, for a port that receives copies only.", Danger: "mirror on an interface that carries traffic cuts it off; it is refused on one with addresses or routes."},
-					document.Field{Key: "force", Value: document.Scalar(&i.Force, document.Bool()), Help: "Use mirror although the interface has addresses or routes.", Danger: "All traffic to the interface is dropped."},
-					document.Field{Key: "optional", Value: document.Scalar(&i.Optional, document.Bool()), Help: "Wait for the interface while it is missing, instead of ending.", Danger: "A typing error in the name then only shows in readiness."},
+					document.Field{Key: "mode", Value: document.Scalar(&i.Mode, document.OneOf(ModeHost, ModeMirror)), Help: "host counts at tcx ingress and passes every packet; mirror counts in XDP and drops every packet, for a port that receives copies only.", Danger: "mirror on an interface that carries traffic cuts it off; it is refused on one with addresses, routes, a master, or VLANs on it."},
+					document.Field{Key: "hook", Value: document.Scalar(&i.Hook, document.OneOf("auto", "tcx", "clsact")), Help: "Where mode host sees packets: auto takes tcx from Linux 6.6 on, before that a filter of the clsact queueing discipline."},
+					document.Field{Key: "xdp", Value: document.Scalar(&i.XDP, document.OneOf("auto", "native", "generic")), Help: "Where mode mirror sees packets: native is inside the driver, generic behind it and slower; auto takes native if the driver has it."},
+					document.Field{Key: "outbound", Value: document.Scalar(&i.Outbound, document.Bool()), Help: "Also count what leaves through the interface, for its source. Only mode host can: of a mirror both directions come in."},
+					document.Field{Key: "force", Value: document.Scalar(&i.Force, document.Bool()), Help: "Use mirror although the interface has addresses, routes, a master, or VLANs on it.", Danger: "All traffic to the interface is dropped."},
+					document.Field{Key: "replace", Value: document.Scalar(&i.Replace, document.Bool()), Help: "Take the place of an XDP program, or of a clsact filter with priority 1 and handle 0x746d, that is not the sensor's.", Danger: "What that program did is done no more. Without it the sensor refuses."},
+					document.Field{Key: "optional", Value: document.Scalar(&i.Optional, document.Bool()), Help: "Wait for the interface when it is missing at the start, instead of ending; later every interface is waited for.", Danger: "A typing error in the name then only shows in readiness."},
 				)
 			}),
 		},
@@ -144,6 +164,15 @@ func (s *Sensor) schema() document.Value {
 			Help:   "Give up all privileges after the start but those that attaching to an interface anew needs.",
 			Danger: "With false, who breaks into the process has all it was started with.",
 		},
+		document.Field{
+			Key: "pin", Value: document.Scalar(&s.Pin, document.OrEmpty(pathCodec())),
+			Help:   "Directory of a bpf file system; below it the sensor makes one of its name, in which programs and counters outlive the process: a restart, an upgrade or a crash loses no packet and no count. Empty pins nothing.",
+			Danger: "Without a bpf file system there the sensor says so and runs unpinned. Programs stay after the sensor ends, see on_exit; sensor detach removes them.",
+		},
+		document.Field{
+			Key: "on_exit", Value: document.Scalar(&s.OnExit, document.OneOf(OnExitStay, OnExitDetach)),
+			Help: "When the sensor is stopped: stay leaves what is pinned counting for the next start, detach removes it all.",
+		},
 		document.Field{Key: "listen", Help: "Where this sensor is reached.", Value: document.Section(
 			document.Field{Key: "telemetry", Value: document.Scalar(&s.Telemetry, document.OrEmpty(addressCodec(forMetrics))), Help: "For Prometheus and health checks: /metrics, /healthz, /readyz, HTTP; empty means none.", Danger: "Other than loopback it needs tls to be configured, though it is always plain HTTP."},
 		)},
@@ -184,7 +213,7 @@ func hostCodec() document.Codec[string] {
 }
 
 func (s *Sensor) resolve(dir string) {
-	absolute(dir, &s.StateFile, &s.TLS.CA, &s.TLS.Cert, &s.TLS.Key)
+	absolute(dir, &s.StateFile, &s.Pin, &s.TLS.CA, &s.TLS.Cert, &s.TLS.Key)
 }
 
 // check reports what is well written and makes no sense, or is dangerous.
@@ -227,6 +256,12 @@ func (s *Sensor) check(r *document.Report) {
 		names[f.Name] = i
 		if f.Force && f.Mode != ModeMirror {
 			r.Add(at+".force", "means nothing with mode %s, which drops no packet", f.Mode)
+		}
+		if f.XDP != "auto" && f.Mode != ModeMirror {
+			r.Add(at+".xdp", "means nothing with mode %s", f.Mode)
+		}
+		if f.Hook != "auto" && f.Mode != ModeHost {
+			r.Add(at+".hook", "means nothing with mode %s", f.Mode)
 		}
 	}
 }

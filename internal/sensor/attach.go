@@ -4,134 +4,336 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
-	"strings"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 )
 
 // errNoInterface says that an interface is not there (yet).
 var errNoInterface = errors.New("there is no such interface")
 
-// attachment is a program on an interface. Closing it leaves the interface as it was; so does the process's death.
-type attachment struct {
-	link    link.Link
-	promisc int // packet socket that keeps a mirror port promiscuous; -1 for none
-	index   int
+// programs are what an interface is watched with.
+type programs struct {
+	ingress, egress, xdp *ebpf.Program // egress may be nil: nothing that leaves is counted
 }
 
-func (a *attachment) Close() error {
-	err := a.link.Close()
-	if a.promisc >= 0 {
-		err = errors.Join(err, unix.Close(a.promisc))
+// attachment is what we have at one interface.
+type attachment struct {
+	hooks    []hook
+	places   []place // of the hooks
+	index    int
+	kind     pb.Interface_Attachment
+	outbound bool
+	adopted  bool // an earlier process had left it
+}
+
+func (a *attachment) alive() bool {
+	for _, h := range a.hooks {
+		if !h.alive() {
+			return false
+		}
+	}
+	return true
+}
+
+// leave forgets the attachment: what is pinned stays.
+func (a *attachment) leave() (err error) {
+	for _, h := range a.hooks {
+		err = errors.Join(err, h.leave())
 	}
 	return err
 }
 
-// attach puts the program for the interface's mode in place. Other programs there are left alone.
-func attach(k *bpf.Kernel, i Interface, log *slog.Logger) (*attachment, error) {
-	l, err := netlink.LinkByName(i.Name)
+// remove leaves the interface as it was.
+func (a *attachment) remove() (err error) {
+	for _, h := range a.hooks {
+		err = errors.Join(err, h.remove())
+	}
+	return err
+}
+
+func (a *attachment) add(h hook, at place, adopted bool) {
+	a.hooks = append(a.hooks, h)
+	a.places = append(a.places, at)
+	a.adopted = a.adopted || adopted
+}
+
+// attacher puts programs in place.
+type attacher struct {
+	programs programs
+	pins     pins
+	netns    uint64
+	filter   string // name of our filters
+	log      *slog.Logger
+}
+
+func (a *attacher) place(what string, index int) place { return place{what, index, a.netns} }
+
+// find returns the interface of a name.
+func find(name string) (netlink.Link, error) {
+	l, err := netlink.LinkByName(name)
 	var missing netlink.LinkNotFoundError
 	if errors.As(err, &missing) {
-		return nil, fmt.Errorf("interface %s: %w", i.Name, errNoInterface)
+		return nil, fmt.Errorf("interface %s: %w", name, errNoInterface)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", i.Name, err)
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	return l, nil
+}
+
+// attach puts the programs for the interface's mode in place, or into the places an earlier process pinned. Other
+// programs there are left alone.
+func (a *attacher) attach(i Interface) (_ *attachment, err error) {
+	l, err := find(i.Name)
+	if err != nil {
+		return nil, err
 	}
 	if kind := l.Attrs().EncapType; kind != "ether" && kind != "loopback" {
 		return nil, fmt.Errorf("interface %s carries %q frames; only Ethernet can be watched: name the interface below it", i.Name, kind)
 	}
+	x := &attachment{index: l.Attrs().Index, outbound: i.Mode == Host && i.Outbound && a.programs.egress != nil}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, x.leave()) // what was pinned before goes on counting
+		}
+	}()
 	if i.Mode == Mirror {
 		if !i.Force {
 			if err := mirrorOnly(l); err != nil {
-				return nil, err
+				// Programs that an earlier process left would go on dropping what is no copy.
+				return nil, errors.Join(err, a.clear(x.index))
 			}
 		}
-		return attachXDP(k, l, log)
+		if err := a.clear(x.index, xdpHook, setPromisc); err != nil {
+			return nil, err
+		}
+		return x, named(i.Name, a.attachXDP(x, l, i))
 	}
-	// At the head: what programs behind us drop or redirect is counted too.
-	t, err := link.AttachTCX(link.TCXOptions{Interface: l.Attrs().Index, Program: k.Ingress(), Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
-	if errors.Is(err, ebpf.ErrNotSupported) {
-		return nil, fmt.Errorf("interface %s: this kernel has no tcx, which came with Linux 6.6: %w", i.Name, err)
+	if i.Hook != HookClsact {
+		err := a.attachTCX(x)
+		if err == nil || i.Hook == HookTCX || !errors.Is(err, ebpf.ErrNotSupported) {
+			if errors.Is(err, ebpf.ErrNotSupported) {
+				err = fmt.Errorf("this kernel has no tcx, which came with Linux 6.6; set hook to %s or %s: %w", HookAuto, HookClsact, err)
+			}
+			return x, named(i.Name, err)
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", i.Name, err)
-	}
-	return &attachment{link: t, promisc: -1, index: l.Attrs().Index}, nil
+	return x, named(i.Name, a.attachClsact(x, i))
 }
 
-// mirrorOnly refuses an interface that seems to carry traffic of its own: in mirror mode all of it would be lost.
-func mirrorOnly(l netlink.Link) error {
-	var uses []string
-	if m := l.Attrs().MasterIndex; m != 0 {
-		uses = append(uses, "is a port of another interface")
-	}
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+func named(name string, err error) error {
 	if err != nil {
-		return fmt.Errorf("interface %s: list addresses: %w", l.Attrs().Name, err)
-	}
-	for _, a := range addrs {
-		if !a.IP.IsLinkLocalUnicast() || a.IP.To4() != nil {
-			uses = append(uses, "has the address "+a.IPNet.String())
-		}
-	}
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Attrs().Index}, netlink.RT_FILTER_OIF)
-	if err != nil {
-		return fmt.Errorf("interface %s: list routes: %w", l.Attrs().Name, err)
-	}
-	for _, r := range routes {
-		switch {
-		case r.Dst == nil:
-			uses = append(uses, "has the default route")
-		case !linkLocal(r.Dst):
-			uses = append(uses, "has the route "+r.Dst.String())
-		}
-	}
-	if l.Attrs().Flags&net.FlagLoopback != 0 {
-		uses = append(uses, "is the loopback interface")
-	}
-	if len(uses) > 0 {
-		return fmt.Errorf("interface %s %s: mode %s would drop all its traffic; use mode %s, or force if it really receives copies only",
-			l.Attrs().Name, strings.Join(uses, ", "), Mirror, Host)
+		return fmt.Errorf("interface %s: %w", name, err)
 	}
 	return nil
 }
 
-// linkLocal tells what the kernel gives every interface by itself: fe80::/64 and multicast.
-func linkLocal(n *net.IPNet) bool {
-	return n.IP.To4() == nil && (n.IP.IsLinkLocalUnicast() || n.IP.IsMulticast())
+// attachTCX attaches at the head: what programs behind us drop or redirect is counted too.
+func (a *attacher) attachTCX(x *attachment) error {
+	x.kind = pb.Interface_ATTACHMENT_TCX
+	sides := []tcxSide{{tcxIngress, ebpf.AttachTCXIngress, a.programs.ingress}}
+	keep := []string{tcxIngress}
+	if x.outbound {
+		sides = append(sides, tcxSide{tcxEgress, ebpf.AttachTCXEgress, a.programs.egress})
+		keep = append(keep, tcxEgress)
+	}
+	if err := a.clear(x.index, keep...); err != nil {
+		return err
+	}
+	for _, s := range sides {
+		at := a.place(s.what, x.index)
+		h, adopted, err := putLink(a.pins, at, s.program, func() (link.Link, error) {
+			return link.AttachTCX(link.TCXOptions{Interface: x.index, Program: s.program, Attach: s.attach, Anchor: link.Head()})
+		})
+		if err != nil {
+			return err
+		}
+		x.add(h, at, adopted)
+	}
+	return nil
 }
 
-func attachXDP(k *bpf.Kernel, l netlink.Link, log *slog.Logger) (*attachment, error) {
-	name := l.Attrs().Name
-	o := link.XDPOptions{Program: k.XDP(), Interface: l.Attrs().Index, Flags: link.XDPDriverMode}
+type tcxSide struct {
+	what    string
+	attach  ebpf.AttachType
+	program *ebpf.Program
+}
+
+func (a *attacher) attachClsact(x *attachment, i Interface) error {
+	x.kind = pb.Interface_ATTACHMENT_CLSACT
+	sides := []tcxSide{{what: filterIngress, program: a.programs.ingress}}
+	keep := []string{filterIngress, madeClsact}
+	if x.outbound {
+		sides = append(sides, tcxSide{what: filterEgress, program: a.programs.egress})
+		keep = append(keep, filterEgress)
+	}
+	if err := a.clear(x.index, keep...); err != nil {
+		return err
+	}
+	for _, s := range sides {
+		at := a.place(s.what, x.index)
+		h, adopted, err := putFilter(a.pins, at, s.program, a.filter, i.Replace)
+		if err != nil {
+			return err
+		}
+		x.add(h, at, adopted)
+	}
+	return nil
+}
+
+func (a *attacher) attachXDP(x *attachment, l netlink.Link, i Interface) error {
+	at := a.place(xdpHook, x.index)
+	p, err := makePromiscuous(a.pins, l, a.netns)
+	if err != nil {
+		return err
+	}
+	x.add(p, p.at, false)
+	if native := xdpNative(l); i.XDP == XDPNative && !native || i.XDP == XDPGeneric && native {
+		if err := a.removePinned(at); err != nil { // it was attached in the other way
+			return err
+		}
+	}
+	h, adopted, err := putLink(a.pins, at, a.programs.xdp, func() (link.Link, error) {
+		if i.Replace && l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached {
+			if err := netlink.LinkSetXdpFd(l, -1); err != nil {
+				return nil, fmt.Errorf("remove the XDP program in our place: %w", err)
+			}
+			a.log.Warn("XDP program of others removed, as replace says", "interface", i.Name, "program", l.Attrs().Xdp.ProgId)
+		}
+		return a.newXDP(x.index, i)
+	})
+	if err != nil {
+		return err
+	}
+	x.add(h, at, adopted)
+	if l, err = netlink.LinkByIndex(x.index); err != nil {
+		return err
+	}
+	x.kind = pb.Interface_ATTACHMENT_XDP_GENERIC
+	if xdpNative(l) {
+		x.kind = pb.Interface_ATTACHMENT_XDP_NATIVE
+	}
+	return nil
+}
+
+// newXDP attaches inside the driver where it can and may, else behind it.
+func (a *attacher) newXDP(index int, i Interface) (link.Link, error) {
+	o := link.XDPOptions{Program: a.programs.xdp, Interface: index, Flags: link.XDPDriverMode}
+	if i.XDP == XDPGeneric {
+		o.Flags = link.XDPGenericMode
+	}
 	x, err := link.AttachXDP(o)
-	switch {
-	case errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST):
-		return nil, fmt.Errorf("interface %s has an XDP program already, which is left alone: %w", name, err)
-	case err != nil:
+	if err != nil && i.XDP != XDPNative && i.XDP != XDPGeneric && !occupied(err) {
 		native := err
 		o.Flags = link.XDPGenericMode
 		if x, err = link.AttachXDP(o); err != nil {
-			return nil, fmt.Errorf("interface %s: %w", name, errors.Join(native, err))
+			return nil, errors.Join(native, err)
 		}
-		log.Warn("driver has no native XDP, the slower generic one is used", "interface", name, "err", native)
+		a.log.Warn("driver has no native XDP, the slower generic one is used", "interface", i.Name, "err", native)
 	}
-	a := &attachment{link: x, promisc: -1, index: l.Attrs().Index}
-	// Copies carry the addresses of others. A socket's membership ends with it, whatever happens to this process.
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err == nil {
-		a.promisc = fd
-		err = unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-			&unix.PacketMreq{Ifindex: int32(l.Attrs().Index), Type: unix.PACKET_MR_PROMISC})
+	if occupied(err) {
+		return nil, fmt.Errorf("there is an XDP program already, which is left alone: remove it, or set replace: %w", err)
 	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("interface %s: make it promiscuous: %w", name, err), a.Close())
-	}
-	return a, nil
+	return x, err
 }
+
+func occupied(err error) bool { return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EEXIST) }
+
+// xdpNative tells whether the XDP program of an interface sits inside its driver.
+func xdpNative(l netlink.Link) bool {
+	const driver = 1 // XDP_ATTACHED_DRV
+	return l.Attrs().Xdp != nil && l.Attrs().Xdp.AttachMode == driver
+}
+
+// clear removes what an earlier process left at an interface in other places than those to keep: one packet must not be
+// counted twice.
+func (a *attacher) clear(index int, keep ...string) error {
+	var errs []error
+	for _, what := range []string{tcxIngress, tcxEgress, xdpHook, setPromisc, filterIngress, filterEgress} {
+		if !slices.Contains(keep, what) {
+			errs = append(errs, a.removePinned(a.place(what, index)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removePinned removes what is at a place, if it is ours.
+func (a *attacher) removePinned(at place) error {
+	_, err := removeAt(a.pins, at, a.filter)
+	return err
+}
+
+// removeAt removes what is at a place of an earlier process or this one; done says whether there was something.
+func removeAt(pins pins, at place, filter string) (done bool, err error) {
+	var h hook
+	switch at.what {
+	case tcxIngress, tcxEgress, xdpHook:
+		h, err = pinnedLink(pins, at)
+		if h == nil || err != nil {
+			return false, err
+		}
+	case setPromisc:
+		if !pins.marked(at) {
+			return false, nil
+		}
+		h = &promiscuous{pins: pins, at: at, socket: -1}
+	case filterIngress, filterEgress:
+		f, err := ourFilter(at, filter)
+		if err != nil || f == nil {
+			return false, errors.Join(err, pins.unmark(at))
+		}
+		h = &filterHook{pins: pins, at: at, name: f.Name}
+	case madeClsact:
+		if !pins.marked(at) {
+			return false, nil
+		}
+		return true, removeClsact(pins, at)
+	default:
+		return false, nil
+	}
+	return true, h.remove()
+}
+
+// sweep removes what an earlier process left where nothing is to be watched any more: interfaces no longer configured,
+// and those of a network namespace it ran in.
+func (a *attacher) sweep(interfaces []Interface) error {
+	if a.pins.Pins == nil {
+		return nil
+	}
+	links, err := a.pins.Links()
+	marks, err2 := a.pins.Marks()
+	if err := errors.Join(err, err2); err != nil {
+		return err
+	}
+	wanted := map[int]bool{}
+	for _, i := range interfaces {
+		if l, err := find(i.Name); err == nil {
+			wanted[l.Attrs().Index] = true
+		}
+	}
+	var errs []error
+	for _, name := range append(links, marks...) {
+		at, ok := parsePlace(name)
+		if !ok || at.netns == a.netns && wanted[at.index] {
+			continue
+		}
+		if at.netns != a.netns && !isLink(at.what) {
+			errs = append(errs, a.pins.unmark(at)) // its interface cannot be reached from here
+			continue
+		}
+		done, err := removeAt(a.pins, at, a.filter)
+		if done && err == nil {
+			a.log.Info("removed what an earlier run left: it is not to be watched any more", "place", at.what, "index", at.index)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func isLink(what string) bool { return what == tcxIngress || what == tcxEgress || what == xdpHook }

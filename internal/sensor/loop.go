@@ -21,7 +21,6 @@ import (
 func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, events <-chan trigger) error {
 	now := time.Now()
 	nextScan, nextReport, nextHot := now, now.Add(a.reportInterval()), now
-	nextLook := now
 	a.exert()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -46,6 +45,8 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 				a.send(r, worthTrigger, t.raised.UnixNano())
 			}
 			a.metrics.hot.Set(float64(len(a.meter.hot)))
+		case <-a.doors.changed:
+			a.doors.next = time.Now()
 		case <-timer.C:
 		}
 		now := time.Now()
@@ -87,15 +88,10 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 		if len(a.meter.hot) > 0 {
 			wake = earlier(wake, nextHot)
 		}
-		if len(a.attached) < len(a.o.Interfaces) {
-			if !now.Before(nextLook) {
-				if err := a.attachAll(); err != nil {
-					return err
-				}
-				nextLook = now.Add(retryInterface)
-			}
-			wake = earlier(wake, nextLook)
+		if !now.Before(a.doors.next) {
+			a.doors.look(now)
 		}
+		wake = earlier(wake, a.doors.next)
 		timer.Reset(time.Until(wake))
 	}
 }

@@ -24,7 +24,6 @@ type metrics struct {
 	scan         prometheus.Histogram
 	errors       prometheus.Counter
 	mapBytes     *prometheus.GaugeVec
-	attached     *prometheus.GaugeVec
 	counters     atomic.Pointer[pb.SensorCounters]
 	stats        atomic.Pointer[bpf.Stats]
 	backlogDescs [4]*prometheus.Desc
@@ -78,9 +77,6 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 		mapBytes: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "trafficmonitor_sensor_map_bytes", Help: "Kernel memory of each map, fixed at the start.",
 		}, []string{"map"}),
-		attached: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "trafficmonitor_sensor_interface_attached", Help: "1 while the configured interface is watched.",
-		}, []string{"interface", "mode"}),
 	}
 	label := []string{"controller"}
 	m.backlogDescs = [4]*prometheus.Desc{
@@ -90,7 +86,7 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 		prometheus.NewDesc("trafficmonitor_sensor_reports_merged_total", "Interval reports merged into another because the controller did not take them in time; no packet of them is lost.", label, nil),
 	}
 	reg.MustRegister(m.connected, m.disconnects, m.sent, m.latency, m.raised, m.reported, m.refused, m.ignored, m.term, m.revision,
-		m.hot, m.scan, m.errors, m.mapBytes, m.attached, backlogCollector{m})
+		m.hot, m.scan, m.errors, m.mapBytes, backlogCollector{m})
 
 	counter := func(name, help string, of func(c *pb.SensorCounters) uint64) {
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {

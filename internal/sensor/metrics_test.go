@@ -25,6 +25,8 @@ func TestMetricsAreDocumented(t *testing.T) {
 	r := telemetrytest.NewRecorder("sensor")
 	newMetrics(r, map[string]*backlog{"controller-1:7442": newBacklog(1)})
 	newRestraint(Budget{}, r)
+	newDoorMetrics(r)
+	newPinMetrics(r)
 	if err := files.Register(r); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -29,9 +30,46 @@ type Interface struct {
 	Mode Mode
 	// Force uses Mirror although the interface has addresses, routes or a master.
 	Force bool
-	// Optional waits for an interface that is missing, instead of ending.
+	// Optional waits for an interface that is missing at the start, instead of ending.
 	Optional bool
+	// Outbound counts what leaves, too; in mode Host only, for both directions of a copy come in.
+	Outbound bool
+	// Hook is the place in mode Host; empty means HookAuto.
+	Hook Hook
+	// XDP is the kind of attachment in mode Mirror; empty means XDPAuto.
+	XDP XDP
+	// Replace takes the place of an XDP program, or of a clsact filter with our priority and handle, that is not ours.
+	Replace bool
 }
+
+// Hook is where the kernel hands packets over in mode Host.
+type Hook string
+
+// The hooks.
+const (
+	HookAuto   Hook = "auto"   // tcx if the kernel has it, else clsact
+	HookTCX    Hook = "tcx"    // Linux 6.6 and newer
+	HookClsact Hook = "clsact" // a filter of the clsact queueing discipline
+)
+
+// XDP is where the kernel hands packets over in mode Mirror.
+type XDP string
+
+// The kinds of XDP.
+const (
+	XDPAuto    XDP = "auto"    // native if the driver can, else generic
+	XDPNative  XDP = "native"  // inside the driver
+	XDPGeneric XDP = "generic" // behind the driver, slower
+)
+
+// OnExit is what happens to programs and counters when the sensor is stopped.
+type OnExit string
+
+// What may happen.
+const (
+	Stay   OnExit = "stay"   // pinned ones go on counting for the next run
+	Detach OnExit = "detach" // nothing is left behind
+)
 
 // Controller is where one controller takes sensors.
 type Controller struct {
@@ -60,6 +98,10 @@ type Options struct {
 	Backlog int
 	// IdleAfter is the silence after which a host gives its slot back.
 	IdleAfter time.Duration
+	// Pin is a directory of a bpf file system in which programs and counters outlive this process; empty for none.
+	Pin string
+	// OnExit is what happens to them when Run ends; empty means Stay.
+	OnExit OnExit
 	// StateFile keeps the last directive, so that a restarted sensor watches at once; empty keeps none.
 	StateFile string
 	// Budget is the CPU time the process may take; above it, less is sampled. Shares that are not positive are no limit.
@@ -94,6 +136,14 @@ func (o *Options) check() error {
 		if i.Mode != Host && i.Mode != Mirror {
 			errs = append(errs, fmt.Errorf("interface %s: mode %q is neither %q nor %q", i.Name, i.Mode, Host, Mirror))
 		}
+	}
+	for _, i := range o.Interfaces {
+		if !slices.Contains([]Hook{"", HookAuto, HookTCX, HookClsact}, i.Hook) || !slices.Contains([]XDP{"", XDPAuto, XDPNative, XDPGeneric}, i.XDP) {
+			errs = append(errs, fmt.Errorf("interface %s: there is no hook %q, or no xdp %q", i.Name, i.Hook, i.XDP))
+		}
+	}
+	if !slices.Contains([]OnExit{"", Stay, Detach}, o.OnExit) {
+		errs = append(errs, fmt.Errorf("on_exit %q is neither %q nor %q", o.OnExit, Stay, Detach))
 	}
 	def := func(n *int, value int) {
 		if *n == 0 {
@@ -130,3 +180,8 @@ func (o *Options) check() error {
 
 // Check says what is wrong with o without touching the system.
 func Check(o Options) error { return o.check() }
+
+// outbound tells whether anything that leaves is to be counted.
+func outbound(interfaces []Interface) bool {
+	return slices.ContainsFunc(interfaces, func(i Interface) bool { return i.Mode == Host && i.Outbound })
+}

@@ -23,8 +23,6 @@ const (
 
 	// scanAtLeast is how often counters are read even if reports are rarer: see bpf.Count.
 	scanAtLeast = time.Second
-	// retryInterface is how often a missing optional interface is looked for.
-	retryInterface = 5 * time.Second
 	// batch is the number of samples in one message.
 	batch = 512
 )
@@ -40,7 +38,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer a.close()
-	if err := a.attachAll(); err != nil {
+	if err := a.doors.open(time.Now()); err != nil {
 		return err
 	}
 	if o.DropCapabilities {
@@ -66,7 +64,8 @@ type agent struct {
 	started  time.Time
 	follows  atomic.Pointer[version]
 
-	attached  map[string]*attachment
+	pins      pins
+	doors     *doors
 	triggers  *ringbuf.Reader
 	samples   *ringbuf.Reader
 	sequence  uint64
@@ -82,17 +81,20 @@ func newAgent(o Options) (_ *agent, err error) {
 	}
 	sizes := bpf.Sizes{
 		CPUs: cpus, Hosts: o.Slots, Prefixes: o.Prefixes, Networks4: o.Networks4, Blocks4: blocks4,
-		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors,
+		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors, Outbound: outbound(o.Interfaces),
 	}
 	wanting := newWanting(o.Ready)
 	o.Ready = wanting.set
-	a := &agent{o: o, wanting: wanting, backlogs: map[string]*backlog{}, started: time.Now(), attached: map[string]*attachment{}}
+	a := &agent{o: o, wanting: wanting, backlogs: map[string]*backlog{}, started: time.Now()}
 	defer func() {
 		if err != nil {
 			a.close()
 		}
 	}()
-	if a.kernel, err = bpf.Load(sizes); err != nil {
+	if a.pins, err = openPins(o); err != nil {
+		return nil, err
+	}
+	if a.kernel, err = loadOn(a.pins, sizes, o.Log); err != nil {
 		return nil, err
 	}
 	for _, c := range o.Controllers {
@@ -117,14 +119,25 @@ func newAgent(o Options) (_ *agent, err error) {
 		a.metrics.mapBytes.WithLabelValues(m.Name).Set(float64(m.Bytes))
 	}
 	o.Log.Info("programs loaded", "map_bytes", a.mapBytes, "slots", o.Slots, "prefixes", o.Prefixes, "cpus", cpus, "window", a.kernel.Window)
+	netns, err := thisNetns()
+	if err != nil {
+		return nil, err
+	}
+	at := &attacher{
+		programs: programs{ingress: a.kernel.Ingress(), egress: a.kernel.Egress(), xdp: a.kernel.XDP()}, pins: a.pins, netns: netns, filter: filterPrefix + o.Name, log: o.Log,
+	}
+	a.doors = newDoors(at, o.Interfaces, o.Registerer, o.Ready, o.Log)
+	newPinMetrics(o.Registerer).set(a.pins, a.kernel)
 	a.restore()
 	return a, a.count()
 }
 
 // close undoes what newAgent and attachAll did.
 func (a *agent) close() {
-	for _, x := range a.attached {
-		x.Close()
+	if a.doors != nil {
+		if err := a.doors.close(a.o.OnExit != Detach); err != nil {
+			a.o.Log.Warn("not everything at the interfaces was left as it should be", "err", err)
+		}
 	}
 	if a.triggers != nil {
 		a.triggers.Close()
@@ -134,6 +147,14 @@ func (a *agent) close() {
 	}
 	if a.kernel != nil {
 		a.kernel.Close()
+	}
+	if a.pins.Pins != nil {
+		if a.o.OnExit == Detach {
+			if err := a.pins.Remove(); err != nil {
+				a.o.Log.Warn("pinned maps are left behind", "err", err)
+			}
+		}
+		a.pins.Close()
 	}
 }
 
@@ -154,38 +175,12 @@ func (a *agent) restore() {
 	}
 }
 
-// attachAll attaches to every interface there is.
-func (a *agent) attachAll() error {
-	for _, i := range a.o.Interfaces {
-		if a.attached[i.Name] != nil {
-			continue
-		}
-		x, err := attach(a.kernel, i, a.o.Log)
-		if i.Optional && errors.Is(err, errNoInterface) {
-			a.metrics.attached.WithLabelValues(i.Name, string(i.Mode)).Set(0)
-			a.o.Ready("interface "+i.Name, errNoInterface.Error())
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		a.attached[i.Name] = x
-		a.metrics.attached.WithLabelValues(i.Name, string(i.Mode)).Set(1)
-		a.o.Ready("interface "+i.Name, "")
-		a.o.Log.Info("interface watched", "interface", i.Name, "mode", i.Mode)
-	}
-	return nil
-}
-
 func (a *agent) hello() *pb.Hello {
-	h := &pb.Hello{Sensor: a.o.Name, Version: a.o.Version, StartTime: timestamppb.New(a.started), MapBytes: a.mapBytes}
-	for _, i := range a.o.Interfaces {
-		mode := pb.Interface_MODE_HOST
-		if i.Mode == Mirror {
-			mode = pb.Interface_MODE_MIRROR
-		}
-		h.Interfaces = append(h.Interfaces, &pb.Interface{Name: i.Name, Mode: mode})
+	h := &pb.Hello{
+		Sensor: a.o.Name, Version: a.o.Version, StartTime: timestamppb.New(a.started), MapBytes: a.mapBytes,
+		CountersStartTime: timestamppb.New(a.kernel.Began),
 	}
+	h.Interfaces = a.doors.interfaces()
 	if v := a.follows.Load(); v != nil {
 		h.Directive = v.proto()
 	}

@@ -9,7 +9,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -113,8 +115,17 @@ func udpFrame(target string, port uint16, size int) []byte {
 	return append(b, make([]byte, 2+size)...)
 }
 
-// start runs a sensor on this thread's namespace until the test ends and returns when it watches.
+// start runs a sensor in this thread's network namespace until the test ends and returns when it watches.
 func start(t *testing.T, o Options) (reg *prometheus.Registry, stop func()) {
+	t.Helper()
+	reg, stop, err := tryStart(t, o)
+	if err != nil {
+		t.Fatalf("%+v", err)
+	}
+	return reg, stop
+}
+
+func tryStart(t *testing.T, o Options) (reg *prometheus.Registry, stop func(), err error) {
 	t.Helper()
 	reg = prometheus.NewRegistry()
 	o.Registerer = reg
@@ -126,31 +137,44 @@ func start(t *testing.T, o Options) (reg *prometheus.Registry, stop func()) {
 	if err := o.check(); err != nil {
 		t.Fatal(err)
 	}
-	a, err := newAgent(o)
+	ns, err := netns.Get()
 	if err != nil {
-		t.Fatalf("%+v", err)
-	}
-	if err := a.attachAll(); err != nil {
-		a.close()
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- a.run(ctx) }()
-	var stopped bool
-	stop = func() {
-		if stopped {
+	started, done := make(chan error, 1), make(chan error, 1)
+	go func() {
+		defer ns.Close()
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := netns.Set(ns); err != nil {
+			started <- err
 			return
 		}
-		stopped = true
+		a, err := newAgent(o)
+		if err == nil {
+			if err = a.doors.open(time.Now()); err != nil {
+				a.close()
+			}
+		}
+		if started <- err; err != nil {
+			return
+		}
+		err = a.run(ctx)
+		a.close()
+		done <- err
+	}()
+	if err := <-started; err != nil {
+		cancel()
+		return nil, nil, err
+	}
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("run: %v", err)
 		}
-		a.close()
-	}
+	})
 	t.Cleanup(stop)
-	return reg, stop
+	return reg, stop, nil
 }
 
 type sum struct{ packets, bytes uint64 }

@@ -41,6 +41,7 @@ controllers: [{address: "%[2]s:7442", server_name: controller-1}]
 tls: {ca: %[3]s, cert: %[4]s, key: %[5]s}
 interfaces: [{name: %[6]s}]
 state_file: %[1]s/sensor.state
+pin: ""
 listen: {telemetry: "127.0.0.1:7445"}
 `
 

@@ -64,6 +64,7 @@ interfaces:
   - name: %[5]s
     mode: host
 state_file: %[1]s/sensor.state
+pin: ""
 listen:
   telemetry: 127.0.0.1:7445
 log:

@@ -216,7 +216,7 @@ func (s *system) startSensor(name string, files pki.Files, controller string) *l
 	if files.Enabled() {
 		fmt.Fprintf(&text, "tls:\n  ca: %s\n  cert: %s\n  key: %s\n", files.CA, files.Cert, files.Key)
 	}
-	fmt.Fprintf(&text, "interfaces:\n  - name: %s\nstate_file: %s.state\n", s.Uplink.Name, name)
+	fmt.Fprintf(&text, "interfaces:\n  - name: %s\nstate_file: %s.state\npin: \"\"\n", s.Uplink.Name, name)
 	path := s.write(name+".yaml", text.String())
 	p, err := s.Rack.Start(lab.Command{Name: name, Argv: []string{program(s.t, "sensor"), "--config", path}})
 	if err != nil {

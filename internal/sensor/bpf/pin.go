@@ -31,6 +31,7 @@ var (
 //	maps/identity which layout they have and since when they count
 //	maps_new/     maps on their way there; whoever finds them removes them
 //	links/NAME    one link each
+//	marks/NAME    an empty directory each: a note of something done to the system
 //
 // It belongs to one process at a time.
 type Pins struct {
@@ -51,7 +52,15 @@ func OpenPins(dir string) (*Pins, error) {
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // removed by a detach at this moment
 		}
-		return p, err
+		if err != nil {
+			return nil, err
+		}
+		for _, sub := range []string{"links", "marks"} {
+			if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+				return nil, errors.Join(fmt.Errorf("make the pin directory: %w", err), p.Close())
+			}
+		}
+		return p, nil
 	}
 	return nil, fmt.Errorf("make the pin directory %s: it vanishes each time: %w", dir, fs.ErrNotExist)
 }
@@ -122,22 +131,37 @@ func (p *Pins) maps() string { return filepath.Join(p.dir, "maps") }
 func (p *Pins) fresh() string { return filepath.Join(p.dir, "maps_new") }
 
 // LinkPath is where the link of a name is pinned. Names hold no dots, which bpffs keeps for itself.
-func (p *Pins) LinkPath(name string) (string, error) {
-	dir := filepath.Join(p.dir, "links")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return "", fmt.Errorf("make the directory of pinned links: %w", err)
-	}
-	return filepath.Join(dir, name), nil
-}
+func (p *Pins) LinkPath(name string) string { return filepath.Join(p.dir, "links", name) }
 
 // Links lists the names of the pinned links.
-func (p *Pins) Links() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(p.dir, "links"))
+func (p *Pins) Links() ([]string, error) { return p.list("links") }
+
+// Mark notes something we did to the system that nothing else remembers. Names are as those of links.
+func (p *Pins) Mark(name string) error {
+	if err := os.Mkdir(filepath.Join(p.dir, "marks", name), 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("pin the note %s: %w", name, err)
+	}
+	return nil
+}
+
+// Unmark forgets a note.
+func (p *Pins) Unmark(name string) error {
+	if err := os.Remove(filepath.Join(p.dir, "marks", name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the note %s: %w", name, err)
+	}
+	return nil
+}
+
+// Marks lists the notes.
+func (p *Pins) Marks() ([]string, error) { return p.list("marks") }
+
+func (p *Pins) list(what string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(p.dir, what))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list the pinned links: %w", err)
+		return nil, fmt.Errorf("list the pinned %s: %w", what, err)
 	}
 	names := make([]string, 0, len(entries))
 	for _, e := range entries {

@@ -169,7 +169,7 @@ func TestPinsHeal(t *testing.T) {
 			if !k.Reused {
 				t.Errorf("the process after that starts anew: %s", k.Replaced)
 			}
-			if entries, _ := os.ReadDir(dir); len(entries) != 1 {
+			if entries, _ := os.ReadDir(dir); len(entries) != 3 {
 				t.Errorf("left in the directory: %v", entries)
 			}
 		})

@@ -1,0 +1,314 @@
+package sensor
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+)
+
+const (
+	// retryInterface is how often an interface in trouble is tried again.
+	retryInterface = 5 * time.Second
+	// checkInterface is how often interfaces are looked at though the kernel said nothing: others may take a program away.
+	checkInterface = 30 * time.Second
+)
+
+// doors are the configured interfaces and what we have at each. It is used by one goroutine, in whose network namespace
+// they lie.
+type doors struct {
+	attacher *attacher
+	list     []*door
+	metrics  doorMetrics
+	ready    func(component, reason string)
+	log      *slog.Logger
+	next     time.Time // when to look without having been told
+	changed  chan struct{}
+	events   *linkEvents
+	state    atomic.Pointer[[]*pb.Interface] // for other goroutines
+}
+
+type door struct {
+	Interface
+	attachment *attachment // nil while it is not watched
+	trouble    string      // why not
+	was        bool        // it was watched before
+}
+
+type doorMetrics struct {
+	attached, hooks *prometheus.GaugeVec
+	changes         *prometheus.CounterVec
+}
+
+func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
+	m := doorMetrics{
+		attached: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_attached", Help: "1 while the configured interface is watched.",
+		}, []string{"interface", "mode"}),
+		hooks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_hook_info",
+			Help: "How the interface is watched: tcx, clsact, xdp-native or xdp-generic, and whether outgoing packets are counted.",
+		}, []string{"interface", "hook", "outbound"}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_interface_changes_total",
+			Help: "Times the interface was attached, adopted from an earlier process, reattached, lost, or refused.",
+		}, []string{"interface", "change"}),
+	}
+	reg.MustRegister(m.attached, m.hooks, m.changes)
+	return m
+}
+
+func newDoors(a *attacher, interfaces []Interface, reg prometheus.Registerer, ready func(string, string), log *slog.Logger) *doors {
+	d := &doors{attacher: a, metrics: newDoorMetrics(reg), ready: ready, log: log, changed: make(chan struct{}, 1)}
+	for _, i := range interfaces {
+		d.list = append(d.list, &door{Interface: i})
+	}
+	d.publish()
+	return d
+}
+
+// open attaches to every interface there is. What is missing or fails ends a sensor that is starting, unless it is
+// optional and missing.
+func (d *doors) open(now time.Time) error {
+	if err := d.attacher.sweep(interfacesOf(d.list)); err != nil {
+		d.log.Warn("not all that an earlier run left could be removed", "err", err)
+	}
+	// Before the first look, so that nothing is missed in between.
+	if err := d.subscribe(); err != nil {
+		return err
+	}
+	for _, x := range d.list {
+		if err := d.check(x); err != nil && (!x.Optional || !errors.Is(err, errNoInterface)) {
+			return err
+		}
+	}
+	d.after(now)
+	return nil
+}
+
+func interfacesOf(list []*door) []Interface {
+	out := make([]Interface, 0, len(list))
+	for _, x := range list {
+		out = append(out, x.Interface)
+	}
+	return out
+}
+
+// look brings every interface to where it should be. Trouble with one is shown, and tried again; it never ends a sensor
+// that watches others.
+func (d *doors) look(now time.Time) {
+	if d.events.broken() {
+		if err := d.subscribe(); err != nil {
+			d.log.Warn("the kernel does not tell of interfaces; they are looked at now and then", "err", err)
+		}
+	}
+	for _, x := range d.list {
+		_ = d.check(x) // shown by check
+	}
+	d.after(now)
+}
+
+func (d *doors) after(now time.Time) {
+	d.publish()
+	d.next = now.Add(checkInterface)
+	for _, x := range d.list {
+		if x.attachment == nil && x.trouble != errNoInterface.Error() || d.events.broken() {
+			d.next = now.Add(retryInterface)
+		}
+	}
+}
+
+// check attaches to an interface that appeared or came back, and lets go of one that went.
+func (d *doors) check(x *door) error {
+	l, err := find(x.Name)
+	if err != nil {
+		d.lost(x, err)
+		return err
+	}
+	if x.attachment != nil {
+		if x.attachment.index == l.Attrs().Index && x.attachment.alive() {
+			return nil
+		}
+		why := errors.New("it is another interface now")
+		if x.attachment.index == l.Attrs().Index {
+			why = errors.New("someone took the program away")
+		}
+		d.lost(x, why)
+	}
+	a, err := d.attacher.attach(x.Interface)
+	if err != nil {
+		d.trouble(x, err)
+		return err
+	}
+	change := "attached"
+	switch {
+	case a.adopted:
+		change = "adopted"
+	case x.was:
+		change = "reattached"
+	}
+	x.attachment, x.trouble, x.was = a, "", true
+	d.metrics.attached.WithLabelValues(x.Name, string(x.Mode)).Set(1)
+	d.metrics.hooks.WithLabelValues(x.Name, hookName(a.kind), outboundName(a.outbound)).Set(1)
+	d.metrics.changes.WithLabelValues(x.Name, change).Inc()
+	d.ready("interface "+x.Name, "")
+	d.log.Info("interface watched", "interface", x.Name, "mode", x.Mode, "hook", hookName(a.kind), "outbound", a.outbound, "change", change)
+	return nil
+}
+
+// lost lets go of an interface that went away.
+func (d *doors) lost(x *door, why error) {
+	if x.attachment != nil {
+		if err := x.attachment.remove(); err != nil {
+			d.log.Warn("what was at a lost interface could not be removed", "interface", x.Name, "err", err)
+		}
+		x.attachment = nil
+		d.metrics.changes.WithLabelValues(x.Name, "lost").Inc()
+		d.log.Warn("interface lost", "interface", x.Name, "mode", x.Mode, "reason", why)
+		x.trouble = ""
+	}
+	d.trouble(x, why)
+}
+
+func (d *doors) trouble(x *door, err error) {
+	d.metrics.attached.WithLabelValues(x.Name, string(x.Mode)).Set(0)
+	d.metrics.hooks.DeletePartialMatch(map[string]string{"interface": x.Name})
+	reason := err.Error()
+	if errors.Is(err, errNoInterface) {
+		reason = errNoInterface.Error()
+	}
+	if x.trouble == reason {
+		return
+	}
+	x.trouble = reason
+	d.ready("interface "+x.Name, reason)
+	if !errors.Is(err, errNoInterface) {
+		d.metrics.changes.WithLabelValues(x.Name, "refused").Inc()
+		d.log.Error("interface cannot be watched; it is tried again", "interface", x.Name, "mode", x.Mode, "err", err)
+	}
+}
+
+// close lets go of all interfaces: what is pinned stays, or goes too.
+func (d *doors) close(stay bool) error {
+	var errs []error
+	d.events.close()
+	for _, x := range d.list {
+		if x.attachment == nil {
+			continue
+		}
+		if stay {
+			errs = append(errs, x.attachment.leave())
+		} else {
+			errs = append(errs, x.attachment.remove())
+		}
+		x.attachment = nil
+	}
+	return errors.Join(errs...)
+}
+
+// publish lets other goroutines know how things stand.
+func (d *doors) publish() {
+	list := make([]*pb.Interface, 0, len(d.list))
+	var known []int
+	for _, x := range d.list {
+		p := &pb.Interface{Name: x.Name, Mode: pb.Interface_MODE_HOST}
+		if x.Mode == Mirror {
+			p.Mode = pb.Interface_MODE_MIRROR
+		}
+		if x.attachment != nil {
+			p.Attachment, p.Outbound = x.attachment.kind, x.attachment.outbound
+			known = append(known, x.attachment.index)
+		}
+		list = append(list, p)
+	}
+	d.state.Store(&list)
+	if d.events != nil {
+		d.events.known.Store(&known)
+	}
+}
+
+// interfaces is how the configured interfaces are watched at this moment; not to be changed.
+func (d *doors) interfaces() []*pb.Interface { return *d.state.Load() }
+
+// subscribe asks the kernel to tell of interfaces.
+func (d *doors) subscribe() error {
+	d.events.close()
+	names := make([]string, 0, len(d.list))
+	for _, x := range d.list {
+		names = append(names, x.Name)
+	}
+	e := &linkEvents{done: make(chan struct{}), names: names}
+	e.known.Store(new([]int))
+	updates := make(chan netlink.LinkUpdate, 16)
+	if err := netlink.LinkSubscribeWithOptions(updates, e.done, netlink.LinkSubscribeOptions{ErrorCallback: func(error) {}}); err != nil {
+		return fmt.Errorf("ask the kernel to tell of interfaces: %w", err)
+	}
+	d.events = e
+	go e.read(updates, d.changed)
+	return nil
+}
+
+// linkEvents is a subscription to what happens to interfaces.
+type linkEvents struct {
+	done  chan struct{}
+	names []string
+	known atomic.Pointer[[]int] // interfaces attached to
+	over  atomic.Bool
+}
+
+// read says on changed that an interface of ours may have changed. It ends with the subscription.
+func (e *linkEvents) read(updates <-chan netlink.LinkUpdate, changed chan<- struct{}) {
+	tell := func() {
+		select {
+		case changed <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
+	for u := range updates {
+		a := u.Attrs()
+		if slices.Contains(e.names, a.Name) || slices.Contains(*e.known.Load(), a.Index) {
+			tell()
+		}
+	}
+	// Over because it was closed, or because events came faster than they were read: then look at everything.
+	e.over.Store(true)
+	tell()
+}
+
+func (e *linkEvents) broken() bool { return e == nil || e.over.Load() }
+
+func (e *linkEvents) close() {
+	if e != nil && e.done != nil {
+		close(e.done)
+		e.done = nil
+	}
+}
+
+// hookName is what metrics and logs call an attachment.
+func hookName(kind pb.Interface_Attachment) string {
+	switch kind {
+	case pb.Interface_ATTACHMENT_TCX:
+		return "tcx"
+	case pb.Interface_ATTACHMENT_CLSACT:
+		return "clsact"
+	case pb.Interface_ATTACHMENT_XDP_NATIVE:
+		return "xdp-native"
+	case pb.Interface_ATTACHMENT_XDP_GENERIC:
+		return "xdp-generic"
+	}
+	return "none"
+}
+
+func outboundName(yes bool) string {
+	if yes {
+		return "yes"
+	}
+	return "no"
+}
