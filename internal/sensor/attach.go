@@ -255,7 +255,7 @@ func xdpNative(l netlink.Link) bool {
 // counted twice.
 func (a *attacher) clear(index int, keep ...string) error {
 	var errs []error
-	for _, what := range []string{tcxIngress, tcxEgress, xdpHook, setPromisc, filterIngress, filterEgress} {
+	for _, what := range []string{tcxIngress, tcxEgress, xdpHook, setPromisc, filterIngress, filterEgress, madeClsact} {
 		if !slices.Contains(keep, what) {
 			errs = append(errs, a.removePinned(a.place(what, index)))
 		}
@@ -288,12 +288,9 @@ func removeAt(pins pins, at place, filter string) (done bool, err error) {
 		if err != nil || f == nil {
 			return false, errors.Join(err, pins.unmark(at))
 		}
-		h = &filterHook{pins: pins, at: at, name: f.Name}
+		return true, (&filterHook{pins: pins, at: at, name: f.Name}).removeFilter()
 	case madeClsact:
-		if !pins.marked(at) {
-			return false, nil
-		}
-		return true, removeClsact(pins, at)
+		return removeClsact(pins, at)
 	default:
 		return false, nil
 	}

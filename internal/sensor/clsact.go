@@ -73,35 +73,40 @@ func (h *filterHook) leave() error {
 }
 
 func (h *filterHook) remove() error {
-	var errs []error
+	err := h.removeFilter()
+	_, qdisc := removeClsact(h.pins, h.at)
+	return errors.Join(err, qdisc)
+}
+
+func (h *filterHook) removeFilter() error {
 	f, err := ourFilter(h.at, h.name)
 	if err == nil && f != nil {
 		err = netlink.FilterDel(f)
 	}
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) {
-		errs = append(errs, fmt.Errorf("remove the filter %s: %w", h.at, err))
+		return fmt.Errorf("remove the filter %s: %w", h.at, err)
 	}
-	return errors.Join(append(errs, h.pins.unmark(h.at), removeClsact(h.pins, h.at))...)
+	return h.pins.unmark(h.at)
 }
 
 // removeClsact removes the queueing discipline if we made it and no filter is left in it.
-func removeClsact(pins pins, at place) error {
+func removeClsact(pins pins, at place) (done bool, err error) {
 	at.what = madeClsact
 	if !pins.marked(at) {
-		return nil
+		return false, nil
 	}
 	l := &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: at.index}}
 	for _, what := range []string{filterIngress, filterEgress} {
 		left, err := netlink.FilterList(l, filterParent(what))
 		if err == nil && len(left) > 0 {
-			return nil
+			return false, nil
 		}
 	}
-	err := netlink.QdiscDel(clsact(at.index))
+	err = netlink.QdiscDel(clsact(at.index))
 	if err != nil && !errors.Is(err, unix.ENODEV) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("remove the clsact queueing discipline of interface %d: %w", at.index, err)
+		return false, fmt.Errorf("remove the clsact queueing discipline of interface %d: %w", at.index, err)
 	}
-	return pins.unmark(at)
+	return true, pins.unmark(at)
 }
 
 func clsact(index int) *netlink.Clsact {
@@ -155,7 +160,8 @@ func putFilter(pins pins, at place, p *ebpf.Program, name string, replace bool) 
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EEXIST) {
 			err = fmt.Errorf("%w (is there an ingress queueing discipline, or a filter of another kind at priority %d? give it another priority)", err, filterPriority)
 		}
-		return nil, false, errors.Join(fmt.Errorf("add the filter: %w", err), pins.unmark(at), removeClsact(pins, at))
+		_, qdisc := removeClsact(pins, at)
+		return nil, false, errors.Join(fmt.Errorf("add the filter: %w", err), pins.unmark(at), qdisc)
 	}
 	return h, adopted, nil
 }

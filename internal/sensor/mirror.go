@@ -42,11 +42,7 @@ func mirrorOnly(l netlink.Link) error {
 	if err != nil {
 		return fmt.Errorf("interface %s: list what lies on it: %w", l.Attrs().Name, err)
 	}
-	for _, a := range above {
-		if a.Attrs().ParentIndex == l.Attrs().Index && slices.Contains(stacked, a.Type()) {
-			uses = append(uses, fmt.Sprintf("carries the %s interface %s", a.Type(), a.Attrs().Name))
-		}
-	}
+	uses = append(uses, carries(l.Attrs().Index, above)...)
 	if l.Attrs().Flags&net.FlagLoopback != 0 {
 		uses = append(uses, "is the loopback interface")
 	}
@@ -60,6 +56,15 @@ func mirrorOnly(l netlink.Link) error {
 // stacked are the kinds of interfaces that receive their packets through another one. The other end of a veth pair, which
 // the kernel also calls its parent, is none.
 var stacked = []string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}
+
+func carries(index int, links []netlink.Link) (uses []string) {
+	for _, l := range links {
+		if l.Attrs().ParentIndex == index && slices.Contains(stacked, l.Type()) {
+			uses = append(uses, fmt.Sprintf("carries the %s interface %s", l.Type(), l.Attrs().Name))
+		}
+	}
+	return uses
+}
 
 // linkLocal tells what the kernel gives every interface by itself: fe80::/64 and multicast.
 func linkLocal(n *net.IPNet) bool {

@@ -320,6 +320,31 @@ func metric(t *testing.T, reg *prometheus.Registry, name string) prometheus.Coll
 	return nil
 }
 
+// series adds up the series of a metric with a label of the given value; an empty label stands for all of them.
+func series(t *testing.T, reg *prometheus.Registry, name, label, value string) (sum float64) {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() != name {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if l.GetName() == label && l.GetValue() != value {
+					m = nil
+				}
+			}
+			if m != nil {
+				sum += m.GetGauge().GetValue() + m.GetCounter().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
 func TestDirectives(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		out, _ := wire(t)

@@ -1,0 +1,174 @@
+package sensor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
+
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
+)
+
+// readiness remembers what keeps a sensor from being ready.
+type readiness struct {
+	mu sync.Mutex
+	of map[string]string // guarded by mu
+}
+
+func (r *readiness) set(component, reason string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.of == nil {
+		r.of = map[string]string{}
+	}
+	r.of[component] = reason
+}
+
+func (r *readiness) reason(component string) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.of[component]
+}
+
+// An interface that goes, is renamed, or comes back as another is followed, with and without pins.
+func TestInterfacesAreFollowed(t *testing.T) {
+	for name, pin := range map[string]func(t *testing.T) string{
+		"pinned": bpffs, "unpinned": func(*testing.T) string { return "" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			inNamespace(t, func(t *testing.T) {
+				wire(t)
+				var ready readiness
+				o := Options{
+					Interfaces:  []Interface{{Name: "in", Mode: Host}, {Name: "later", Mode: Mirror, Optional: true}},
+					Controllers: nobody, Pin: pin(t), Ready: ready.set,
+				}
+				reg, _ := start(t, o)
+				changed := func(iface, change string, times float64) {
+					t.Helper()
+					until(t, func() bool { return changes(t, reg, iface, change) == times }, "%s is %s %v times", iface, change, times)
+				}
+				is := func(component, reason string) {
+					t.Helper()
+					until(t, func() bool { return ready.reason(component) == reason }, "readiness of %s is %q", component, reason)
+				}
+				changed("in", "attached", 1)
+				is("interface later", "there is no such interface")
+
+				// It goes, and comes back with another index.
+				del(t, "in")
+				is("interface in", "there is no such interface")
+				changed("in", "lost", 1)
+				pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "in"}, PeerName: "out"}
+				if err := netlink.LinkAdd(pair); err != nil {
+					t.Fatal(err)
+				}
+				changed("in", "reattached", 1)
+				is("interface in", "")
+				in, err := netlink.LinkByName("in")
+				if err != nil {
+					t.Fatal(err)
+				}
+				wantPresent(t, "after it came back", in.Attrs().Index, "tcx ingress")
+
+				// Another name is another interface.
+				if err := netlink.LinkSetName(in, "other"); err != nil {
+					t.Fatal(err)
+				}
+				changed("in", "lost", 2)
+				is("interface in", "there is no such interface")
+				wantPresent(t, "after it was renamed", in.Attrs().Index)
+				if err := netlink.LinkSetName(in, "in"); err != nil {
+					t.Fatal(err)
+				}
+				changed("in", "reattached", 2)
+				wantPresent(t, "renamed back", in.Attrs().Index, "tcx ingress")
+
+				// One that was never there appears.
+				if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "later"}, PeerName: "later-peer"}); err != nil {
+					t.Fatal(err)
+				}
+				changed("later", "attached", 1)
+				is("interface later", "")
+
+				// Trouble with one leaves the others alone: a mirror port that comes back with a master is refused.
+				del(t, "later")
+				changed("later", "lost", 1)
+				bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}
+				if err := netlink.LinkAdd(bridge); err != nil {
+					t.Fatal(err)
+				}
+				br, err := netlink.LinkByName("br")
+				if err != nil {
+					t.Fatal(err)
+				}
+				attrs := netlink.LinkAttrs{Name: "port", MasterIndex: br.Attrs().Index}
+				if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "later-peer"}); err != nil {
+					t.Fatal(err)
+				}
+				port, err := netlink.LinkByName("port")
+				if err == nil {
+					err = netlink.LinkSetName(port, "later") // by now it is the bridge's
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				changed("later", "refused", 1)
+				if err := netlink.LinkDel(br); err != nil {
+					t.Fatal(err)
+				}
+				changed("later", "reattached", 1) // losing its master is an event, too
+				wantPresent(t, "at the end", in.Attrs().Index, "tcx ingress")
+			})
+		})
+	}
+}
+
+func del(t *testing.T, name string) {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func changes(t *testing.T, reg *prometheus.Registry, iface, change string) (n float64) {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		for _, m := range f.GetMetric() {
+			l := m.GetLabel()
+			if f.GetName() == "trafficmonitor_sensor_interface_changes_total" && l[0].GetValue() == change && l[1].GetValue() == iface {
+				n += m.GetCounter().GetValue()
+			}
+		}
+	}
+	return n
+}
+
+// until waits for a condition.
+func until(t *testing.T, ok func() bool, format string, args ...any) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	err := lab.Until(ctx, fmt.Sprintf(format, args...), func(context.Context) error {
+		if !ok() {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
