@@ -104,8 +104,8 @@ func TestHooksOutliveTheProcess(t *testing.T) {
 		hook string
 		said []string
 	}{
-		"tcx":     {Interface{Name: "in", Mode: Host, Outbound: true}, []string{"tcx ingress"}, "tcx", []string{"tcx program at ingress of in"}},
-		"clsact":  {Interface{Name: "in", Mode: Host, Hook: HookClsact, Outbound: true}, []string{"clsact", "filter ingress"}, "clsact", []string{"clsact filter at ingress of in", "clsact queueing discipline of in"}},
+		"tcx":     {Interface{Name: "in", Mode: Host, Outbound: true}, []string{"tcx ingress", "tcx egress"}, "tcx", []string{"tcx program at ingress of in", "tcx program at egress of in"}},
+		"clsact":  {Interface{Name: "in", Mode: Host, Hook: HookClsact, Outbound: true}, []string{"clsact", "filter ingress", "filter egress"}, "clsact", []string{"clsact filter at egress of in", "clsact filter at ingress of in", "clsact queueing discipline of in"}},
 		"native":  {Interface{Name: "in", Mode: Mirror}, []string{"xdp", "promiscuous"}, "xdp-native", []string{"XDP program of in", "promiscuous mode of in"}},
 		"generic": {Interface{Name: "in", Mode: Mirror, XDP: XDPGeneric}, []string{"xdp", "promiscuous"}, "xdp-generic", []string{"XDP program of in"}},
 	} {

@@ -19,7 +19,7 @@ import (
 const layoutRevision = 1
 
 // looseConstants may differ from one process to the next on the same maps: nothing in the maps depends on them.
-var looseConstants = []string{"truncated_mirror", "decapsulate"}
+var looseConstants = []string{"truncated_mirror", "decapsulate", "service_vectors", "icmp_vectors"}
 
 // seedConstants are drawn at random for new maps, and kept with them.
 var seedConstants = []string{}
