@@ -15,6 +15,7 @@ bpf2go() {
 }
 
 bpf2go -go-package bpf -type record -type cell -type cpu_stat -type trigger -type sample Sensor sensor.bpf.c
+bpf2go -go-package bpf -output-suffix _test -no-global-types -type verdict Probe probe.bpf.c
 out=$out/floor
 mkdir -p "$out"
 bpf2go -go-package floor -type block -type host6 floor floor/floor.bpf.c

@@ -20,7 +20,7 @@ func TestObjectsAreWhatTheSourceSays(t *testing.T) {
 		t.Fatalf("generate.sh: %v\n%s", err, out)
 	}
 	for _, name := range []string{
-		"sensor_bpfel.go", "sensor_bpfel.o", "floor/floor_bpfel.go", "floor/floor_bpfel.o", "floor/drive_bpfel.go", "floor/drive_bpfel.o",
+		"sensor_bpfel.go", "sensor_bpfel.o", "probe_bpfel_test.go", "probe_bpfel_test.o", "floor/floor_bpfel.go", "floor/floor_bpfel.o", "floor/drive_bpfel.go", "floor/drive_bpfel.o",
 	} {
 		want, err := os.ReadFile(name)
 		if err != nil {

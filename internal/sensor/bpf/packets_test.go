@@ -122,10 +122,11 @@ func udpHeader(source, destination uint16, length int) layer {
 		b := make([]byte, 8)
 		binary.BigEndian.PutUint16(b, source)
 		binary.BigEndian.PutUint16(b[2:], destination)
-		if length == 0 {
-			length = 8 + len(p)
+		says := length
+		if says == 0 {
+			says = 8 + len(p)
 		}
-		binary.BigEndian.PutUint16(b[4:], uint16(length))
+		binary.BigEndian.PutUint16(b[4:], uint16(says))
 		return append(b, p...)
 	}
 }

@@ -41,7 +41,7 @@ struct packet {
 	__u32 address4;    /* target, host byte order */
 	__u64 address6[2]; /* target, network byte order */
 
-	/* between parse and decapsulate */
+	/* between parse and parse_tunnel */
 	__u32 tunnel; /* one of the TUNNEL_ bits */
 	__u32 inner;  /* offset of what is behind the last IP header, from that header */
 	__u32 rest;   /* octets from there on */
@@ -302,13 +302,10 @@ static __always_inline bool is_vlan(__be16 protocol)
 	       protocol == bpf_htons(ETH_P_QINQ_OLD);
 }
 
-#include "tunnel.h"
-
 static __always_inline enum parsed parse(struct packet *p, void *data, void *end)
 {
 	struct ethhdr *eth = data;
 	void *l3 = data + sizeof(*eth);
-	enum parsed parsed;
 	__be16 protocol;
 
 	p->family = 0;
@@ -335,12 +332,8 @@ static __always_inline enum parsed parse(struct packet *p, void *data, void *end
 	}
 	p->length = p->wire - p->l3;
 	if (protocol == bpf_htons(ETH_P_IP))
-		parsed = parse_ipv4(p, l3, end, p->length);
-	else if (protocol == bpf_htons(ETH_P_IPV6))
-		parsed = parse_ipv6(p, l3, end, p->length);
-	else
-		return PARSE_NOT_IP;
-	if (decapsulate && parsed == PARSED && p->tunnel & decapsulate)
-		return parse_tunnel(p, data, end);
-	return parsed;
+		return parse_ipv4(p, l3, end, p->length);
+	if (protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(p, l3, end, p->length);
+	return PARSE_NOT_IP;
 }

@@ -13,13 +13,11 @@
 #include "types.h"
 #include "maps.h"
 #include "parse.h"
+#include "doors.h"
 #include "target.h"
 #include "count.h"
 
 #define TCX_NEXT (-1)
-
-/* Headers of every packet we can parse fit, Geneve's options included, but for IPv6 with very long extensions. */
-#define PULL 512
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -37,36 +35,13 @@ static __always_inline __u32 sample_size(const struct packet *p)
 	return size & 0xff;
 }
 
-/*
- * Parses what is rare and must not cost the others anything: packets that GRO merged, and those whose headers are not in
- * the linear part, which are pulled there. A global function, for the verifier walks such a one once, and not for every
- * place where a packet can turn out to be short.
- */
-__noinline int parse_rare(struct __sk_buff *skb, struct packet *p, bool pull)
-{
-	if (!p || (pull && bpf_skb_pull_data(skb, p->wire < PULL ? p->wire : PULL)))
-		return PARSE_SHORT;
-	return parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end);
-}
-
 static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 {
-	struct packet p = {.wire = skb->len, .outbound = outbound};
-	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	__u32 every, size, linear = end - data;
+	struct packet p = {.outbound = outbound};
 	struct sample *sample;
-	enum parsed parsed;
+	__u32 every, size;
 
-	if (skb->gso_size) {
-		p.merged = skb->gso_size;
-		p.gro_segments = skb->gso_segs;
-		parsed = parse_rare(skb, &p, false);
-	} else {
-		parsed = parse(&p, data, end);
-	}
-	if (parsed == PARSE_SHORT && linear < p.wire)
-		parsed = parse_rare(skb, &p, true);
-	every = count(&p, parsed);
+	every = count(&p, parse_skb(skb, &p));
 	if (!every)
 		return TCX_NEXT;
 
@@ -96,12 +71,11 @@ int sensor_egress(struct __sk_buff *skb)
 SEC("xdp.frags")
 int sensor_xdp(struct xdp_md *xdp)
 {
-	struct packet p = {.wire = bpf_xdp_get_buff_len(xdp), .cut = truncated_mirror};
-	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	struct packet p = {};
 	struct sample *sample;
 	__u32 every, size;
 
-	every = count(&p, parse(&p, data, end));
+	every = count(&p, parse_xdp(xdp, &p));
 	if (!every)
 		return XDP_DROP;
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "maps.h"
+#include "parse.h"
 
 #define GRE_ROUTING 0x4000
 #define GRE_VERSION 0x0007
@@ -23,12 +24,18 @@
 			return PARSE_SHORT;                    \
 	} while (0)
 
+/* Whether the packet that has been parsed is a tunnel we are to look into. */
+static __always_inline bool is_tunnel(const struct packet *p, enum parsed parsed)
+{
+	return decapsulate && parsed == PARSED && p->tunnel & decapsulate;
+}
+
 /*
- * The outer packet has been parsed and is a tunnel we are to look into. If it carries IP, the inner packet is what is
- * counted; other payload leaves the packet what it is, and garbage is a malformed packet of the outer target. Not
- * inlined, for few packets come here.
+ * The outer packet has been parsed and is a tunnel. If it carries IP, the inner packet is what is counted; other payload
+ * leaves the packet what it is, and garbage is a malformed packet of the outer target. With retry a packet whose headers
+ * end with the linear data stays the outer one, so that this can be called again.
  */
-static __noinline int parse_tunnel(struct packet *p, void *data, void *end)
+static __always_inline int parse_tunnel(struct packet *p, void *data, void *end, bool retry)
 {
 	__u32 inner, left, size = 0;
 	enum parsed parsed;
@@ -36,8 +43,6 @@ static __noinline int parse_tunnel(struct packet *p, void *data, void *end)
 	__be16 protocol;
 	__u8 *at;
 
-	if (!p)
-		return PARSED;
 	inner = p->l3 + p->inner;
 	left = p->rest;
 	if (inner > MAX_HEADERS + 32) /* never: for the verifier */
@@ -104,7 +109,7 @@ static __noinline int parse_tunnel(struct packet *p, void *data, void *end)
 		parsed = parse_ipv4(p, at, end, left - size);
 	else
 		parsed = parse_ipv6(p, at, end, left - size);
-	if (p->length)
+	if (p->length && !(parsed == PARSE_SHORT && retry))
 		return parsed;
 	*p = outer;
 	return parsed == PARSE_SHORT ? PARSE_SHORT : malformed(p, MALFORMED_TUNNEL);
