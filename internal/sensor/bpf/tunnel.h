@@ -101,14 +101,24 @@ static __always_inline int parse_tunnel(struct packet *p, void *data, void *end,
 	if (left < size)
 		return malformed(p, MALFORMED_TUNNEL);
 
+	/*
+	 * The verifier does not remember what is in *p, so that all ways that lead here become one; else it would walk
+	 * what follows for each of them.
+	 */
 	outer = *p;
 	p->l3 = inner + size;
+	p->rest = left - size;
+	p->family = protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
+	inner = *(volatile __u32 *)&p->l3;
+	left = *(volatile __u32 *)&p->rest;
+	if (inner > MAX_HEADERS + 512)
+		return PARSED;
 	p->length = 0; /* until the IP header has proved sound */
 	p->segments = segments_of(p);
-	if (protocol == bpf_htons(ETH_P_IP))
-		parsed = parse_ipv4(p, at, end, left - size);
+	if (*(volatile __u32 *)&p->family == 4)
+		parsed = parse_ipv4(p, data + inner, end, left);
 	else
-		parsed = parse_ipv6(p, at, end, left - size);
+		parsed = parse_ipv6(p, data + inner, end, left);
 	if (p->length && !(parsed == PARSE_SHORT && retry))
 		return parsed;
 	*p = outer;
