@@ -105,7 +105,7 @@ func (a *agent) exert() {
 	if d == nil {
 		return
 	}
-	r.governor.asked = effort{sampleOneIn: d.sampleOneIn, hot: d.hot}
+	r.governor.asked = effort{sampleOneIn: d.sampleOneIn, hotSampleOneIn: d.hotSampleOneIn, profiles: d.profiles, hot: d.hot}
 	e := r.governor.effort(len(a.meter.hot) > 0)
 	if d != r.directive || e.sampleOneIn != r.effort.sampleOneIn {
 		if err := a.meter.k.SetSampling(e.sampleOneIn); err != nil {
