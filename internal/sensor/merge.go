@@ -70,7 +70,11 @@ func compareNetworks(a, b *pb.NetworkTotal) int {
 // coarsen returns r with every target counted for its network: the longest one that r has a total of or, with outermost
 // set, the shortest, and then no totals of networks inside of others. What lies in none of them stays as it is.
 func coarsen(r *pb.Report, outermost bool) *pb.Report {
-	networks := newTree(r.Networks)
+	list := make([]netip.Prefix, 0, len(r.Networks))
+	for _, n := range r.Networks {
+		list = append(list, prefixOf(n.Network, n.PrefixLength))
+	}
+	networks := newTree(list)
 	out := &pb.Report{
 		Sequence: r.Sequence, Cause: r.Cause, StartTime: r.StartTime, Span: r.Span, Networks: r.Networks,
 		Counters: r.Counters, Directive: r.Directive, DirectiveError: r.DirectiveError, Merged: r.Merged,
@@ -102,49 +106,4 @@ func coarsen(r *pb.Report, outermost bool) *pb.Report {
 		})
 	}
 	return out
-}
-
-// tree finds the networks that hold a prefix.
-type tree struct {
-	networks map[netip.Prefix]bool
-	lengths  map[bool][]int // by whether it is IPv4; the longest first
-}
-
-func newTree(list []*pb.NetworkTotal) tree {
-	t := tree{map[netip.Prefix]bool{}, map[bool][]int{}}
-	for _, n := range list {
-		p := prefixOf(n.Network, n.PrefixLength)
-		if t.networks[p] {
-			continue
-		}
-		t.networks[p] = true
-		if four := p.Addr().Is4(); !slices.Contains(t.lengths[four], p.Bits()) {
-			t.lengths[four] = append(t.lengths[four], p.Bits())
-		}
-	}
-	for _, l := range t.lengths {
-		slices.SortFunc(l, func(a, b int) int { return b - a })
-	}
-	return t
-}
-
-// over returns the longest or the shortest network that holds p, p itself if there is none.
-func (t tree) over(p netip.Prefix, shortest bool) netip.Prefix {
-	found := p
-	for _, bits := range t.lengths[p.Addr().Is4()] {
-		if bits > p.Bits() {
-			continue
-		}
-		if n := netip.PrefixFrom(p.Addr(), bits).Masked(); t.networks[n] {
-			if found = n; !shortest {
-				break
-			}
-		}
-	}
-	return found
-}
-
-func prefixOf(address []byte, bits uint32) netip.Prefix {
-	a, _ := netip.AddrFromSlice(address)
-	return netip.PrefixFrom(a, int(bits))
 }

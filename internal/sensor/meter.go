@@ -47,6 +47,8 @@ type meter struct {
 	limbo     []uint32 // host slots unlinked since the scan before; given back at the next
 	hot       map[uint32]*hotTarget
 	since     time.Time // begin of the present interval
+	tree      tree      // of the protected prefixes
+	treeOf    *directive
 	directErr string
 }
 
@@ -132,8 +134,18 @@ func (m *meter) interval(now time.Time) *pb.Report {
 		s.span.reset()
 	}
 	sortAggregates(r.Aggregates)
+	r.Aggregates = unite(r.Aggregates)
+	r.Networks = networkTotals(m.protected(), r.Aggregates)
 	m.since = now
 	return r
+}
+
+// protected returns the protected prefixes, to find those that hold a target.
+func (m *meter) protected() tree {
+	if m.now != m.treeOf {
+		m.tree, m.treeOf = newTree(m.now.protected), m.now
+	}
+	return m.tree
 }
 
 func (m *meter) report(cause pb.Report_Cause, start time.Time, span time.Duration) *pb.Report {
@@ -145,6 +157,21 @@ func (m *meter) report(cause pb.Report_Cause, start time.Time, span time.Duratio
 		r.Directive = m.now.version.proto()
 	}
 	return r
+}
+
+// unite sums what stands side by side and is of one target, direction and vector: a host may have left a slot and taken
+// another since the last report.
+func unite(sorted []*pb.Aggregate) []*pb.Aggregate {
+	out := sorted[:0]
+	for _, a := range sorted {
+		if n := len(out); n > 0 && compareAggregates(out[n-1], a) == 0 {
+			out[n-1].Packets += a.Packets
+			out[n-1].Bytes += a.Bytes
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
 }
 
 func sortAggregates(list []*pb.Aggregate) { slices.SortFunc(list, compareAggregates) }
