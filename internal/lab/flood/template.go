@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -19,6 +20,7 @@ type Template struct {
 	ipSum   uint32 // sum over the IPv4 header
 	l4Sum   uint32 // sum over pseudo header, transport header and payload
 	sources netip.Prefix
+	targets netip.Prefix // one address unless spread
 	vary    []field
 }
 
@@ -83,12 +85,40 @@ func ICMP(target netip.Addr, sources netip.Prefix, payload []byte) (*Template, e
 	return newTemplate(fmt.Sprintf("ICMP echo flood, %d-byte payloads", len(payload)), target, sources, protocol, l4, 2, field{4, 0, 65535}, field{6, 0, 65535})
 }
 
+// Spread makes every packet go to another address of targets, which must be of the same family.
+func (t *Template) Spread(targets netip.Prefix) (*Template, error) {
+	if !targets.IsValid() || targets.Addr().Is6() != t.v6 {
+		return nil, fmt.Errorf("targets %s are not of the packets' family", targets)
+	}
+	x := *t
+	x.packet = slices.Clone(t.packet)
+	x.targets = targets.Masked()
+	old := t.packet[16:20]
+	if t.v6 {
+		old = t.packet[24:40]
+	}
+	fresh := x.targets.Addr().AsSlice()
+	// Sums of 16-bit words without their end-around carry may be taken apart again.
+	if !t.v6 {
+		x.ipSum += sum(fresh) - sum(old)
+		copy(x.packet[16:], fresh)
+	}
+	if t.v6 || t.packet[9] != 1 {
+		x.l4Sum += sum(fresh) - sum(old)
+	}
+	if t.v6 {
+		copy(x.packet[24:], fresh)
+	}
+	x.Says = fmt.Sprintf("%s, spread over %s", t.Says, targets)
+	return &x, nil
+}
+
 // newTemplate puts an IP header before l4, whose checksum is at sumAt; vary is relative to l4.
 func newTemplate(says string, target netip.Addr, sources netip.Prefix, protocol uint8, l4 []byte, sumAt int, vary ...field) (*Template, error) {
 	if target.Is6() != sources.Addr().Is6() || !target.IsValid() || !sources.IsValid() {
 		return nil, fmt.Errorf("target %s and sources %s are not of one family", target, sources)
 	}
-	t := &Template{v6: target.Is6(), l4: 20, sources: sources.Masked()}
+	t := &Template{v6: target.Is6(), l4: 20, sources: sources.Masked(), targets: netip.PrefixFrom(target, target.BitLen())}
 	if t.v6 {
 		t.l4 = 40
 	}
@@ -148,11 +178,25 @@ func (t *Template) fill(p []byte, n uint64) {
 		binary.BigEndian.PutUint64(p[8:], hi|vhi)
 		binary.BigEndian.PutUint64(p[16:], lo|vlo)
 		l4 += words(vhi) + words(vlo)
+		if bits := t.targets.Bits(); bits < 128 {
+			d := t.targets.Addr().As16()
+			hi, lo := binary.BigEndian.Uint64(d[:8]), binary.BigEndian.Uint64(d[8:])
+			vlo, vhi := mix(^r)&hostMask(128-bits), mix(r^1)&hostMask(64-bits)
+			binary.BigEndian.PutUint64(p[24:], hi|vhi)
+			binary.BigEndian.PutUint64(p[32:], lo|vlo)
+			l4 += words(vhi) + words(vlo)
+		}
 	} else {
 		s := t.sources.Addr().As4()
 		v := uint32(r & hostMask(32-t.sources.Bits()))
 		binary.BigEndian.PutUint32(p[12:], binary.BigEndian.Uint32(s[:])|v)
 		w := words(uint64(v))
+		if bits := t.targets.Bits(); bits < 32 {
+			d := t.targets.Addr().As4()
+			v := uint32(mix(^r) & hostMask(32-bits))
+			binary.BigEndian.PutUint32(p[16:], binary.BigEndian.Uint32(d[:])|v)
+			w += words(uint64(v))
+		}
 		l4 += w
 		ip += w
 		binary.BigEndian.PutUint16(p[10:], ^fold(ip))

@@ -29,6 +29,10 @@ func templates(t testing.TB) map[string]*Template {
 		add("udp"+name, x, err)
 		x, err = ICMP(p.a, p.s, make([]byte, 56))
 		add("icmp"+name, x, err)
+		for _, kind := range []string{"icmp", "syn"} {
+			x, err = out[kind+name].Spread(netip.PrefixFrom(p.a, p.a.BitLen()-9))
+			add(kind+name+" spread", x, err)
+		}
 	}
 	return out
 }
@@ -38,16 +42,18 @@ func TestPackets(t *testing.T) {
 	for name, x := range templates(t) {
 		t.Run(name, func(t *testing.T) {
 			p := append([]byte(nil), x.packet...)
-			sources, ports := map[netip.Addr]bool{}, map[uint16]bool{}
+			sources, targets, ports := map[netip.Addr]bool{}, map[netip.Addr]bool{}, map[uint16]bool{}
 			for n := range uint64(5000) {
 				x.fill(p, n)
-				var src netip.Addr
+				var src, dst netip.Addr
 				var pseudo uint32
 				if x.v6 {
 					src, _ = netip.AddrFromSlice(p[8:24])
+					dst, _ = netip.AddrFromSlice(p[24:40])
 					pseudo = sum(p[8:40]) + uint32(p[6]) + uint32(len(p)-40)
 				} else {
 					src, _ = netip.AddrFromSlice(p[12:16])
+					dst, _ = netip.AddrFromSlice(p[16:20])
 					pseudo = sum(p[12:20]) + uint32(p[9]) + uint32(len(p)-20)
 					if fold(sum(p[:20])) != 0xffff {
 						t.Fatalf("packet %d: wrong IP checksum", n)
@@ -62,11 +68,18 @@ func TestPackets(t *testing.T) {
 				if !x.sources.Contains(src) {
 					t.Fatalf("packet %d: source %s is outside %s", n, src, x.sources)
 				}
+				if !x.targets.Contains(dst) {
+					t.Fatalf("packet %d: target %s is outside %s", n, dst, x.targets)
+				}
 				sources[src] = true
+				targets[dst] = true
 				ports[binary.BigEndian.Uint16(p[x.vary[0].at:])] = true
 			}
 			if len(sources) < 4900 || len(ports) < 4000 {
 				t.Errorf("%d sources, %d ports", len(sources), len(ports))
+			}
+			if want := 1 << (x.targets.Addr().BitLen() - x.targets.Bits()); len(targets) != want {
+				t.Errorf("%d targets, want %d", len(targets), want)
 			}
 		})
 	}
@@ -83,6 +96,9 @@ func TestRefuses(t *testing.T) {
 	x, err := SYN(a4, netip.MustParsePrefix("10.0.0.0/8"), 80)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, err := x.Spread(s6); err == nil {
+		t.Error("targets of the other family were accepted")
 	}
 	for _, o := range []Options{{}, {Template: x}, {Template: x, Packets: 1}, {Template: x, Packets: 1, Duration: 1}} {
 		if f, err := Open(o); err == nil {

@@ -126,7 +126,7 @@ func (b *Bench) Prepare(k Kind, d Door) (*Case, error) {
 		if _, _, err := c.programs[i].Benchmark(c.frame, Rotating, nil); err != nil {
 			return nil, errors.Join(fmt.Errorf("visit every target once: %w", err), c.Close())
 		}
-		if err := o.order(24781, 13849); err != nil {
+		if err := o.order(scattered, scatteredStep); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
@@ -170,6 +170,9 @@ func openDrive(p *ebpf.Program, at, iface int) (*driveObjects, error) {
 	return &o, nil
 }
 
+// An order in which targets follow one another that no prefetcher sees through.
+const scattered, scatteredStep = 24781, 13849
+
 // order sets how targets follow one another.
 func (o *driveObjects) order(factor, step uint32) error {
 	return errors.Join(o.Factor.Set(factor), o.Step.Set(step))
@@ -209,6 +212,29 @@ func cost(p *ebpf.Program, frame []byte) (float64, error) {
 		return 0, fmt.Errorf("run %s: %w", p, err)
 	}
 	return float64(threadTime()-begin) / Round, nil
+}
+
+// ColdRounds is how many first packets [Case.Cold] takes the median of.
+const ColdRounds = 41
+
+// Cold returns what a packet costs that comes after the processor has read 64 MiB of other things: nothing of the
+// program, its maps and the packet is left in the caches of this core. Medians, in nanoseconds as BPF_PROG_RUN gives
+// them; its own clock is part of it, and the empty program says how much that is.
+func (c *Case) Cold(other []byte) (Cost, error) {
+	var ns [3][]float64
+	for range ColdRounds {
+		for i, p := range c.programs {
+			for at := 0; at < len(other); at += 64 {
+				other[at]++
+			}
+			_, d, err := p.Benchmark(c.frame, 1, nil)
+			if err != nil {
+				return Cost{}, fmt.Errorf("run %s: %w", p, err)
+			}
+			ns[i] = append(ns[i], float64(d.Nanoseconds()))
+		}
+	}
+	return Cost{Floor: Median(ns[0]), Empty: Median(ns[1]), Ours: Median(ns[2])}, nil
 }
 
 func threadTime() time.Duration {
