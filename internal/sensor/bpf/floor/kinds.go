@@ -170,3 +170,8 @@ func tcp(flags uint8) []byte {
 	b[12], b[13] = 5<<4, flags
 	return b
 }
+
+// Cold tells whether the kind is worth measuring with cold caches, which takes long: one for each family and direction is.
+func (k Kind) Cold() bool {
+	return slices.Contains([]string{"dns4", "dns6", "out-udp4", "out-udp6"}, k.Name)
+}

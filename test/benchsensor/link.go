@@ -1,0 +1,257 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
+	"github.com/amooglesoft/trafficmonitor/internal/lab/flood"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf/floor"
+)
+
+const (
+	linkRounds   = 3
+	linkSpan     = 3 * time.Second
+	capacityRuns = 5
+	capacitySize = 1 << 21 // packets
+)
+
+// Rates the link is measured at. The last is the one that counts.
+var linkRates = []float64{100_000, 400_000}
+
+// watcher is what watches an interface while packets arrive; stop takes it away again.
+type watcher struct {
+	name  string
+	start func(context.Context) (stop func() error, err error)
+}
+
+// measureLink takes the processor time of the whole machine per packet that arrives on a veth link, by who watches, and
+// how many packets one processor takes in mirror mode.
+func measureLink(ctx context.Context, b *bench) error {
+	if lab.FindTool("fastnetmon") == "" {
+		return errors.New("fastnetmon is missing: scripts/deps.sh bench installs it")
+	}
+	// Everything but the sender, and what its packets cost in the kernel, runs beside it.
+	restore, err := lab.KeepFree(lab.FloodCPU())
+	if err != nil {
+		return err
+	}
+	defer func() { _ = restore() }()
+	f, err := floor.Open()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	part := &linkPart{Stamp: measuredNow(), Host: map[string]map[string]spread{}, Mirror: map[string]map[string]spread{}, Capacity: map[string]spread{}}
+	err = inLab("benchlink", func(l *lab.Lab) error {
+		s, err := newSite(l)
+		if err != nil {
+			return err
+		}
+		host, mirror := watchers(s, b.sensor, f)
+		if err := cpuPerPacket(ctx, s.hostOut, s.hostIn, host, linkRates, part.Host); err != nil {
+			return err
+		}
+		if err := cpuPerPacket(ctx, s.mirrorOut, s.mirrorIn, mirror, linkRates[len(linkRates)-1:], part.Mirror); err != nil {
+			return err
+		}
+		return capacity(ctx, s, mirror, part.Capacity)
+	})
+	if err != nil {
+		return err
+	}
+	b.report.Link = part
+	return nil
+}
+
+func watchers(s *site, sensor string, f *floor.Bench) (host, mirror []watcher) {
+	nothing := watcher{"nothing", func(context.Context) (func() error, error) { return func() error { return nil }, nil }}
+	ours := func(i lab.Interface, mode string) watcher {
+		return watcher{"ours", func(ctx context.Context) (func() error, error) {
+			a, err := startAgent(ctx, sensor, i, mode)
+			if err != nil {
+				return nil, err
+			}
+			return func() error { return a.stop(context.WithoutCancel(ctx)) }, nil
+		}}
+	}
+	bare := func(i lab.Interface, d floor.Door, name string, empty bool) watcher {
+		return watcher{name, func(context.Context) (func() error, error) {
+			var c io.Closer
+			err := i.In.Do(func() (err error) { c, err = f.Attach(d, i.Index, empty); return err })
+			if err != nil {
+				return nil, err
+			}
+			return c.Close, nil
+		}}
+	}
+	fastNetMon := watcher{"fastnetmon", func(ctx context.Context) (func() error, error) {
+		limit, cancel := context.WithTimeout(ctx, 30*time.Second)
+		defer cancel()
+		p, err := s.rack.StartFastNetMon(limit, lab.FastNetMonOptions{
+			Interface: s.hostIn.Name, Networks: []netip.Prefix{own4, own6}, PPS: triggerPPS,
+		})
+		if err != nil {
+			return nil, err
+		}
+		return func() error {
+			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+			defer cancel()
+			return p.Stop(limit)
+		}, nil
+	}}
+	return []watcher{nothing, ours(s.hostIn, "host"), bare(s.hostIn, floor.Ingress, "bare", false), fastNetMon},
+		[]watcher{nothing, ours(s.mirrorIn, "mirror"), bare(s.mirrorIn, floor.XDP, "bare", false), bare(s.mirrorIn, floor.XDP, "empty", true)}
+}
+
+// cpuPerPacket sends the same traffic at each rate while each watcher watches, by turns, and notes the processor seconds
+// of the whole machine per million packets.
+func cpuPerPacket(ctx context.Context, from, to lab.Interface, watchers []watcher, rates []float64, into map[string]map[string]spread) error {
+	raw := map[string]map[string][]float64{}
+	for range linkRounds {
+		for _, w := range watchers {
+			if raw[w.name] == nil {
+				raw[w.name] = map[string][]float64{}
+			}
+			stop, err := w.start(ctx)
+			if err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+			for _, rate := range rates {
+				cost, err := busyPerMillion(ctx, from, to, rate)
+				if err != nil {
+					return errors.Join(fmt.Errorf("%s at %.0f packets/s: %w", w.name, rate, err), stop())
+				}
+				raw[w.name][rateName(rate)] = append(raw[w.name][rateName(rate)], cost)
+			}
+			if err := stop(); err != nil {
+				return fmt.Errorf("stop %s: %w", w.name, err)
+			}
+		}
+	}
+	for name, byRate := range raw {
+		into[name] = map[string]spread{}
+		for rate, values := range byRate {
+			into[name][rate] = spreadOf(values)
+		}
+	}
+	return nil
+}
+
+func rateName(rate float64) string { return fmt.Sprintf("%.0fkpps", rate/1000) }
+
+// busyPerMillion sends a span of the traffic: DNS answers of 128 octets from invented sources to 1,024 targets, none of
+// which passes a trigger.
+func busyPerMillion(ctx context.Context, from, to lab.Interface, rate float64) (float64, error) {
+	one, err := flood.DNSAnswers(targets.Addr(), spoofed4, 100)
+	if err != nil {
+		return 0, err
+	}
+	t, err := one.Spread(targets)
+	if err != nil {
+		return 0, err
+	}
+	packets := uint64(rate * linkSpan.Seconds())
+	fl, err := from.Flood(to, flood.Options{Template: t, PPS: rate, Packets: packets, Duration: 2 * linkSpan, Pin: true, CPU: lab.FloodCPU()})
+	if err != nil {
+		return 0, err
+	}
+	before, err := received(to)
+	if err != nil {
+		return 0, err
+	}
+	var sent flood.Result
+	worked, err := busy(func() (err error) { sent, err = fl.Run(ctx); return err })
+	if err != nil {
+		return 0, err
+	}
+	after, err := received(to)
+	if err != nil {
+		return 0, err
+	}
+	if got := after - before; got < packets*999/1000 {
+		return 0, fmt.Errorf("%d of %d packets arrived", got, packets)
+	}
+	if p := sent.PPS(); p < 0.97*rate {
+		return 0, fmt.Errorf("the sender only reached %.0f packets/s: the machine is too busy", p)
+	}
+	return worked.Seconds() * 1e6 / float64(after-before), nil
+}
+
+// capacity measures how many packets per second one processor generates and takes in, in mirror mode.
+func capacity(ctx context.Context, s *site, watchers []watcher, into map[string]spread) error {
+	raw := map[string][]float64{}
+	for _, w := range watchers {
+		if w.name == "nothing" {
+			continue // live frames need XDP at the other end
+		}
+		stop, err := w.start(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.name, err)
+		}
+		for _, rotating := range []bool{false, true} {
+			name := w.name
+			if rotating {
+				name += "_64k_targets"
+			}
+			for range capacityRuns {
+				if err := ctx.Err(); err != nil {
+					return errors.Join(err, stop())
+				}
+				pps, err := live(s, rotating)
+				if err != nil {
+					return errors.Join(fmt.Errorf("%s: %w", w.name, err), stop())
+				}
+				raw[name] = append(raw[name], pps/1e6)
+			}
+		}
+		if err := stop(); err != nil {
+			return fmt.Errorf("stop %s: %w", w.name, err)
+		}
+	}
+	for name, values := range raw {
+		into[name] = spreadOf(values)
+	}
+	return nil
+}
+
+// live sends live frames from a pinned thread and returns how many arrived per second.
+func live(s *site, rotating bool) (pps float64, err error) {
+	fail := s.source.Do(func() error {
+		var set, was unix.CPUSet
+		if err := unix.SchedGetaffinity(0, &was); err != nil {
+			return err
+		}
+		set.Set(lab.FloodCPU())
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			return err
+		}
+		defer func() { _ = unix.SchedSetaffinity(0, &was) }()
+		g, err := floor.NewGenerator(s.mirrorOut.Index, rotating)
+		if err != nil {
+			return err
+		}
+		defer g.Close()
+		if _, err := g.Send(1 << 16); err != nil { // warm
+			return err
+		}
+		before, err := received(s.mirrorIn)
+		if err != nil {
+			return err
+		}
+		took, err := g.Send(capacitySize)
+		if err != nil {
+			return err
+		}
+		after, err := received(s.mirrorIn)
+		pps = float64(after-before) / took.Seconds()
+		return err
+	})
+	return pps, fail
+}

@@ -1,0 +1,202 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf/floor"
+)
+
+// report is what build/bench-sensor.json holds. The flat maps at its head are for programs, the parts for people.
+type report struct {
+	Machine machine `json:"machine"`
+
+	NSPerPacket      map[string]float64 `json:"ns_per_packet,omitempty"`       // by door/kind
+	FloorNSPerPacket map[string]float64 `json:"floor_ns_per_packet,omitempty"` // by door/kind
+	CPUSPerMpkt      map[string]float64 `json:"cpu_s_per_mpkt,omitempty"`      // at the highest rate
+	RSSBytes         map[string]uint64  `json:"rss_bytes,omitempty"`
+	MapBytes         uint64             `json:"map_bytes,omitempty"`
+	Goals            []goal             `json:"goals"`
+
+	Packets *packetPart  `json:"packets,omitempty"`
+	Link    *linkPart    `json:"link,omitempty"`
+	Memory  *memoryPart  `json:"memory,omitempty"`
+	Trigger *triggerPart `json:"trigger,omitempty"`
+}
+
+// stamp says when a part was measured, and how busy the machine was just before.
+type stamp struct {
+	Date string `json:"date"`
+	Load string `json:"load_average"`
+}
+
+func measuredNow() stamp { return stamp{time.Now().UTC().Format(time.RFC3339), loadAverage()} }
+
+// spread is a median with the tenth and the ninetieth percentile; of few values these are the least and the largest.
+type spread struct {
+	Median float64 `json:"median"`
+	P10    float64 `json:"p10"`
+	P90    float64 `json:"p90"`
+	N      int     `json:"n"`
+}
+
+func spreadOf(values []float64) spread {
+	sorted := slices.Sorted(slices.Values(values))
+	return spread{floor.Median(values), rank(sorted, 10), rank(sorted, 90), len(values)}
+}
+
+// rank is the nearest-rank percentile of sorted values.
+func rank(sorted []float64, percent float64) float64 {
+	return sorted[max(int(math.Ceil(percent/100*float64(len(sorted)))), 1)-1]
+}
+
+// packetPart is what BPF_PROG_RUN said, in nanoseconds per packet.
+type packetPart struct {
+	Stamp stamp                 `json:"measured"`
+	Order []string              `json:"order"`
+	Kinds map[string]packetCost `json:"kinds"` // by door/kind
+}
+
+type packetCost struct {
+	Says        string    `json:"says"`
+	Ours        spread    `json:"ours"`
+	Floor       spread    `json:"floor"`
+	Empty       spread    `json:"empty"`
+	Ratio       float64   `json:"ratio"`
+	Net         float64   `json:"ratio_without_empty"`
+	RatioSpread spread    `json:"ratio_by_round"`
+	NetSpread   spread    `json:"ratio_without_empty_by_round"`
+	Cold        *coldCost `json:"cold,omitempty"`
+}
+
+type coldCost struct {
+	Ours  float64 `json:"ours"`
+	Floor float64 `json:"floor"`
+	Empty float64 `json:"empty"`
+}
+
+// linkPart holds processor seconds of the whole machine per million packets, by watcher and rate, the sender's included;
+// and the capacity of one processor in mirror mode, in millions of packets per second.
+type linkPart struct {
+	Stamp    stamp                        `json:"measured"`
+	Host     map[string]map[string]spread `json:"host_machine_cpu_s_per_mpkt"`
+	Mirror   map[string]map[string]spread `json:"mirror_machine_cpu_s_per_mpkt"`
+	Capacity map[string]spread            `json:"mirror_mpps_one_core"`
+}
+
+// over is what a watcher adds to the machine's work, over that of nobody watching.
+func over(by map[string]map[string]spread, name, rate string) float64 {
+	return by[name][rate].Median - by["nothing"][rate].Median
+}
+
+type memoryPart struct {
+	Stamp       stamp             `json:"measured"`
+	IdlePercent float64           `json:"idle_percent_of_a_core"`
+	RSS         map[string]uint64 `json:"rss_bytes"`
+	Peak        map[string]uint64 `json:"peak_rss_bytes"`
+	MapBytes    uint64            `json:"map_bytes"`
+}
+
+type triggerPart struct {
+	Stamp              stamp   `json:"measured"`
+	PacketToController latency `json:"packet_to_controller_ms"`
+	KernelToStream     latency `json:"kernel_trigger_to_stream_ms"`
+}
+
+type latency struct {
+	P50 float64 `json:"p50"`
+	P99 float64 `json:"p99"`
+	Max float64 `json:"max"`
+	N   int     `json:"n"`
+}
+
+func latencyOf(values []float64) latency {
+	sorted := slices.Sorted(slices.Values(values))
+	return latency{rank(sorted, 50), rank(sorted, 99), sorted[len(sorted)-1], len(sorted)}
+}
+
+// goal is a budget of ours and what became of it.
+type goal struct {
+	What  string `json:"what"`
+	Goal  string `json:"goal"`
+	Value string `json:"value"`
+	Met   bool   `json:"met"`
+}
+
+// judge fills the flat maps and the goals from the parts.
+func (r *report) judge() {
+	r.Goals = nil
+	add := func(what, want string, met bool, format string, args ...any) {
+		r.Goals = append(r.Goals, goal{what, want, fmt.Sprintf(format, args...), met})
+	}
+	if p := r.Packets; p != nil {
+		r.NSPerPacket, r.FloorNSPerPacket = map[string]float64{}, map[string]float64{}
+		met, judged, worst := 0, 0, ""
+		for _, name := range p.Order {
+			k := p.Kinds[name]
+			r.NSPerPacket[name], r.FloorNSPerPacket[name] = k.Ours.Median, k.Floor.Median
+			judged++
+			if k.Ratio <= 1.5 {
+				met++
+			}
+			if worst == "" || k.Ratio > p.Kinds[worst].Ratio {
+				worst = name
+			}
+		}
+		add("ns per packet, every kind", "≤ 1.5 × floor", met == judged, "%d of %d kinds; the worst is %s, %.2f ×", met, judged, worst, p.Kinds[worst].Ratio)
+		for _, name := range p.Order {
+			if _, kind, _ := strings.Cut(name, "/"); kind == "rotating4" || kind == "rotating6" {
+				add("65,536 rotating targets, "+name, "≤ 1.5 × floor", p.Kinds[name].Ratio <= 1.5, "%.2f ×", p.Kinds[name].Ratio)
+			}
+		}
+	}
+	if p := r.Link; p != nil {
+		rate := rateName(linkRates[len(linkRates)-1])
+		r.CPUSPerMpkt = map[string]float64{
+			"ours": over(p.Host, "ours", rate), "fastnetmon": over(p.Host, "fastnetmon", rate), "bare": over(p.Host, "bare", rate),
+			"ours_mirror": over(p.Mirror, "ours", rate), "bare_mirror": over(p.Mirror, "bare", rate),
+		}
+		for _, name := range []string{"ours", "ours_64k_targets"} {
+			add("mirror mode, one core generates and takes in: "+name, "≥ 2.5 Mpps", p.Capacity[name].Median >= 2.5, "%.2f Mpps", p.Capacity[name].Median)
+		}
+	}
+	if p := r.Memory; p != nil {
+		r.RSSBytes, r.MapBytes = p.RSS, p.MapBytes
+		add("resident memory at rest, mutual TLS", "≤ 20 MB", p.RSS["idle"] <= 20e6, "%.1f MB", float64(p.RSS["idle"])/1e6)
+		most := max(p.RSS["1M"], p.RSS["10M"], p.RSS["1M_targets6"])
+		add("resident memory under 10 M spoofed sources", "≤ 20 MB, flat", most <= 20e6, "%.1f MB", float64(most)/1e6)
+		add("processor time at rest", "≤ 0.1 % of a core", p.IdlePercent <= 0.1, "%.3f %%", p.IdlePercent)
+	}
+	if p := r.Trigger; p != nil {
+		add("first packet over the trigger → report at the controller", "p99 ≤ 10 ms", p.PacketToController.P99 <= 10, "p50 %.2f ms, p99 %.2f ms, n = %d", p.PacketToController.P50, p.PacketToController.P99, p.PacketToController.N)
+	}
+}
+
+func readReport(path string) (*report, error) {
+	r := &report{}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return r, err
+	}
+	if err := json.Unmarshal(text, r); err != nil {
+		return r, fmt.Errorf("%s: %w: remove it, or measure everything", path, err)
+	}
+	return r, nil
+}
+
+func (r *report) write(path string) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
