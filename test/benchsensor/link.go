@@ -25,14 +25,20 @@ const (
 // Rates the link is measured at. The last is the one that counts.
 var linkRates = []float64{100_000, 400_000}
 
-// watcher is what watches an interface while packets arrive; stop takes it away again.
+// watcher is what watches an interface while packets arrive.
 type watcher struct {
 	name  string
-	start func(context.Context) (stop func() error, err error)
+	start func(context.Context) (watching, error)
 }
 
-// measureLink takes the processor time of the whole machine per packet that arrives on a veth link, by who watches, and
-// how many packets one processor takes in mirror mode.
+// watching is a watcher at work.
+type watching struct {
+	pid  int // of its process; 0: it has none
+	stop func() error
+}
+
+// measureLink takes the processor time per packet that arrives on a veth link, by who watches, and how many packets one
+// processor takes in mirror mode.
 func measureLink(ctx context.Context, b *bench) error {
 	if lab.FindTool("fastnetmon") == "" {
 		return errors.New("fastnetmon is missing: scripts/deps.sh bench installs it")
@@ -48,17 +54,17 @@ func measureLink(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer f.Close()
-	part := &linkPart{Stamp: measuredNow(), Host: map[string]map[string]spread{}, Mirror: map[string]map[string]spread{}, Capacity: map[string]spread{}}
+	part := &linkPart{Stamp: measuredNow(), Host: map[string]map[string]linkCost{}, Mirror: map[string]map[string]linkCost{}, Capacity: map[string]spread{}}
 	err = inLab("benchlink", func(l *lab.Lab) error {
 		s, err := newSite(l)
 		if err != nil {
 			return err
 		}
 		host, mirror := watchers(s, b.sensor, f)
-		if err := cpuPerPacket(ctx, s.hostOut, s.hostIn, host, linkRates, part.Host); err != nil {
+		if err := cpuPerPacket(ctx, s.hostOut, s.hostIn, host, linkRates, part.Host, part); err != nil {
 			return err
 		}
-		if err := cpuPerPacket(ctx, s.mirrorOut, s.mirrorIn, mirror, linkRates[len(linkRates)-1:], part.Mirror); err != nil {
+		if err := cpuPerPacket(ctx, s.mirrorOut, s.mirrorIn, mirror, linkRates[len(linkRates)-1:], part.Mirror, part); err != nil {
 			return err
 		}
 		return capacity(ctx, s, mirror, part.Capacity)
@@ -71,74 +77,78 @@ func measureLink(ctx context.Context, b *bench) error {
 }
 
 func watchers(s *site, sensor string, f *floor.Bench) (host, mirror []watcher) {
-	nothing := watcher{"nothing", func(context.Context) (func() error, error) { return func() error { return nil }, nil }}
+	nothing := watcher{"nothing", func(context.Context) (watching, error) { return watching{0, func() error { return nil }}, nil }}
 	ours := func(i lab.Interface, mode string) watcher {
-		return watcher{"ours", func(ctx context.Context) (func() error, error) {
+		return watcher{"ours", func(ctx context.Context) (watching, error) {
 			a, err := startAgent(ctx, sensor, i, mode)
 			if err != nil {
-				return nil, err
+				return watching{}, err
 			}
-			return func() error { return a.stop(context.WithoutCancel(ctx)) }, nil
+			return watching{a.process.Pid(), func() error { return a.stop(context.WithoutCancel(ctx)) }}, nil
 		}}
 	}
 	bare := func(i lab.Interface, d floor.Door, name string, empty bool) watcher {
-		return watcher{name, func(context.Context) (func() error, error) {
+		return watcher{name, func(context.Context) (watching, error) {
 			var c io.Closer
 			err := i.In.Do(func() (err error) { c, err = f.Attach(d, i.Index, empty); return err })
 			if err != nil {
-				return nil, err
+				return watching{}, err
 			}
-			return c.Close, nil
+			return watching{0, c.Close}, nil
 		}}
 	}
-	fastNetMon := watcher{"fastnetmon", func(ctx context.Context) (func() error, error) {
+	fastNetMon := watcher{"fastnetmon", func(ctx context.Context) (watching, error) {
 		limit, cancel := context.WithTimeout(ctx, 30*time.Second)
 		defer cancel()
 		p, err := s.rack.StartFastNetMon(limit, lab.FastNetMonOptions{
 			Interface: s.hostIn.Name, Networks: []netip.Prefix{own4, own6}, PPS: triggerPPS,
 		})
 		if err != nil {
-			return nil, err
+			return watching{}, err
 		}
-		return func() error {
+		return watching{p.Pid(), func() error {
 			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
 			return p.Stop(limit)
-		}, nil
+		}}, nil
 	}}
 	return []watcher{nothing, ours(s.hostIn, "host"), bare(s.hostIn, floor.Ingress, "bare", false), fastNetMon},
 		[]watcher{nothing, ours(s.mirrorIn, "mirror"), bare(s.mirrorIn, floor.XDP, "bare", false), bare(s.mirrorIn, floor.XDP, "empty", true)}
 }
 
 // cpuPerPacket sends the same traffic at each rate while each watcher watches, by turns, and notes the processor seconds
-// of the whole machine per million packets.
-func cpuPerPacket(ctx context.Context, from, to lab.Interface, watchers []watcher, rates []float64, into map[string]map[string]spread) error {
-	raw := map[string]map[string][]float64{}
+// per million packets.
+func cpuPerPacket(ctx context.Context, from, to lab.Interface, watchers []watcher, rates []float64, into map[string]map[string]linkCost, part *linkPart) error {
+	raw, machine := map[string]map[string][]float64{}, map[string]map[string][]float64{}
 	for range linkRounds {
 		for _, w := range watchers {
 			if raw[w.name] == nil {
-				raw[w.name] = map[string][]float64{}
+				raw[w.name], machine[w.name] = map[string][]float64{}, map[string][]float64{}
 			}
-			stop, err := w.start(ctx)
+			at, err := w.start(ctx)
 			if err != nil {
 				return fmt.Errorf("%s: %w", w.name, err)
 			}
 			for _, rate := range rates {
-				cost, err := busyPerMillion(ctx, from, to, rate)
+				cost, remark, err := perMillion(ctx, from, to, rate, at.pid)
 				if err != nil {
-					return errors.Join(fmt.Errorf("%s at %.0f packets/s: %w", w.name, rate, err), stop())
+					return errors.Join(fmt.Errorf("%s at %.0f packets/s: %w", w.name, rate, err), at.stop())
 				}
-				raw[w.name][rateName(rate)] = append(raw[w.name][rateName(rate)], cost)
+				if remark != "" {
+					part.Remarks = append(part.Remarks, w.name+": "+remark)
+				}
+				raw[w.name][rateName(rate)] = append(raw[w.name][rateName(rate)], cost.accounted)
+				machine[w.name][rateName(rate)] = append(machine[w.name][rateName(rate)], cost.machine)
 			}
-			if err := stop(); err != nil {
+			if err := at.stop(); err != nil {
 				return fmt.Errorf("stop %s: %w", w.name, err)
 			}
 		}
 	}
 	for name, byRate := range raw {
-		into[name] = map[string]spread{}
+		into[name] = map[string]linkCost{}
 		for rate, values := range byRate {
-			into[name][rate] = spreadOf(values)
+			into[name][rate] = linkCost{spreadOf(values), spreadOf(machine[name][rate])}
 		}
 	}
 	return nil
@@ -146,42 +156,57 @@ func cpuPerPacket(ctx context.Context, from, to lab.Interface, watchers []watche
 
 func rateName(rate float64) string { return fmt.Sprintf("%.0fkpps", rate/1000) }
 
-// busyPerMillion sends a span of the traffic: DNS answers of 128 octets from invented sources to 1,024 targets, none of
-// which passes a trigger.
-func busyPerMillion(ctx context.Context, from, to lab.Interface, rate float64) (float64, error) {
+// secondsPerMillion is processor time per million packets.
+type secondsPerMillion struct {
+	accounted float64 // of the sender with what its packets cost in the kernel, of ksoftirqd, and of who watches
+	machine   float64 // of the whole machine, whatever it was used for
+}
+
+// perMillion sends a span of the traffic: DNS answers of 128 octets from invented sources to 1,024 targets, none of which
+// passes a trigger. On veth the sender's thread does the receiver's work in the kernel, so its processor time holds that.
+func perMillion(ctx context.Context, from, to lab.Interface, rate float64, pid int) (cost secondsPerMillion, remark string, err error) {
 	one, err := flood.DNSAnswers(targets.Addr(), spoofed4, 100)
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
 	t, err := one.Spread(targets)
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
 	packets := uint64(rate * linkSpan.Seconds())
 	fl, err := from.Flood(to, flood.Options{Template: t, PPS: rate, Packets: packets, Duration: 2 * linkSpan, Pin: true, CPU: lab.FloodCPU()})
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
 	before, err := received(to)
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
-	var sent flood.Result
-	worked, err := busy(func() (err error) { sent, err = fl.Run(ctx); return err })
+	used, err := use(pid)
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
+	sent, err := fl.Run(ctx)
+	if err != nil {
+		return cost, "", err
+	}
+	all, err := use(pid)
+	if err != nil {
+		return cost, "", err
+	}
+	used = all.minus(used)
 	after, err := received(to)
 	if err != nil {
-		return 0, err
+		return cost, "", err
 	}
 	if got := after - before; got < packets*999/1000 {
-		return 0, fmt.Errorf("%d of %d packets arrived", got, packets)
+		return cost, "", fmt.Errorf("%d of %d packets arrived", got, packets)
 	}
 	if p := sent.PPS(); p < 0.97*rate {
-		return 0, fmt.Errorf("the sender only reached %.0f packets/s: the machine is too busy", p)
+		remark = fmt.Sprintf("at %.0f packets/s the sender only reached %.0f: the machine was too busy", rate, p)
 	}
-	return worked.Seconds() * 1e6 / float64(after-before), nil
+	millions := float64(after-before) / 1e6
+	return secondsPerMillion{(sent.CPU + used.softirq + used.process).Seconds() / millions, used.machine.Seconds() / millions}, remark, nil
 }
 
 // capacity measures how many packets per second one processor generates and takes in, in mirror mode.
@@ -191,7 +216,7 @@ func capacity(ctx context.Context, s *site, watchers []watcher, into map[string]
 		if w.name == "nothing" {
 			continue // live frames need XDP at the other end
 		}
-		stop, err := w.start(ctx)
+		at, err := w.start(ctx)
 		if err != nil {
 			return fmt.Errorf("%s: %w", w.name, err)
 		}
@@ -202,16 +227,16 @@ func capacity(ctx context.Context, s *site, watchers []watcher, into map[string]
 			}
 			for range capacityRuns {
 				if err := ctx.Err(); err != nil {
-					return errors.Join(err, stop())
+					return errors.Join(err, at.stop())
 				}
 				pps, err := live(s, rotating)
 				if err != nil {
-					return errors.Join(fmt.Errorf("%s: %w", w.name, err), stop())
+					return errors.Join(fmt.Errorf("%s: %w", w.name, err), at.stop())
 				}
 				raw[name] = append(raw[name], pps/1e6)
 			}
 		}
-		if err := stop(); err != nil {
+		if err := at.stop(); err != nil {
 			return fmt.Errorf("stop %s: %w", w.name, err)
 		}
 	}
@@ -221,7 +246,7 @@ func capacity(ctx context.Context, s *site, watchers []watcher, into map[string]
 	return nil
 }
 
-// live sends live frames from a pinned thread and returns how many arrived per second.
+// live sends live frames from a pinned thread and returns how many arrived per second of its processor's time.
 func live(s *site, rotating bool) (pps float64, err error) {
 	fail := s.source.Do(func() error {
 		var set, was unix.CPUSet
@@ -245,10 +270,19 @@ func live(s *site, rotating bool) (pps float64, err error) {
 		if err != nil {
 			return err
 		}
+		waiting, err := softirq()
+		if err != nil {
+			return err
+		}
 		took, err := g.Send(capacitySize)
 		if err != nil {
 			return err
 		}
+		all, err := softirq()
+		if err != nil {
+			return err
+		}
+		took += all - waiting
 		after, err := received(s.mirrorIn)
 		pps = float64(after-before) / took.Seconds()
 		return err

@@ -81,18 +81,26 @@ type coldCost struct {
 	Empty float64 `json:"empty"`
 }
 
-// linkPart holds processor seconds of the whole machine per million packets, by watcher and rate, the sender's included;
-// and the capacity of one processor in mirror mode, in millions of packets per second.
+// linkPart holds processor seconds per million packets, by watcher and rate, and the capacity of one processor in mirror
+// mode, in millions of packets per second.
 type linkPart struct {
-	Stamp    stamp                        `json:"measured"`
-	Host     map[string]map[string]spread `json:"host_machine_cpu_s_per_mpkt"`
-	Mirror   map[string]map[string]spread `json:"mirror_machine_cpu_s_per_mpkt"`
-	Capacity map[string]spread            `json:"mirror_mpps_one_core"`
+	Stamp    stamp                          `json:"measured"`
+	Host     map[string]map[string]linkCost `json:"host_cpu_s_per_mpkt"`
+	Mirror   map[string]map[string]linkCost `json:"mirror_cpu_s_per_mpkt"`
+	Capacity map[string]spread              `json:"mirror_mpps_one_core"`
+	Remarks  []string                       `json:"remarks,omitempty"`
 }
 
-// over is what a watcher adds to the machine's work, over that of nobody watching.
-func over(by map[string]map[string]spread, name, rate string) float64 {
-	return by[name][rate].Median - by["nothing"][rate].Median
+type linkCost struct {
+	// Accounted is the sender's time with what its packets cost in the kernel, and the watching process's.
+	Accounted spread `json:"accounted"`
+	// Machine is what the whole machine worked.
+	Machine spread `json:"machine"`
+}
+
+// over is what a watcher adds to the accounted work, over that of nobody watching.
+func over(by map[string]map[string]linkCost, name, rate string) float64 {
+	return by[name][rate].Accounted.Median - by["nothing"][rate].Accounted.Median
 }
 
 type memoryPart struct {

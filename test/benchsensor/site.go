@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -27,6 +28,9 @@ var (
 	spoofed4 = netip.MustParsePrefix("32.0.0.0/3")
 	spoofed6 = netip.MustParsePrefix("2001:db9::/32")
 )
+
+// epoch is when we began; only differences of times since then mean something.
+var epoch = time.Now()
 
 // site is a rack and a machine that sends to it: over a link whose packets the rack routes, into a black hole, and over
 // one that plays a mirror port.
@@ -73,36 +77,61 @@ func received(i lab.Interface) (uint64, error) {
 	return link.Attrs().Statistics.RxPackets, nil
 }
 
-// idle is how long all processors together have had nothing to do. The kernel takes the time of each idle span; it shows
-// hundredths of a second.
-func idle() (time.Duration, error) {
+// usage is processor time, in different accounts.
+type usage struct {
+	machine time.Duration // of all processors: whatever was not idle
+	softirq time.Duration // of the thread that does what interrupts of the flood's processor leave undone
+	process time.Duration // of all threads of the watching process
+}
+
+// use reads the processor time used so far; pid 0 means that no process watches.
+func use(pid int) (u usage, err error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
-		return 0, err
+		return u, err
 	}
+	// The kernel takes the time of each idle span; it shows hundredths of a second.
 	first, _, _ := strings.Cut(string(text), "\n")
 	f := strings.Fields(first)
 	if len(f) < 6 || f[0] != "cpu" {
-		return 0, fmt.Errorf("/proc/stat begins with %q", first)
+		return u, fmt.Errorf("/proc/stat begins with %q", first)
 	}
-	ticks, err := strconv.ParseUint(f[4], 10, 64)
-	if err != nil {
-		return 0, err
+	for _, field := range f[4:6] { // idle, and idle while a disk works
+		ticks, err := strconv.ParseUint(field, 10, 64)
+		if err != nil {
+			return u, err
+		}
+		u.machine -= time.Duration(ticks) * 10 * time.Millisecond
 	}
-	waits, err := strconv.ParseUint(f[5], 10, 64)
-	return time.Duration(ticks+waits) * 10 * time.Millisecond, err
+	u.machine += time.Duration(runtime.NumCPU()) * time.Since(epoch)
+	if u.softirq, err = softirq(); err != nil || pid == 0 {
+		return u, err
+	}
+	u.process, err = cpuTime(pid)
+	return u, err
 }
 
-// busy runs body and returns how long processors worked meanwhile, all together.
-func busy(body func() error) (time.Duration, error) {
-	began := time.Now()
-	before, err := idle()
+// minus is what was used in between.
+func (u usage) minus(before usage) usage {
+	return usage{u.machine - before.machine, u.softirq - before.softirq, u.process - before.process}
+}
+
+// softirq is the run time of the flood's processor's ksoftirqd.
+func softirq() (time.Duration, error) {
+	name := fmt.Sprintf("ksoftirqd/%d\n", lab.FloodCPU())
+	processes, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return 0, err
 	}
-	if err := body(); err != nil {
-		return 0, err
+	for _, path := range processes {
+		if comm, err := os.ReadFile(path); err != nil || string(comm) != name {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return 0, err
+		}
+		return cpuTime(pid)
 	}
-	after, err := idle()
-	return time.Duration(runtime.NumCPU())*time.Since(began) - (after - before), err
+	return 0, nil // a container does not show the kernel's threads
 }

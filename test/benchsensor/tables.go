@@ -51,18 +51,18 @@ func (r *report) tables() []table {
 	if p := r.Link; p != nil {
 		for _, x := range []struct {
 			title string
-			by    map[string]map[string]spread
+			by    map[string]map[string]linkCost
 		}{{"host mode", p.Host}, {"mirror mode", p.Mirror}} {
 			t := table{
-				fmt.Sprintf("Processor seconds per million packets on veth, %s: the whole machine, and what watching adds (%s, load %s)", x.title, p.Stamp.Date, p.Stamp.Load),
-				[][]string{{"who watches", "rate", "machine", "least and largest", "over nothing"}},
+				fmt.Sprintf("Processor seconds per million packets on veth, %s: sender, kernel and watcher together, and what watching adds (%s, load %s)", x.title, p.Stamp.Date, p.Stamp.Load),
+				[][]string{{"who watches", "rate", "all", "least and largest", "watching adds", "whole machine"}},
 			}
 			for _, name := range []string{"nothing", "bare", "empty", "ours", "fastnetmon"} {
 				for _, rate := range linkRates {
 					if s, ok := x.by[name][rateName(rate)]; ok {
 						t.rows = append(t.rows, []string{
-							name, fmt.Sprintf("%.0fk/s", rate/1000), fmt.Sprintf("%.3f", s.Median), fmt.Sprintf("%.3f–%.3f", s.P10, s.P90),
-							fmt.Sprintf("%+.3f", over(x.by, name, rateName(rate))),
+							name, fmt.Sprintf("%.0fk/s", rate/1000), fmt.Sprintf("%.3f", s.Accounted.Median), fmt.Sprintf("%.3f–%.3f", s.Accounted.P10, s.Accounted.P90),
+							fmt.Sprintf("%+.3f", over(x.by, name, rateName(rate))), fmt.Sprintf("%.3f", s.Machine.Median),
 						})
 					}
 				}
@@ -75,6 +75,13 @@ func (r *report) tables() []table {
 			t.rows = append(t.rows, []string{strings.ReplaceAll(name, "_", " "), fmt.Sprintf("%.2f", s.Median), fmt.Sprintf("%.2f–%.2f", s.P10, s.P90)})
 		}
 		list = append(list, t)
+		if len(p.Remarks) > 0 {
+			t := table{"Remarks on the link", [][]string{{"what"}}}
+			for _, remark := range p.Remarks {
+				t.rows = append(t.rows, []string{remark})
+			}
+			list = append(list, t)
+		}
 	}
 	if p := r.Memory; p != nil {
 		t := table{fmt.Sprintf("Memory (%s, load %s)", p.Stamp.Date, p.Stamp.Load), [][]string{{"when", "resident, MB", "peak, MB"}}}

@@ -42,6 +42,8 @@ type Flood struct {
 type Result struct {
 	Packets      uint64
 	Began, Ended time.Time
+	// CPU is the processor time of the sending thread. What the packets cost on veth links is part of it.
+	CPU time.Duration
 	// Retries are sends the kernel had no buffer for; they were repeated.
 	Retries uint64
 }
@@ -146,6 +148,10 @@ func (f *Flood) run(ctx context.Context) (Result, error) {
 	defer runtime.KeepAlive(frames)
 
 	var r Result
+	worked, err := threadTime()
+	if err != nil {
+		return r, err
+	}
 	r.Began = time.Now()
 	for r.Packets < f.o.Packets && ctx.Err() == nil {
 		elapsed := time.Since(r.Began)
@@ -180,5 +186,15 @@ func (f *Flood) run(ctx context.Context) (Result, error) {
 		}
 	}
 	r.Ended = time.Now()
-	return r, nil
+	after, err := threadTime()
+	r.CPU = after - worked
+	return r, err
+}
+
+func threadTime() (time.Duration, error) {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		return 0, fmt.Errorf("flood: processor time: %w", err)
+	}
+	return time.Duration(t.Nano()), nil
 }
