@@ -115,6 +115,12 @@ bench: build ## Time to mitigation beside FastNetMon (RUNS=20); writes build/ben
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/bench
 	$(AS_ROOT) bin/lab/bench
 
+.PHONY: bench-sensor
+bench-sensor: build ## What the sensor costs, beside a floor and FastNetMon (BENCH="-only ns"); writes build/bench-sensor.json
+	scripts/deps.sh bench
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/benchsensor
+	$(AS_ROOT) bin/lab/benchsensor $(BENCH)
+
 .PHONY: bench-go
 bench-go: ## Every Go benchmark once
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT_PKGS)

@@ -1,7 +1,6 @@
 package bpf_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
@@ -23,9 +22,6 @@ func BenchmarkPacket(b *testing.B) {
 		for _, door := range k.Doors {
 			b.Run("door="+string(door)+"/packet="+k.Name, func(b *testing.B) {
 				c, err := bench.Prepare(k, door)
-				if errors.Is(err, floor.ErrNoDoor) {
-					b.Skip(err)
-				}
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -32,7 +32,7 @@ type Kind struct {
 type scene int
 
 const (
-	plain  scene = iota // default sizes, one target, no trigger is reached
+	plain  scene = iota // default sizes, one target
 	roomy4              // a slot for each of the rotating IPv4 targets
 	roomy6              // and IPv6
 	scarce              // default sizes, so rotating targets find no slot
