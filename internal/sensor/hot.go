@@ -62,7 +62,7 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 		}); err != nil {
 			return nil, err
 		}
-		h = &hotTarget{since: now}
+		h = &hotTarget{target: target, since: now}
 		m.hot[t.slot] = h
 	}
 	h.below = time.Time{}
@@ -81,9 +81,17 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 	for c, n := range counts {
 		if n != 0 {
 			r.Aggregates = append(r.Aggregates, aggregate(target, bpf.Column(c), tally{n.Packets(), n.Bytes()}))
+			m.heat(h, target, bpf.Column(c), n.Packets(), counts[bpf.ColumnOf(bpf.Column(c).Direction(), vector.Total)].Packets(), now)
 		}
 	}
 	return r, nil
+}
+
+// heat has a column of a hot target described that triggered or makes up a good part of what the target receives.
+func (m *meter) heat(h *hotTarget, target netip.Prefix, c bpf.Column, packets, total uint64, now time.Time) {
+	if (h.has(c) || packets > 0 && packets >= total/16) && !m.profiles.heat(profileKey{target, c}, now) {
+		m.unprofiled++
+	}
 }
 
 // has tells whether a column triggered.
@@ -133,13 +141,21 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 		}
 		target, _ := m.target(n)
 		quiet := true
+		totals := [vector.Directions]uint64{}
 		for _, e := range counts {
+			if e.column.Vector() == vector.Total {
+				totals[e.column.Direction()] = e.packets
+			}
+		}
+		for _, e := range counts {
+			m.heat(h, target, e.column, e.packets, totals[e.column.Direction()], now)
 			r.Aggregates = append(r.Aggregates, aggregate(target, e.column, e.tally))
 			l := m.now.limits[e.column]
 			if h.has(e.column) && passes(limit{(l.pps + 1) / 2, (l.bps + 1) / 2}, e.packets, e.bytes, span) {
 				quiet = false
 			}
 		}
+		r.Profiles = append(r.Profiles, m.profiles.ofHot(target, now)...)
 		h.span.reset()
 		h.since = now
 		switch {
@@ -155,6 +171,7 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 	}
 	for _, r := range order {
 		sortAggregates(r.Aggregates)
+		sortProfiles(r.Profiles)
 	}
 	slices.SortFunc(order, func(a, b *pb.Report) int { return a.StartTime.AsTime().Compare(b.StartTime.AsTime()) })
 	return order, nil
@@ -162,6 +179,9 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 
 // calm ends a target's being hot: it may trigger again.
 func (m *meter) calm(n uint32) error {
+	if h := m.hot[n]; h != nil {
+		m.profiles.cool(h.target)
+	}
 	delete(m.hot, n)
 	return m.k.SetHot(n, [vector.Directions]uint64{})
 }

@@ -131,6 +131,8 @@ func (a *agent) count() error {
 	c.SampleOneIn, c.CpuNanoseconds, c.ResidentBytes = a.restraint.effort.sampleOneIn, uint64(processTime()), residentBytes()
 	a.metrics.counters.Store(c)
 	a.metrics.stats.Store(&st)
+	a.metrics.unprofiled.Store(a.meter.unprofiled)
+	a.metrics.profiles.Set(float64(len(a.meter.profiles.of)))
 	return nil
 }
 
@@ -239,8 +241,9 @@ func (a *agent) drain() {
 		}
 		b.Samples = append(b.Samples, &pb.Sample{
 			Time: timestamppb.New(time.Unix(0, int64(s.Ktime)+offset)), Weight: s.Weight, Vector: uint32(s.Vector),
-			Length: s.Length, Header: append([]byte(nil), s.Header...),
+			Direction: directionProto(s.Direction), Length: s.Length, Header: append([]byte(nil), s.Header...),
 		})
+		a.meter.profiles.add(s)
 		if len(b.Samples) == batch {
 			flush()
 		}

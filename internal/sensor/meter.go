@@ -39,17 +39,20 @@ type meter struct {
 	tick   time.Duration
 	idle   time.Duration
 
-	now       *directive // nil until the first
-	table     bpf.Table
-	prefixOf  []netip.Prefix // by slot minus sizes.Hosts; zero when unused
-	slots     []slot
-	used      int
-	limbo     []uint32 // host slots unlinked since the scan before; given back at the next
-	hot       map[uint32]*hotTarget
-	since     time.Time // begin of the present interval
-	tree      tree      // of the protected prefixes
-	treeOf    *directive
-	directErr string
+	now      *directive // nil until the first
+	table    bpf.Table
+	prefixOf []netip.Prefix // by slot minus sizes.Hosts; zero when unused
+	slots    []slot
+	used     int
+	limbo    []uint32 // host slots unlinked since the scan before; given back at the next
+	hot      map[uint32]*hotTarget
+	since    time.Time // begin of the present interval
+	profiles *profiler
+	// unprofiled counts vectors of hot targets that no profile was free for, at each hot report.
+	unprofiled uint64
+	tree       tree // of the protected prefixes
+	treeOf     *directive
+	directErr  string
 }
 
 // slot is one target.
@@ -63,6 +66,7 @@ type slot struct {
 
 // hotTarget is a target that triggered and has not calmed down yet.
 type hotTarget struct {
+	target  netip.Prefix
 	vectors [vector.Directions]uint64 // those that triggered, one bit each
 	span    span                      // since the last hot report
 	since   time.Time                 // begin of span
@@ -76,7 +80,7 @@ func newMeter(k kernel, sizes bpf.Sizes, window, tick, idle time.Duration, now t
 	return &meter{
 		k: k, sizes: sizes, window: window, tick: tick, idle: idle, since: now,
 		prefixOf: make([]netip.Prefix, sizes.Prefixes), slots: make([]slot, sizes.Slots()),
-		hot: map[uint32]*hotTarget{},
+		hot: map[uint32]*hotTarget{}, profiles: newProfiler(),
 	}
 }
 
@@ -136,6 +140,8 @@ func (m *meter) interval(now time.Time) *pb.Report {
 	sortAggregates(r.Aggregates)
 	r.Aggregates = unite(r.Aggregates)
 	r.Networks = networkTotals(m.protected(), r.Aggregates)
+	r.Profiles = m.profiles.rest()
+	m.profiles.choose(r.Aggregates)
 	m.since = now
 	return r
 }

@@ -26,6 +26,8 @@ type metrics struct {
 	mapBytes     *prometheus.GaugeVec
 	counters     atomic.Pointer[pb.SensorCounters]
 	stats        atomic.Pointer[bpf.Stats]
+	unprofiled   atomic.Uint64
+	profiles     prometheus.Gauge
 	backlogDescs [4]*prometheus.Desc
 	backlogs     map[string]*backlog
 }
@@ -78,6 +80,12 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 			Name: "trafficmonitor_sensor_map_bytes", Help: "Kernel memory of each map, fixed at the start.",
 		}, []string{"map"}),
 	}
+	m.profiles = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "trafficmonitor_sensor_profiles", Help: "Vectors of hot and of the busiest targets whose packets are described now.",
+	})
+	reg.MustRegister(m.profiles, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "trafficmonitor_sensor_profiles_refused_total", Help: "Vectors of hot targets that could not be described because too many others were, counted at each hot report.",
+	}, func() float64 { return float64(m.unprofiled.Load()) }))
 	label := []string{"controller"}
 	m.backlogDescs = [4]*prometheus.Desc{
 		prometheus.NewDesc("trafficmonitor_sensor_backlog_messages", "Messages that wait for the controller to take them.", label, nil),

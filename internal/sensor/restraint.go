@@ -113,6 +113,7 @@ func (a *agent) exert() {
 			return
 		}
 	}
+	a.meter.profiles.limit(e.profiles)
 	r.directive, r.effort = d, e
 	r.metrics.asked.Set(float64(d.sampleOneIn))
 	r.metrics.actual.Set(float64(e.sampleOneIn))

@@ -113,3 +113,18 @@ func tau(x float64) float64 {
 	}
 	return z / 3
 }
+
+// Mix returns the hash of an address given as its first and last 64 bits, IPv4 in the highest bits of the first. It is
+// the same at every sensor, so that sketches can be merged; an attacker who chooses sources by it can make them look like
+// fewer, or more, than they are, no more. It is the finalizer of MurmurHash3 (Appleby), in place of either half.
+func Mix(high, low uint64) uint64 {
+	return mix(mix(high+0x9e3779b97f4a7c15) + low) // zero is the one value mix leaves as it is
+}
+
+func mix(x uint64) uint64 {
+	x ^= x >> 33
+	x *= 0xff51afd7ed558ccd
+	x ^= x >> 33
+	x *= 0xc4ceb9fe1a85ec53
+	return x ^ x>>33
+}
