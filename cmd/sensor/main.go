@@ -167,7 +167,7 @@ func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, heal
 	o := sensor.Options{
 		Name: cfg.Name, Version: version, Slots: cfg.Slots, Prefixes: cfg.Prefixes, Networks4: cfg.Networks4,
 		CutMirrors: cfg.CutMirrors, IdleAfter: cfg.IdleAfter, Backlog: cfg.Backlog, StateFile: cfg.StateFile,
-		Pin: sensor.PinDir(cfg.Pin, cfg.Name), OnExit: sensor.OnExit(cfg.OnExit),
+		Pin: sensor.PinDir(cfg.Pin, cfg.Name), Checkpoint: cfg.Checkpoint, OnExit: sensor.OnExit(cfg.OnExit),
 		Budget: sensor.Budget{Rest: cfg.CPU.Rest, Most: cfg.CPU.Most}, DropCapabilities: cfg.DropCaps,
 		Log: log.With("component", "sensor"), Registerer: reg, Ready: health.Set,
 	}

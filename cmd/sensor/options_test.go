@@ -24,6 +24,7 @@ backlog: 11
 state_file: /nowhere/state
 pin: /nowhere/bpf
 on_exit: detach
+checkpoint: /nowhere/checkpoint
 cpu: {rest: 3%, most: 40%}
 drop_capabilities: false
 controllers: [{address: "127.0.0.1:7442"}]
@@ -45,7 +46,7 @@ interfaces:
 	if o.Budget != (sensor.Budget{Rest: .03, Most: .4}) || o.DropCapabilities {
 		t.Errorf("options = %+v", o)
 	}
-	if o.Pin != "/nowhere/bpf/rack7" || o.OnExit != sensor.Detach {
+	if o.Pin != "/nowhere/bpf/rack7" || o.Checkpoint != "/nowhere/checkpoint" || o.OnExit != sensor.Detach {
 		t.Errorf("options = %+v", o)
 	}
 	if !slices.Equal(o.Interfaces, []sensor.Interface{

@@ -23,6 +23,7 @@ type Sensor struct {
 	Backlog     int
 	StateFile   string // path; empty keeps no state
 	Pin         string // directory of bpffs below which the sensor's own is; empty pins nothing
+	Checkpoint  string // path; empty keeps none
 	OnExit      string
 	CPU         CPUBudget
 	MemoryLimit int64 // bytes of Go's runtime
@@ -72,16 +73,17 @@ type Interface struct {
 // DefaultSensor returns what is in force where the file says nothing.
 func DefaultSensor() Sensor {
 	return Sensor{
-		Name:      hostname(),
-		Slots:     4096,
-		Prefixes:  512,
-		Networks4: 4096,
-		IdleAfter: time.Minute,
-		Backlog:   256,
-		StateFile: "/var/lib/trafficmonitor/sensor.state",
-		Pin:       "/sys/fs/bpf/trafficmonitor",
-		OnExit:    OnExitStay,
-		CPU:       CPUBudget{Rest: 0.02, Most: 0.25}, MemoryLimit: 64 << 20, DropCaps: true,
+		Name:       hostname(),
+		Slots:      4096,
+		Prefixes:   512,
+		Networks4:  4096,
+		IdleAfter:  time.Minute,
+		Backlog:    256,
+		StateFile:  "/var/lib/trafficmonitor/sensor.state",
+		Pin:        "/sys/fs/bpf/trafficmonitor",
+		Checkpoint: "/run/trafficmonitor/sensor.checkpoint",
+		OnExit:     OnExitStay,
+		CPU:        CPUBudget{Rest: 0.02, Most: 0.25}, MemoryLimit: 64 << 20, DropCaps: true,
 		Telemetry: Address{Host: "127.0.0.1", Port: 7445},
 		Log:       Log{Level: "info", Format: "text"},
 	}
@@ -170,6 +172,11 @@ func (s *Sensor) schema() document.Value {
 			Danger: "Without a bpf file system there the sensor says so and runs unpinned. Programs stay after the sensor ends, see on_exit; sensor detach removes them.",
 		},
 		document.Field{
+			Key: "checkpoint", Value: document.Scalar(&s.Checkpoint, document.OrEmpty(pathCodec())),
+			Help:   "File, best in memory as /run is, that says how far reports have come, written with each interval report. With pin the next process reports from there what was counted meanwhile, up to 4 minutes. Empty: what is counted between two processes is in the totals only.",
+			Danger: "Two sensors must not share it.",
+		},
+		document.Field{
 			Key: "on_exit", Value: document.Scalar(&s.OnExit, document.OneOf(OnExitStay, OnExitDetach)),
 			Help: "When the sensor is stopped: stay leaves what is pinned counting for the next start, detach removes it all.",
 		},
@@ -213,7 +220,7 @@ func hostCodec() document.Codec[string] {
 }
 
 func (s *Sensor) resolve(dir string) {
-	absolute(dir, &s.StateFile, &s.Pin, &s.TLS.CA, &s.TLS.Cert, &s.TLS.Key)
+	absolute(dir, &s.StateFile, &s.Pin, &s.Checkpoint, &s.TLS.CA, &s.TLS.Cert, &s.TLS.Key)
 }
 
 // check reports what is well written and makes no sense, or is dangerous.

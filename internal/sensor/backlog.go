@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
@@ -44,6 +45,7 @@ func (m *message) entries() int {
 type backlog struct {
 	max  int
 	wake chan struct{}
+	over chan struct{} // closed when nothing more will be put in
 
 	mu      sync.Mutex
 	queues  [worthLevels][]message // guarded by mu; each oldest first
@@ -56,7 +58,7 @@ type backlog struct {
 }
 
 func newBacklog(messages int) *backlog {
-	return &backlog{max: messages, room: maxEntries, wake: make(chan struct{}, 1)}
+	return &backlog{max: messages, room: maxEntries, wake: make(chan struct{}, 1), over: make(chan struct{})}
 }
 
 // put takes a message in; never blocks.
@@ -172,9 +174,26 @@ func (b *backlog) pop(w worth) message {
 	return m
 }
 
-// take returns the oldest message, waiting for one.
+// errDrained says that a backlog is empty and will stay so.
+var errDrained = errors.New("all is sent, and nothing more will come")
+
+// finish says that nothing more will be put in.
+func (b *backlog) finish() { close(b.over) }
+
+// finished tells whether nothing more will be put in.
+func (b *backlog) finished() bool {
+	select {
+	case <-b.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// take returns the oldest message, waiting for one; errDrained when there will be none.
 func (b *backlog) take(ctx context.Context) (message, error) {
 	for {
+		last := b.finished() // asked first, or a message put in before would be overlooked
 		b.mu.Lock()
 		oldest, found := worth(0), false
 		for w := range b.queues {
@@ -188,8 +207,12 @@ func (b *backlog) take(ctx context.Context) (message, error) {
 			return m, nil
 		}
 		b.mu.Unlock()
+		if last {
+			return message{}, errDrained
+		}
 		select {
 		case <-b.wake:
+		case <-b.over:
 		case <-ctx.Done():
 			return message{}, context.Cause(ctx)
 		}

@@ -27,6 +27,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 	for {
 		select {
 		case <-ctx.Done():
+			a.finish()
 			return nil
 		case d := <-directives:
 			a.directive(d)
@@ -78,9 +79,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			nextScan = now.Add(min(scanAtLeast, a.reportInterval()))
 		}
 		if due {
-			r := a.meter.interval(now)
-			r.Counters = a.metrics.counters.Load()
-			a.send(r, worthInterval, 0)
+			a.report(now)
 			nextReport = now.Add(a.reportInterval())
 			nextScan = earlier(nextScan, nextReport)
 		}

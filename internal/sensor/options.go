@@ -102,6 +102,9 @@ type Options struct {
 	Pin string
 	// OnExit is what happens to them when Run ends; empty means Stay.
 	OnExit OnExit
+	// Checkpoint is a file, in memory best, that notes how far reports have come, so that one that adopts pinned counters
+	// goes on there; empty for none.
+	Checkpoint string
 	// StateFile keeps the last directive, so that a restarted sensor watches at once; empty keeps none.
 	StateFile string
 	// Budget is the CPU time the process may take; above it, less is sampled. Shares that are not positive are no limit.

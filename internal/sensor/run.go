@@ -23,6 +23,8 @@ const (
 
 	// scanAtLeast is how often counters are read even if reports are rarer: see bpf.Count.
 	scanAtLeast = time.Second
+	// lastWords is how long a sensor that ends waits for controllers to take its last report.
+	lastWords = time.Second
 	// batch is the number of samples in one message.
 	batch = 512
 )
@@ -64,14 +66,15 @@ type agent struct {
 	started  time.Time
 	follows  atomic.Pointer[version]
 
-	pins      pins
-	doors     *doors
-	triggers  *ringbuf.Reader
-	samples   *ringbuf.Reader
-	sequence  uint64
-	restraint restraint
-	wanting   *wanting
-	broken    bool // the last work on the maps went wrong, and was logged
+	pins       pins
+	doors      *doors
+	checkpoint checkpoint
+	triggers   *ringbuf.Reader
+	samples    *ringbuf.Reader
+	sequence   uint64
+	restraint  restraint
+	wanting    *wanting
+	broken     bool // the last work on the maps went wrong, and was logged
 }
 
 func newAgent(o Options) (_ *agent, err error) {
@@ -129,6 +132,8 @@ func newAgent(o Options) (_ *agent, err error) {
 	a.doors = newDoors(at, o.Interfaces, o.Registerer, o.Ready, o.Log)
 	newPinMetrics(o.Registerer).set(a.pins, a.kernel)
 	a.restore()
+	a.checkpoint.path = o.Checkpoint
+	a.resume()
 	return a, a.count()
 }
 
@@ -191,12 +196,15 @@ func (a *agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	directives := make(chan *pb.Directive)
 	events := make(chan trigger, 64)
+	// Streams live a little longer than the loop, to carry its last report.
+	streaming, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	for _, c := range a.o.Controllers {
 		s := &stream{
 			controller: c, backlog: a.backlogs[c.Address], hello: a.hello, directives: directives, metrics: a.metrics,
 			ready: a.o.Ready, log: a.o.Log.With("controller", c.Address),
 		}
-		g.Go(func() error { return s.run(ctx) })
+		g.Go(func() error { return s.run(streaming) })
 	}
 	g.Go(func() error { return a.readTriggers(ctx, events) })
 	g.Go(func() error {
@@ -204,5 +212,9 @@ func (a *agent) run(ctx context.Context) error {
 		return a.triggers.Close() // ends readTriggers
 	})
 	err := a.loop(ctx, directives, events)
+	for _, b := range a.backlogs {
+		b.finish()
+	}
+	defer time.AfterFunc(lastWords, stop).Stop()
 	return errors.Join(err, g.Wait())
 }

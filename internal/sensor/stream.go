@@ -60,7 +60,7 @@ func (s *stream) run(ctx context.Context) error {
 		begin := time.Now()
 		err := s.once(ctx, conn)
 		connected.Set(0)
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || s.backlog.finished() {
 			return nil
 		}
 		if time.Since(begin) > steadyAfter {
@@ -78,6 +78,9 @@ func (s *stream) run(ctx context.Context) error {
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+		case <-s.backlog.over: // whom we do not reach now will not hear our last report
+			timer.Stop()
+			return nil
 		case <-ctx.Done():
 			timer.Stop()
 			return nil
@@ -160,6 +163,17 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 
 	for {
 		m, err := s.backlog.take(ctx)
+		if errors.Is(err, errDrained) {
+			// The controller ends the stream once it has read all of it.
+			if err := rpc.CloseSend(); err != nil {
+				return err
+			}
+			select {
+			case <-received:
+			case <-ctx.Done():
+			}
+			return nil
+		}
 		if err != nil {
 			return err
 		}

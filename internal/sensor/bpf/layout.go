@@ -21,11 +21,6 @@ const layoutRevision = 1
 // looseConstants may differ from one process to the next on the same maps: nothing in the maps depends on them.
 var looseConstants = []string{"truncated_mirror", "decapsulate", "service_vectors", "icmp_vectors"}
 
-// seedConstants are drawn at random for new maps, and kept with them.
-var seedConstants = []string{}
-
-const keptConstants = 4
-
 // layoutOf is a fingerprint of all that the contents of the maps depend on: their sizes, the types in them, where
 // variables lie, and constants.
 func layoutOf(spec *ebpf.CollectionSpec) [32]byte {
@@ -58,7 +53,7 @@ func writeLayout(w io.Writer, spec *ebpf.CollectionSpec) {
 				writeType(w, v.Type.Type, nil)
 			}
 			fmt.Fprintln(w)
-		} else if !slices.Contains(looseConstants, name) && !slices.Contains(seedConstants, name) {
+		} else if !slices.Contains(looseConstants, name) {
 			fmt.Fprintf(w, "constant %s %x\n", name, v.Value)
 		}
 	}

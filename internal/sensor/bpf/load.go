@@ -73,11 +73,12 @@ type Kernel struct {
 	Reused   bool
 	Replaced string
 
-	objects SensorObjects
-	v4      table4
-	v6      map[netip.Prefix]uint32
-	infos   *ebpf.Memory
-	scanner *scanner
+	objects  SensorObjects
+	identity identity // of the maps
+	v4       table4
+	v6       map[netip.Prefix]uint32
+	infos    *ebpf.Memory
+	scanner  *scanner
 }
 
 // Load makes the maps, loads the programs and fills the list of free slots. All of it ends with this process, unless it
@@ -142,6 +143,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 		return nil, err
 	}
 	defer made.Close()
+	k.identity = identity
 	all := maps.Clone(made.Maps) // Assign takes them out
 	if err := made.Assign(&k.objects); err != nil {
 		return nil, fmt.Errorf("find the programs: %w", err)

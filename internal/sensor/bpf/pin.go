@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,8 +189,6 @@ const identityMap = "identity"
 type identity struct {
 	Layout [32]byte
 	Began  int64 // Unix nanoseconds
-	// Constants the maps' contents depend on and that are not part of the layout, such as the seed of a hash.
-	Kept [keptConstants]uint64
 }
 
 func identitySpec() *ebpf.MapSpec {
@@ -200,8 +197,7 @@ func identitySpec() *ebpf.MapSpec {
 	}
 }
 
-// find returns the maps an earlier process left if they suit the programs, or says why not. It sets the constants that
-// belong to them. Nothing found is no reason.
+// find returns the maps an earlier process left if they suit the programs, or says why not. Nothing found is no reason.
 func (p *Pins) find(spec *ebpf.CollectionSpec, layout [32]byte) (found map[string]*ebpf.Map, id identity, why string) {
 	if err := os.RemoveAll(p.fresh()); err != nil {
 		return nil, id, fmt.Sprintf("maps half made by an earlier process cannot be removed: %v", err)
@@ -282,9 +278,6 @@ func (p *Pins) keep(maps map[string]*ebpf.Map, id identity) error {
 // create loads the programs, on the maps found in pins if they suit, else on new ones.
 func (k *Kernel) create(spec *ebpf.CollectionSpec, pins *Pins) (*ebpf.Collection, identity, error) {
 	id := identity{Layout: layoutOf(spec), Began: k.Began.UnixNano()}
-	for i := range seedConstants {
-		id.Kept[i] = rand.Uint64()
-	}
 	var o ebpf.CollectionOptions
 	if pins != nil {
 		found, old, why := pins.find(spec, id.Layout)
@@ -292,11 +285,6 @@ func (k *Kernel) create(spec *ebpf.CollectionSpec, pins *Pins) (*ebpf.Collection
 		if k.Replaced = why; found != nil {
 			k.Reused, k.Began, id = true, old.began(), old
 			o.MapReplacements = found
-		}
-	}
-	for i, name := range seedConstants {
-		if err := spec.Variables[name].Set(id.Kept[i]); err != nil {
-			return nil, id, fmt.Errorf("set constant %s: %w", name, err)
 		}
 	}
 	made, err := ebpf.NewCollectionWithOptions(spec, o)

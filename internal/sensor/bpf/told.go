@@ -1,0 +1,56 @@
+//go:build linux
+
+package bpf
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+)
+
+const toldHeader = 32 + 8
+
+// AppendTold appends to b what [Kernel.Scan] has told so far, for [Kernel.Resume] of a later process on the same maps.
+func (k *Kernel) AppendTold(b []byte) []byte {
+	b = append(b, k.identity.Layout[:]...)
+	b = binary.LittleEndian.AppendUint64(b, uint64(k.identity.Began))
+	for c, told := range k.scanner.told {
+		for slot, n := range told {
+			if n != 0 {
+				b = binary.LittleEndian.AppendUint32(b, uint32(c)<<slotBits|uint32(slot))
+				b = binary.LittleEndian.AppendUint64(b, n)
+			}
+		}
+	}
+	return b
+}
+
+// Resume makes Scan go on where an earlier process stood when it wrote told: what was counted since is told next. Without
+// it, what was counted before the maps were found is never told. Told of other maps is refused, and so is what is cut off.
+func (k *Kernel) Resume(told []byte) error {
+	const entry = 4 + 8
+	if len(told) < toldHeader || (len(told)-toldHeader)%entry != 0 {
+		return fmt.Errorf("what was told is %d octets long, which is no whole number of entries", len(told))
+	}
+	if [32]byte(told) != k.identity.Layout || int64(binary.LittleEndian.Uint64(told[32:])) != k.identity.Began {
+		return errors.New("it was told of other counters")
+	}
+	x := k.scanner
+	before := map[uint32]uint64{}
+	for b := told[toldHeader:]; len(b) > 0; b = b[entry:] {
+		before[binary.LittleEndian.Uint32(b)] = binary.LittleEndian.Uint64(b[4:])
+	}
+	for c, now := range x.told {
+		for slot := range now {
+			then := before[uint32(c)<<slotBits|uint32(slot)]
+			if int64(now[slot]-then) <= 0 {
+				continue
+			}
+			now[slot] = then
+			word := c*x.sizes.blocks() + slot/blockRecords
+			atomic.OrUint64(&x.dirty[word], 1<<(slot%blockRecords))
+		}
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+//go:build linux
+
+package bpf
+
+import (
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+var watchedPrefix = netip.MustParsePrefix("192.0.2.0/24")
+
+// A process on the maps of another tells what that one had not, and nothing of other maps.
+func TestResume(t *testing.T) {
+	root := bpffs(t)
+	dir := filepath.Join(root, "a")
+	k, p := pinned(t, dir, smallSizes)
+	if err := k.SetTargets(Table{watchedPrefix: 64}); err != nil {
+		t.Fatal(err)
+	}
+	packets := func(k *Kernel) (n uint64) {
+		t.Helper()
+		err := k.Scan(func(_ uint32, c Column, count Count) {
+			if c.Vector() == vector.Total {
+				t.Error("a total is told")
+			}
+			n += count.Packets()
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	target := append([]byte(nil), stray...)
+	copy(target[30:], []byte{192, 0, 2, 1})
+	for range 5 {
+		run(t, k.Ingress(), target, nil)
+	}
+	if n := packets(k); n != 5 {
+		t.Fatalf("%d packets told, want 5", n)
+	}
+	told := k.AppendTold(nil)
+	for range 3 {
+		run(t, k.Ingress(), target, nil)
+	}
+	if n := packets(k); n != 3 {
+		t.Fatalf("%d packets told, want 3", n)
+	}
+	end(t, k, p)
+
+	for name, c := range map[string]struct {
+		told []byte
+		ok   bool
+		want uint64
+	}{
+		"all":       {told, true, 3},
+		"cut off":   {told[:len(told)-1], false, 0},
+		"nothing":   {nil, false, 0},
+		"others'":   {append([]byte{^told[0]}, told[1:]...), false, 0},
+		"no counts": {told[:toldHeader], true, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k, p := pinned(t, dir, smallSizes)
+			if err := k.Resume(c.told); (err == nil) != c.ok {
+				t.Errorf("resume: %v", err)
+			}
+			if n := packets(k); n != c.want {
+				t.Errorf("%d packets told, want %d", n, c.want)
+			}
+			if n := packets(k); n != 0 {
+				t.Errorf("%d packets told twice", n)
+			}
+			end(t, k, p)
+		})
+	}
+	other, _ := pinned(t, filepath.Join(root, "b"), smallSizes)
+	if err := other.Resume(told); err == nil {
+		t.Error("what was told of other maps is believed")
+	}
+}
