@@ -1,6 +1,7 @@
 /* Counting a packet, and noticing that a window has passed its trigger. */
 #pragma once
 
+#include "bounded.h"
 #include "maps.h"
 #include "parse.h"
 #include "target.h"
@@ -8,6 +9,11 @@
 static __always_inline __u64 count_of(__u32 packets, __u32 bytes)
 {
 	return (__u64)packets << COUNT_BYTE_BITS | bytes;
+}
+
+static __always_inline const struct level *level_of(__u32 column)
+{
+	return &levels[bounded(column, COLUMN_COUNT - 1)];
 }
 
 #define NEVER 0xffffffffU
@@ -82,7 +88,7 @@ static __noinline int raise(__u32 slot, __u32 column, __u32 window, __u64 since,
 static __always_inline bool follow(struct record *record, __u64 before, __u64 count, bool late, __u32 slot,
 				   __u32 column, __u32 window, struct cpu_stat *stat)
 {
-	const struct level *level = &levels[column & (COLUMN_COUNT - 1)];
+	const struct level *level = level_of(column);
 	__u64 word = *(volatile __u64 *)&record->window, tag = (__u64)window << WINDOW_BASE_BITS;
 	__u64 after = before + count;
 
@@ -116,7 +122,7 @@ static __always_inline void empty(struct cell *cell, __u32 window, struct cpu_st
 {
 	__u32 key = cell->key, slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
 	__u32 sum = column & VECTOR_COUNT, at = column * row_blocks + slot / RECORDS;
-	const struct level *level = &levels[column], *all = &levels[sum];
+	const struct level *level = level_of(column), *all = level_of(sum);
 	bool late = cell->window != window, done, all_done = true;
 	__u64 count = cell->count, before, *word, bit = 1ULL << (slot & (RECORDS - 1));
 	struct record *record;
@@ -161,7 +167,7 @@ static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 sl
 	if (cell->key == key && cell->window == window) {
 		count += cell->count;
 	} else {
-		const struct level *level = &levels[column & (COLUMN_COUNT - 1)];
+		const struct level *level = level_of(column);
 
 		/* In this order: see Scan. */
 		(*(volatile __u32 *)&cell->generation)++;

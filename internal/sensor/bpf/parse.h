@@ -10,6 +10,7 @@
 #include <linux/udp.h>
 #include <bpf/bpf_endian.h>
 
+#include "bounded.h"
 #include "maps.h"
 
 #define MAX_VLAN_TAGS 2
@@ -109,15 +110,15 @@ static const volatile struct protocol protocols6[256] = {
  */
 static __always_inline __u32 udp_vector(const struct packet *p, const struct udphdr *udp)
 {
-	__u32 source = udp_vectors[bpf_ntohs(udp->source)], vector = source;
+	__u32 source = udp_vectors[bounded(bpf_ntohs(udp->source), 0xffff)], vector = source;
 
 	if (p->outbound) {
-		vector = udp_vectors[bpf_ntohs(udp->dest)];
+		vector = udp_vectors[bounded(bpf_ntohs(udp->dest), 0xffff)];
 		if (!vector && source)
 			vector = VECTOR_REFLECTOR_ANSWER;
 	}
 	if (!vector)
-		vector = service_vectors[bpf_ntohs(udp->dest)];
+		vector = service_vectors[bounded(bpf_ntohs(udp->dest), 0xffff)];
 	return vector;
 }
 

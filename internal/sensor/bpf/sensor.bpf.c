@@ -30,9 +30,13 @@ static __always_inline __u32 sample_size(const struct packet *p)
 		return 0;
 	if (size > SAMPLE_HEADER)
 		size = SAMPLE_HEADER;
-	/* The compiler may not merge this with the above: the verifier needs to see both bounds. */
+	/*
+	 * The verifier needs to see both bounds in one value, which the compiler may not merge with the above: before Linux
+	 * 6.8 it does not learn from size != 0.
+	 */
+	size--;
 	asm volatile("" : "+r"(size));
-	return size & 0xff;
+	return (size & (SAMPLE_HEADER - 1)) + 1;
 }
 
 static __always_inline int tc(struct __sk_buff *skb, bool outbound)
@@ -46,7 +50,7 @@ static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 		return TCX_NEXT;
 
 	size = sample_size(&p);
-	if (!size || size > SAMPLE_HEADER)
+	if (!size)
 		return TCX_NEXT;
 	sample = begin_sample(&p, every);
 	if (!sample)
@@ -80,7 +84,7 @@ int sensor_xdp(struct xdp_md *xdp)
 		return XDP_DROP;
 
 	size = sample_size(&p);
-	if (!size || size > SAMPLE_HEADER)
+	if (!size)
 		return XDP_DROP;
 	sample = begin_sample(&p, every);
 	if (!sample)

@@ -1,0 +1,16 @@
+/* For the verifiers of older kernels. */
+#pragma once
+
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+/*
+ * An index below 2^n, for a mask of n bits. The compiler leaves out a mask where it knows that the index is small enough.
+ * The verifier needs it: up to Linux 6.12 at least it forgets what is known of a number when its octets are swapped, and
+ * 6.1 also when two are or-ed.
+ */
+static __always_inline __u32 bounded(__u32 index, __u32 mask)
+{
+	asm volatile("" : "+r"(index));
+	return index & mask;
+}
