@@ -54,7 +54,7 @@ func FuzzClassify(f *testing.F) {
 	f.Add(udp4(53, 10), 0, 0, 1, false)
 	f.Fuzz(func(t *testing.T, data []byte, wire, merged, segments int, cut bool) {
 		if wire < len(data) || wire > 1<<20 || segments > 64 || merged > 1<<16 {
-			t.Skip()
+			return
 		}
 		r := Classify(Frame{Data: data, Wire: wire, Merged: merged, Segments: segments, Cut: cut}, DefaultPorts())
 		if int(r.Vector) >= vector.Count || r.Vector == vector.Total || r.Length < 0 || r.Segments < 1 {
