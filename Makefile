@@ -94,6 +94,11 @@ test-root: ## BPF, namespaces, real routers, end to end: as root, one package at
 test-e2e: deps ## Only the end-to-end tests: real binaries, real routers
 	$(ROOT_TEST) -v ./test/e2e/...
 
+.PHONY: test-kernels
+test-kernels: ## The datapath on Debian's kernels, in qemu (UPDATE=1 records the verifier's counts)
+	scripts/deps.sh kernels
+	$(GO) run ./test/kernels $(if $(UPDATE),-update) $(if $(KERNELS),-kernels '$(KERNELS)')
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)
