@@ -65,7 +65,7 @@ type service struct {
 const nobody = 65534
 
 // prepare makes a folder that user may read, with certificates and a configuration.
-func prepare(t *testing.T, user int, interfaces string) *service {
+func prepare(t *testing.T, user int, pinned bool, interfaces string) *service {
 	t.Helper()
 	s := &service{t: t, dir: t.TempDir(), ended: make(chan error, 1)}
 	for _, d := range []string{filepath.Dir(s.dir), s.dir} {
@@ -79,6 +79,10 @@ func prepare(t *testing.T, user int, interfaces string) *service {
 	if _, err := pki.Issue(filepath.Join(s.dir, "pki"), pki.RoleSensor, "rack1", nil); err != nil {
 		t.Fatal(err)
 	}
+	pins := ""
+	if pinned {
+		pins = mountPins(t, filepath.Join(s.dir, "bpf"))
+	}
 	s.config = filepath.Join(s.dir, "sensor.yaml")
 	s.configure(fmt.Sprintf(`
 name: rack1
@@ -86,8 +90,9 @@ controllers: [{address: "127.0.0.1:1"}]
 tls: {ca: %[1]s/pki/ca.crt, cert: %[1]s/pki/rack1.crt, key: %[1]s/pki/rack1.key}
 interfaces: [%s]
 state_file: %[1]s/state
+pin: %[3]q
 listen: {telemetry: ""}
-`, s.dir, interfaces))
+`, s.dir, interfaces, pins))
 	err := filepath.WalkDir(s.dir, func(path string, _ fs.DirEntry, err error) error {
 		return errors.Join(err, os.Lchown(path, user, user))
 	})
@@ -103,6 +108,23 @@ listen: {telemetry: ""}
 		t.Fatal(err)
 	}
 	return s
+}
+
+// mountPins mounts a bpf file system of our own, so that what is pinned ends with the test.
+func mountPins(t *testing.T, path string) string {
+	t.Helper()
+	if err := os.Mkdir(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("bpf", path, "bpf", 0, "mode=700"); err != nil {
+		t.Fatalf("mount a bpf file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(path, 0); err != nil {
+			t.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	return path
 }
 
 func (s *service) configure(text string) {
@@ -251,12 +273,14 @@ func TestService(t *testing.T) {
 		user   int
 		before []string
 		mode   string
+		pinned bool
 		caps   []uint
 		bound  []uint
 	}{
-		{"root", 0, nil, "host", []uint{unix.CAP_NET_ADMIN}, []uint{unix.CAP_NET_ADMIN}},
-		{"root with a mirror", 0, nil, "mirror", []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}, []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}},
-		{"user with ambient capabilities", nobody, ambient, "host", []uint{unix.CAP_NET_ADMIN}, []uint{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_NET_RAW}},
+		{"root", 0, nil, "host", true, []uint{unix.CAP_NET_ADMIN}, []uint{unix.CAP_NET_ADMIN}},
+		{"root with a pinned mirror", 0, nil, "mirror", true, []uint{unix.CAP_NET_ADMIN}, []uint{unix.CAP_NET_ADMIN}},
+		{"root with a mirror", 0, nil, "mirror", false, []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}, []uint{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW}},
+		{"user with ambient capabilities", nobody, ambient, "host", true, []uint{unix.CAP_NET_ADMIN}, []uint{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_NET_RAW}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if tc.before != nil {
@@ -264,7 +288,7 @@ func TestService(t *testing.T) {
 			}
 			inNamespace(t, func(t *testing.T) {
 				veth(t, "first")
-				s := prepare(t, tc.user, "{name: first}, {name: later, optional: true, mode: "+tc.mode+"}")
+				s := prepare(t, tc.user, tc.pinned, "{name: first}, {name: later, optional: true, mode: "+tc.mode+"}")
 				s.start(tc.before...)
 				s.hear("READY=1")
 				s.hear("STATUS=watches first, not later; streams to 0 of 1 controllers; has no directive yet")
@@ -272,6 +296,9 @@ func TestService(t *testing.T) {
 				s.hear("WATCHDOG=1")
 				veth(t, "later")
 				s.hear("STATUS=watches first later;")
+				if pinned, err := filepath.Glob(filepath.Join(s.dir, "bpf", "*", "*")); err != nil || tc.pinned != (len(pinned) > 0) {
+					t.Errorf("pinned are %q (%v)", pinned, err)
+				}
 
 				// A hangup does not end it. A configuration with mistakes does not either.
 				good, err := os.ReadFile(s.config)
@@ -307,7 +334,7 @@ func TestService(t *testing.T) {
 func TestKeyThatOnlyPrivilegesCanRead(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		veth(t, "first")
-		s := prepare(t, 0, "{name: first}")
+		s := prepare(t, 0, false, "{name: first}")
 		if err := os.Chown(filepath.Join(s.dir, "pki", "rack1.key"), nobody, nobody); err != nil {
 			t.Fatal(err)
 		}

@@ -29,11 +29,11 @@ func (c capability) String() string {
 // (found out by trying each on Linux 6.18). What is left:
 //
 //   - CAP_NET_ADMIN for filters of clsact, for asking which programs an interface has, and for making it promiscuous;
-//   - CAP_NET_RAW for the packet socket that keeps a mirror port promiscuous.
-func kept(interfaces []Interface) []capability {
+//   - CAP_NET_RAW for the packet socket that keeps a mirror port promiscuous where nothing is pinned.
+func kept(interfaces []Interface, pinned bool) []capability {
 	keep := []capability{unix.CAP_NET_ADMIN}
 	for _, i := range interfaces {
-		if i.Mode == Mirror {
+		if i.Mode == Mirror && !pinned {
 			return append(keep, unix.CAP_NET_RAW)
 		}
 	}
@@ -43,7 +43,7 @@ func kept(interfaces []Interface) []capability {
 // dropCapabilities gives up what is not needed any more, on every thread, for good: also what a program that is
 // executed would get. Files are opened afterwards with the rights of the user alone, also when that is root.
 func (a *agent) dropCapabilities() error {
-	keep := kept(a.o.Interfaces)
+	keep := kept(a.o.Interfaces, a.pins.Pins != nil)
 	left, err := restrictTo(keep)
 	if err != nil {
 		return fmt.Errorf("drop capabilities: %w (drop_capabilities: false keeps them)", err)
