@@ -15,6 +15,7 @@ type restraint struct {
 	time      time.Time
 	used      time.Duration // CPU time of the process at that time
 	state     budgetState
+	settled   bool // the start is over
 	metrics   restraintMetrics
 }
 
@@ -25,6 +26,9 @@ const (
 	doesLess
 	exceedsBudget // although nothing is left to give up
 )
+
+// startsFor is how long after the start the work is no longer that of starting.
+const startsFor = 10 * time.Second
 
 type restraintMetrics struct {
 	share, budget, level, exhausted, asked, actual prometheus.Gauge
@@ -60,6 +64,10 @@ func (a *agent) restrain(now time.Time) {
 	span := now.Sub(r.time)
 	if span < time.Second*9/10 { // a scan may come a moment early
 		return
+	}
+	if !r.settled && now.Sub(a.started) >= startsFor {
+		r.settled = true
+		unmapProgram() // shaking hands with the controllers brought in code that rarely runs
 	}
 	used := processTime()
 	last := float64(used-r.used) / float64(span)
