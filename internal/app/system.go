@@ -59,7 +59,9 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 func (s *system) Sensors(context.Context) ([]console.Sensor, error) {
 	var out []console.Sensor
 	for _, x := range s.ingest.Sensors(time.Now()) {
-		out = append(out, sensor(x))
+		c := sensor(x)
+		c.SampleOneIn = s.o.Config.Sensors.SampleOneIn
+		out = append(out, c)
 	}
 	return out, nil
 }
@@ -71,13 +73,21 @@ func sensor(x ingest.State) console.Sensor {
 		LastReport: x.LastReport, Address: x.Address, Reports: x.Reports, MissingReports: x.Missing, ClockSkew: x.ClockSkew,
 		Directive: console.DirectiveVersion{Term: x.Term, Revision: x.Revision}, DirectiveError: x.DirectiveError,
 		Counters: console.SensorCounters{
-			Packets: c.Packets, Bytes: c.Bytes, UnprotectedPackets: c.Unprotected, MalformedPackets: c.Malformed, NonIPPackets: c.NonIP,
-			SlotExhaustedPackets: c.SlotExhausted, LostTriggers: c.LostTriggers, LostSamples: c.LostSamples,
-			DroppedReports: c.DroppedReports, SlotsUsed: c.SlotsUsed, SlotsTotal: c.SlotsTotal,
+			Packets: c.Packets, Bytes: c.Bytes, OutboundPackets: c.Outbound, UnprotectedPackets: c.Unprotected, ForeignSourcePackets: c.Foreign,
+			MalformedPackets: c.Malformed, NonIPPackets: c.NonIP, SlotExhaustedPackets: c.SlotExhausted, LostTriggers: c.LostTriggers,
+			LostSamples: c.LostSamples, DroppedReports: c.DroppedReports, MergedReports: c.MergedReports, SlotsUsed: c.SlotsUsed,
+			SlotsTotal: c.SlotsTotal, SampleOneIn: c.SampleOneIn, CPU: c.CPU, ResidentBytes: c.Resident,
 		},
+		Rates: console.SensorRates(x.Rates), Clock: (*console.SensorClock)(x.Clock),
+	}
+	for _, m := range c.Maps {
+		out.Counters.Maps = append(out.Counters.Maps, console.SensorMap(m))
+	}
+	for _, p := range x.Problems {
+		out.Problems = append(out.Problems, p.Text)
 	}
 	for _, i := range x.Interfaces {
-		out.Interfaces = append(out.Interfaces, console.SensorInterface{Name: i.Name, Mirror: i.Mirror})
+		out.Interfaces = append(out.Interfaces, console.SensorInterface(i))
 	}
 	return out
 }

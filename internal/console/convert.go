@@ -45,6 +45,11 @@ func freezeProto(f *mitigation.Freeze) *tmv1.Freeze {
 	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason}
 }
 
+var attachments = map[string]tmv1.Interface_Attachment{
+	"tcx": tmv1.Interface_ATTACHMENT_TCX, "clsact": tmv1.Interface_ATTACHMENT_CLSACT,
+	"xdp-native": tmv1.Interface_ATTACHMENT_XDP_NATIVE, "xdp-generic": tmv1.Interface_ATTACHMENT_XDP_GENERIC,
+}
+
 func sensorProto(s Sensor) *tmv1.Sensor {
 	hello := &tmv1.Hello{Sensor: s.Name, Version: s.Version, StartTime: timeProto(s.Started), MapBytes: s.MapBytes}
 	for _, i := range s.Interfaces {
@@ -52,21 +57,34 @@ func sensorProto(s Sensor) *tmv1.Sensor {
 		if i.Mirror {
 			mode = tmv1.Interface_MODE_MIRROR
 		}
-		hello.Interfaces = append(hello.Interfaces, &tmv1.Interface{Name: i.Name, Mode: mode})
+		hello.Interfaces = append(hello.Interfaces, &tmv1.Interface{Name: i.Name, Mode: mode, Attachment: attachments[i.Attachment], Outbound: i.Outbound})
 	}
-	return &tmv1.Sensor{
+	out := &tmv1.Sensor{
 		Hello: hello, Connected: s.Connected, Stale: s.Stale, LastReportTime: timeProto(s.LastReport), Address: s.Address,
-		Counters: &tmv1.SensorCounters{
-			Packets: s.Counters.Packets, Bytes: s.Counters.Bytes, UnprotectedPackets: s.Counters.UnprotectedPackets,
-			MalformedPackets: s.Counters.MalformedPackets, NonIpPackets: s.Counters.NonIPPackets,
-			SlotExhaustedPackets: s.Counters.SlotExhaustedPackets, LostTriggers: s.Counters.LostTriggers,
-			LostSamples: s.Counters.LostSamples, DroppedReports: s.Counters.DroppedReports,
-			SlotsUsed: s.Counters.SlotsUsed, SlotsTotal: s.Counters.SlotsTotal,
-		},
-		Reports: s.Reports, MissingReports: s.MissingReports, ClockSkew: durationpb.New(s.ClockSkew),
+		Counters: countersProto(s.Counters),
+		Reports:  s.Reports, MissingReports: s.MissingReports, ClockSkew: durationpb.New(s.ClockSkew),
 		Directive:      &tmv1.DirectiveVersion{Term: s.Directive.Term, Revision: s.Directive.Revision},
-		DirectiveError: s.DirectiveError,
+		DirectiveError: s.DirectiveError, PacketsPerSecond: s.Rates.Packets, BitsPerSecond: s.Rates.Bits,
+		OutboundPacketsPerSecond: s.Rates.Outbound, Cpu: s.Rates.CPU, Problems: s.Problems, SampleOneInAsked: s.SampleOneIn,
 	}
+	if s.Clock != nil {
+		out.ClockOffset, out.ClockDelay = durationpb.New(s.Clock.Offset), durationpb.New(s.Clock.Delay)
+	}
+	return out
+}
+
+func countersProto(c SensorCounters) *tmv1.SensorCounters {
+	out := &tmv1.SensorCounters{
+		Packets: c.Packets, Bytes: c.Bytes, OutboundPackets: c.OutboundPackets, UnprotectedPackets: c.UnprotectedPackets,
+		ForeignSourcePackets: c.ForeignSourcePackets, MalformedPackets: c.MalformedPackets, NonIpPackets: c.NonIPPackets,
+		SlotExhaustedPackets: c.SlotExhaustedPackets, LostTriggers: c.LostTriggers, LostSamples: c.LostSamples,
+		DroppedReports: c.DroppedReports, MergedReports: c.MergedReports, SlotsUsed: c.SlotsUsed, SlotsTotal: c.SlotsTotal,
+		SampleOneIn: c.SampleOneIn, CpuNanoseconds: uint64(c.CPU), ResidentBytes: c.ResidentBytes,
+	}
+	for _, m := range c.Maps {
+		out.Maps = append(out.Maps, &tmv1.MapUse{Name: m.Name, Bytes: m.Bytes, Used: m.Used, Total: m.Total, Lost: m.Lost})
+	}
+	return out
 }
 
 var sessionStates = map[SessionState]tmv1.Peer_SessionState{

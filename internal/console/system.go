@@ -79,25 +79,49 @@ type Sensor struct {
 	Reports        uint64
 	MissingReports uint64
 	ClockSkew      time.Duration
+	Clock          *SensorClock     // nil while it is not known
 	Directive      DirectiveVersion // the one it follows
 	DirectiveError string           // why it refused the newest
+	Rates          SensorRates
+	SampleOneIn    uint32   // as it is told to sample; 0 samples none
+	Problems       []string // what is wrong with it, the worst first
 }
 
 // SensorInterface is one door through which a sensor sees packets; Mirror tells a mirror port from a host interface.
 type SensorInterface struct {
-	Name   string
-	Mirror bool
+	Name       string
+	Mirror     bool
+	Attachment string // "tcx", "clsact", "xdp-native", "xdp-generic"; empty when it is not attached, or does not say
+	Outbound   bool
 }
+
+// SensorClock is a sensor's clock minus ours, wrong by half the delay there and back at most.
+type SensorClock struct{ Offset, Delay time.Duration }
+
+// SensorRates are what changed between a sensor's last two interval reports, per second; CPU is a share of one core.
+type SensorRates struct{ Packets, Bits, Outbound, CPU float64 }
 
 // DirectiveVersion is the place of a directive in the order of directives.
 type DirectiveVersion struct{ Term, Revision uint64 }
 
-// SensorCounters are a sensor's running totals since its start.
+// SensorCounters are a sensor's running totals since they began, and its sizes.
 type SensorCounters struct {
-	Packets, Bytes                                                  uint64
+	Packets, Bytes, OutboundPackets                                 uint64
 	UnprotectedPackets, MalformedPackets, NonIPPackets              uint64
+	ForeignSourcePackets                                            uint64
 	SlotExhaustedPackets, LostTriggers, LostSamples, DroppedReports uint64
+	MergedReports                                                   uint64
 	SlotsUsed, SlotsTotal                                           uint64
+	SampleOneIn                                                     uint32 // as it really samples
+	CPU                                                             time.Duration
+	ResidentBytes                                                   uint64
+	Maps                                                            []SensorMap
+}
+
+// SensorMap is one of the kernel's maps at a sensor. Total is 0 where entries are not counted.
+type SensorMap struct {
+	Name                     string
+	Bytes, Used, Total, Lost uint64
 }
 
 // SessionState is the state of a BGP session (RFC 4271, section 8.2.2).

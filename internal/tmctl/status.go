@@ -96,64 +96,6 @@ func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
 	return out
 }
 
-func (c *cli) sensorsCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "sensors",
-		Short: "Every sensor the controller has heard of",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := ask(cmd.Context(), c, "list sensors", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ListSensorsResponse, error) {
-				return cl.ListSensors(ctx, &tmv1.ListSensorsRequest{})
-			})
-			if err != nil {
-				return err
-			}
-			return c.print(r, func() error { return c.write(c.sensorsTable(r)) })
-		},
-	}
-}
-
-func (c *cli) sensorsTable(r *tmv1.ListSensorsResponse) string {
-	var t table
-	var notes strings.Builder
-	t.row("SENSOR", "STATE", "REPORTED", "REPORTS", "MISSING", "PACKETS", "LOST", "SLOTS", "SKEW", "INTERFACES", "VERSION", "ADDRESS")
-	for _, s := range r.Sensors {
-		h, n := s.GetHello(), s.GetCounters()
-		state := "ok"
-		switch {
-		case !s.Connected:
-			state = "gone"
-		case s.Stale:
-			state = "stale"
-		}
-		reported := "never"
-		if s.LastReportTime != nil {
-			reported = c.past(s.LastReportTime)
-		}
-		var interfaces []string
-		for _, i := range h.GetInterfaces() {
-			name := i.Name
-			if i.Mode == tmv1.Interface_MODE_MIRROR {
-				name += " (mirror)"
-			}
-			interfaces = append(interfaces, name)
-		}
-		t.row(h.GetSensor(), state, reported, fmt.Sprint(s.Reports), fmt.Sprint(s.MissingReports), scaled(float64(n.GetPackets()), ""),
-			fmt.Sprint(n.GetLostSamples()+n.GetLostTriggers()+n.GetDroppedReports()), fmt.Sprintf("%d/%d", n.GetSlotsUsed(), n.GetSlotsTotal()),
-			duration(s.GetClockSkew().AsDuration()), dash(strings.Join(interfaces, ",")), dash(h.GetVersion()), dash(s.Address))
-		if s.DirectiveError != "" {
-			fmt.Fprintf(&notes, "%s refused its newest directive: %s\n", clean(h.GetSensor()), clean(s.DirectiveError))
-		}
-		if n.GetSlotExhaustedPackets() > 0 {
-			fmt.Fprintf(&notes, "%s counted %d packets for whole prefixes because no host slot was free\n", clean(h.GetSensor()), n.GetSlotExhaustedPackets())
-		}
-	}
-	if len(r.Sensors) == 0 {
-		return "No sensor has been heard of since the controller's start.\n"
-	}
-	return joinNotes(t.String(), notes.String())
-}
-
 func joinNotes(table, notes string) string {
 	if notes == "" {
 		return table

@@ -501,9 +501,11 @@ type Sensor struct {
 	// Share of one core its process used between its last two interval reports, 1 being a whole one.
 	Cpu float64 `protobuf:"fixed64,17,opt,name=cpu,proto3" json:"cpu,omitempty"`
 	// What is wrong with it, in words, the worst first; empty when nothing is.
-	Problems      []string `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Problems []string `protobuf:"bytes,18,rep,name=problems,proto3" json:"problems,omitempty"`
+	// One packet in so many is to be sampled, says the controller's configuration; 0 samples none.
+	SampleOneInAsked uint32 `protobuf:"varint,19,opt,name=sample_one_in_asked,json=sampleOneInAsked,proto3" json:"sample_one_in_asked,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Sensor) Reset() {
@@ -660,6 +662,13 @@ func (x *Sensor) GetProblems() []string {
 		return x.Problems
 	}
 	return nil
+}
+
+func (x *Sensor) GetSampleOneInAsked() uint32 {
+	if x != nil {
+		return x.SampleOneInAsked
+	}
+	return 0
 }
 
 // ListPeersRequest asks for the routers.
@@ -2527,7 +2536,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\"\x14\n" +
 	"\x12ListSensorsRequest\"J\n" +
 	"\x13ListSensorsResponse\x123\n" +
-	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xb1\x06\n" +
+	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xe0\x06\n" +
 	"\x06Sensor\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x18.trafficmonitor.v1.HelloR\x05hello\x12\x1c\n" +
 	"\tconnected\x18\x02 \x01(\bR\tconnected\x12\x14\n" +
@@ -2549,7 +2558,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x0fbits_per_second\x18\x0f \x01(\x01R\rbitsPerSecond\x12=\n" +
 	"\x1boutbound_packets_per_second\x18\x10 \x01(\x01R\x18outboundPacketsPerSecond\x12\x10\n" +
 	"\x03cpu\x18\x11 \x01(\x01R\x03cpu\x12\x1a\n" +
-	"\bproblems\x18\x12 \x03(\tR\bproblems\"\x12\n" +
+	"\bproblems\x18\x12 \x03(\tR\bproblems\x12-\n" +
+	"\x13sample_one_in_asked\x18\x13 \x01(\rR\x10sampleOneInAsked\"\x12\n" +
 	"\x10ListPeersRequest\"g\n" +
 	"\x11ListPeersResponse\x12-\n" +
 	"\x05peers\x18\x01 \x03(\v2\x17.trafficmonitor.v1.PeerR\x05peers\x12#\n" +

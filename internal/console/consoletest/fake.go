@@ -72,12 +72,21 @@ func New() *Fake {
 				Name: "rack2", Version: "v1.2.2", Started: ago(time.Hour), Interfaces: []console.SensorInterface{{Name: "mirror0", Mirror: true}},
 				Stale: true, LastReport: ago(95 * time.Second), Address: "192.0.2.52:40000", Reports: 100, MissingReports: 3,
 				DirectiveError: "protected_prefixes[3]: 1000 prefixes are above 512",
+				Problems:       []string{"it has no stream to this controller"}, SampleOneIn: 1024,
 			},
 			{
 				Name: "rack1", Version: "v1.2.3", Started: ago(49 * time.Hour), MapBytes: 8 << 20,
-				Interfaces: []console.SensorInterface{{Name: "eth0"}, {Name: "eth1"}}, Connected: true, LastReport: ago(400 * time.Millisecond),
+				Interfaces: []console.SensorInterface{{Name: "eth0", Attachment: "tcx", Outbound: true}, {Name: "eth1", Attachment: "clsact"}}, Connected: true, LastReport: ago(400 * time.Millisecond),
 				Address: "192.0.2.51:40001", Reports: 176400, ClockSkew: -1500 * time.Microsecond, Directive: console.DirectiveVersion{Term: 7, Revision: 2},
-				Counters: console.SensorCounters{Packets: 123456789, Bytes: 98765432100, LostSamples: 12, SlotsUsed: 300, SlotsTotal: 65536},
+				Counters: console.SensorCounters{
+					Packets: 123456789, Bytes: 98765432100, OutboundPackets: 23456789, UnprotectedPackets: 1000, ForeignSourcePackets: 3,
+					MalformedPackets: 5, NonIPPackets: 40, LostSamples: 12, MergedReports: 2, SlotsUsed: 300, SlotsTotal: 65536, SampleOneIn: 4096,
+					CPU: 90 * time.Second, ResidentBytes: 17 << 20,
+					Maps: []console.SensorMap{{Name: "records", Bytes: 8 << 20, Used: 300, Total: 65536}, {Name: "samples", Bytes: 128 << 10, Lost: 12}},
+				},
+				Clock: &console.SensorClock{Offset: -1200 * time.Microsecond, Delay: 400 * time.Microsecond},
+				Rates: console.SensorRates{Packets: 104_000, Bits: 830e6, Outbound: 4000, CPU: 0.012}, SampleOneIn: 1024,
+				Problems: []string{"it samples one packet in 4096 rather than in 1024: its CPU budget is spent"},
 			},
 		},
 		PeerList: []console.Peer{
