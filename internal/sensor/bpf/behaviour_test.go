@@ -4,11 +4,13 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"runtime"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -38,7 +40,11 @@ func records(t *testing.T, r *ringbuf.Reader) (all [][]byte) {
 
 func repeat(t *testing.T, p *ebpf.Program, data []byte, n uint32) {
 	t.Helper()
-	if _, err := p.Run(&ebpf.RunOptions{Data: data, Repeat: n}); err != nil {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	before := deafen(t)
+	_, err := p.Run(&ebpf.RunOptions{Data: data, Repeat: n})
+	if err := errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -81,14 +81,16 @@ static __noinline int raise(__u32 slot, __u32 column, __u32 window, __u64 since,
 }
 
 /*
- * Follows the window of a record whose total was before and has grown by count, and returns whether the window has
- * passed its level. Of the CPUs that add, one sees it pass. When two begin a window at the same moment, the word of the
- * later stands, and the window may lack what the other has added until then. late: the count is older than the window.
+ * Follows the window of a record whose total was before and has grown by count, and tells what the window held before
+ * and holds after. When two CPUs begin a window at the same moment, the word of the later stands, and the window may
+ * lack what the other has added until then. late: the count is older than the window.
  */
-static __always_inline bool follow(struct record *record, __u64 before, __u64 count, bool late, __u32 slot,
-				   __u32 column, __u32 window, struct cpu_stat *stat)
+struct progress {
+	__u64 before, after;
+};
+
+static __always_inline struct progress follow(struct record *record, __u64 before, __u64 count, bool late, __u32 window)
 {
-	const struct level *level = level_of(column);
 	__u64 word = *(volatile __u64 *)&record->window, tag = (__u64)window << WINDOW_BASE_BITS;
 	__u64 after = before + count;
 
@@ -99,101 +101,153 @@ static __always_inline bool follow(struct record *record, __u64 before, __u64 co
 		word = tag | ((word + (count >> WINDOW_BASE_SHIFT)) & WINDOW_BASE_MASK);
 		*(volatile __u64 *)&record->window = word;
 	}
-	if (late || !passed(since(after, word), level))
-		return false;
-	if (!passed(since(before, word), level))
-		raise(slot, column, window, since(after, word), stat);
-	return true;
+	return (struct progress){since(before, word), since(after, word)};
 }
 
-static __always_inline struct record *record_of(__u32 column, __u32 slot)
+/* Returns the record of a slot, and where its dirty bit is, or null. */
+static __always_inline struct record *record_of(__u32 column, __u32 slot, __u64 **word)
 {
 	__u32 key = column * row_blocks + slot / RECORDS;
 	struct record_block *block = bpf_map_lookup_elem(&records, &key);
 
+	if (word)
+		*word = bpf_map_lookup_elem(&dirty, &key);
 	return block ? &block->records[slot & (RECORDS - 1)] : 0;
 }
 
-/*
- * Empties a cell into its record. The total's record is there for its trigger only, so it does without the atomic
- * addition: two CPUs at the same moment may lose one another's packets in it.
- */
-static __always_inline void empty(struct cell *cell, __u32 window, struct cpu_stat *stat)
+/* Adds a count to its record. The record is complete before its dirty bit is looked at. */
+static __always_inline struct record *add(__u32 key, __u64 count, __u64 *before)
 {
-	__u32 key = cell->key, slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
-	__u32 sum = column & VECTOR_COUNT, at = column * row_blocks + slot / RECORDS;
-	const struct level *level = level_of(column), *all = level_of(sum);
-	bool late = cell->window != window, done, all_done = true;
-	__u64 count = cell->count, before, *word, bit = 1ULL << (slot & (RECORDS - 1));
-	struct record *record;
+	__u32 slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
+	__u64 *word, bit = 1ULL << (slot & (RECORDS - 1));
+	struct record *record = record_of(column, slot, &word);
 
-	*(volatile __u64 *)&cell->count = 0;
-	record = record_of(column, slot);
-	word = bpf_map_lookup_elem(&dirty, &at);
 	if (!record || !word)
-		return;
-	before = __sync_fetch_and_add(&record->total, count);
+		return 0;
+	*before = __sync_fetch_and_add(&record->total, count);
 	if (!(*(volatile __u64 *)word & bit))
 		__sync_fetch_and_or(word, bit);
-
-	done = unset(level) || follow(record, before, count, late, slot, column, window, stat);
-	if (!unset(all)) {
-		record = record_of(sum, slot);
-		if (!record)
-			return;
-		before = *(volatile __u64 *)&record->total;
-		*(volatile __u64 *)&record->total = before + count;
-		all_done = follow(record, before, count, late, slot, sum, window, stat);
-	}
-	/* Nothing more to find out in this window: let the cell fill. */
-	if (done) {
-		cell->batch_packets = all_done ? NEVER : all->batch_packets;
-		cell->batch_bytes = all_done ? ~0ULL : all->batch_bytes;
-	}
+	return record;
 }
 
-static __noinline int empty_full(struct cell *cell, __u32 window, struct cpu_stat *stat)
+/*
+ * The total of a slot is not counted but summed up by who reads; its record is there for its trigger only, and follows
+ * the vectors once they are a share of it: most targets never get there, and it costs them nothing. It does without the atomic
+ * addition, so two CPUs at the same moment may lose one another's packets in it.
+ */
+#define SHARE_SHIFT 6
+
+static __always_inline bool shares(__u64 since, const struct level *all)
 {
-	if (cell && stat)
-		empty(cell, window, stat);
+	return since_packets(since) >= all->packets >> SHARE_SHIFT || since_bytes(since) >= all->bytes >> SHARE_SHIFT;
+}
+
+static __noinline int add_total(__u32 key, __u64 count, __u32 window, struct cpu_stat *stat)
+{
+	__u32 slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & VECTOR_COUNT;
+	struct record *record = record_of(column, slot, 0);
+	const struct level *all = level_of(column);
+	struct progress now;
+	__u64 before;
+
+	if (!record || !stat)
+		return 1;
+	before = *(volatile __u64 *)&record->total;
+	*(volatile __u64 *)&record->total = before + count;
+	now = follow(record, before, count, false, window);
+	if (!passed(now.after, all))
+		return 0;
+	if (!passed(now.before, all))
+		raise(slot, column, window, now.after, stat);
+	return 1;
+}
+
+/* A window has begun: empties a cell of the one before, and gives it to who needs it now. */
+static __noinline int renew(struct cell *cell, __u32 key, __u32 window)
+{
+	const struct level *level = level_of(key >> KEY_SLOT_BITS);
+	__u64 count, before;
+	struct record *record;
+
+	if (!cell)
+		return 0;
+	count = cell->count;
+	if (count) {
+		*(volatile __u64 *)&cell->count = 0;
+		record = add(cell->tag, count, &before);
+		if (record)
+			follow(record, before, count, true, window);
+	}
+	*(volatile __u64 *)&cell->tag = (__u64)window << 32 | key;
+	cell->batch_packets = level->batch_packets;
+	cell->batch_bytes = level->batch_bytes;
 	return 0;
 }
 
 static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 slot, __u64 count, __u32 window)
 {
-	__u32 key = column << KEY_SLOT_BITS | slot;
+	const struct level *level = level_of(column), *all = level_of(column & VECTOR_COUNT);
 	struct cell *cell = &lane->cells[(slot + column * 37) & (CELLS - 1)];
+	__u32 key = column << KEY_SLOT_BITS | slot;
+	bool mine, done, all_done;
+	struct record *record;
+	struct progress now;
+	__u64 before;
 
-	if (cell->key == key && cell->window == window) {
+	if (cell->tag >> 32 != window)
+		renew(cell, key, window);
+	mine = (__u32)cell->tag == key;
+	if (mine) {
 		count += cell->count;
-	} else {
-		const struct level *level = level_of(column);
-
-		/* In this order: see Scan. */
-		(*(volatile __u32 *)&cell->generation)++;
-		if (cell->count)
-			empty(cell, window, &lane->stat);
-		*(volatile __u32 *)&cell->key = key;
-		*(volatile __u32 *)&cell->window = window;
-		cell->batch_packets = level->batch_packets;
-		cell->batch_bytes = level->batch_bytes;
+		if (count >> COUNT_BYTE_BITS < cell->batch_packets && (count & COUNT_BYTE_MASK) < cell->batch_bytes) {
+			*(volatile __u64 *)&cell->count = count;
+			return;
+		}
+		*(volatile __u64 *)&cell->count = 0;
 	}
-	*(volatile __u64 *)&cell->count = count;
-	if (count >> COUNT_BYTE_BITS >= cell->batch_packets || (count & COUNT_BYTE_MASK) >= cell->batch_bytes)
-		empty_full(cell, window, &lane->stat);
+	record = add(key, count, &before);
+	if (!record)
+		return;
+	now = follow(record, before, count, false, window);
+
+	/* Of the CPUs that add, one sees the window pass. */
+	done = passed(now.after, level);
+	if (done && !passed(now.before, level))
+		raise(slot, column, window, now.after, &lane->stat);
+	all_done = unset(all);
+	if (shares(now.after, all))
+		all_done = add_total(key, shares(now.before, all) ? count : now.after << WINDOW_BASE_SHIFT, window,
+				     &lane->stat);
+	/* Nothing more to find out in this window: let the cell fill. */
+	if (mine && (done || unset(level))) {
+		cell->batch_packets = all_done ? NEVER : all->batch_packets;
+		cell->batch_bytes = all_done ? ~0ULL : all->batch_bytes;
+	}
 }
 
 /* True when the packet is to be sampled; keeps the distance to the next one. */
-static __always_inline bool sample_now(const struct packet *p, struct cpu_stat *stat, __u32 every)
+static __always_inline bool sample_now(const struct packet *p, __u32 *sample_left, __u32 every)
 {
-	__u32 left = stat->sample_left;
+	__u32 left = *sample_left;
 
 	if (left > p->segments) {
-		stat->sample_left = left - p->segments;
+		*sample_left = left - p->segments;
 		return false;
 	}
-	stat->sample_left = every;
+	*sample_left = every;
 	return left; /* the first packet of all only winds the counter up */
+}
+
+/* What only packets of watched slots cost. Returns as count does. */
+static __noinline __u32 watch(struct packet *p, __u32 slot, struct cpu_stat *stat)
+{
+	struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
+	__u32 every = *(volatile __u32 *)&watched_sample_every;
+
+	if (!p || !stat || !info)
+		return 0;
+	p->sketch = *(volatile __u16 *)&info->sketch[bounded(p->outbound, 1)];
+	return every && sample_now(p, &stat->watched_left, every) ? every : 0;
 }
 
 /*
@@ -203,6 +257,7 @@ static __always_inline bool sample_now(const struct packet *p, struct cpu_stat *
 static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 {
 	__u32 cpu = bpf_get_smp_processor_id(), direction = p->outbound ? OUTBOUND : INBOUND, slot, every;
+	bool watched;
 	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
 	struct cpu_stat *stat;
 
@@ -231,6 +286,8 @@ static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 		stat->headless_bytes += p->length;
 		return 0;
 	}
+	watched = slot & SLOT_FLAGS;
+	slot &= ~SLOT_FLAGS;
 	if (slot >= slots) {
 		stat->unprotected_packets[direction] += p->segments;
 		stat->unprotected_bytes[direction] += p->length;
@@ -239,8 +296,10 @@ static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 	count_cell(lane, direction * VECTOR_COUNT + (p->vector & (VECTOR_COUNT - 1)), slot,
 		   count_of(p->segments, p->length), bpf_jiffies64() >> window_shift);
 
+	if (watched)
+		return watch(p, slot, stat);
 	every = *(volatile __u32 *)&sample_every;
-	if (!every || !sample_now(p, stat, every))
+	if (!every || !sample_now(p, &stat->sample_left, every))
 		return 0;
 	return every;
 }

@@ -245,6 +245,7 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"records", o.Records},
 		{"dirty", o.Dirty},
 		{"lanes", o.Lanes},
+		{"sketches", o.Sketches},
 		{"triggers", o.Triggers},
 		{"samples", o.Samples},
 	} {

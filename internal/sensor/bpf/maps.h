@@ -12,6 +12,7 @@ volatile const __u32 row_blocks = 1;       /* record blocks of a column */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
+volatile const __u64 sketch_seed = 0; /* the same for all sensors whose sketches are merged */
 volatile const __u32 decapsulate = 0; /* TUNNEL_ bits: count the inner packet instead of the outer one */
 
 /* The vector table's destination ports and ICMP types, set before the programs are loaded. */
@@ -22,7 +23,8 @@ volatile const __u8 icmp_vectors[2][256];   /* type of ICMP, of ICMPv6 -> vector
  * Settings, written by user space whenever a directive arrives. Each is one aligned word or independent of the others,
  * so a packet sees the old value or the new one.
  */
-__u32 sample_every; /* one packet in so many; 0 for none */
+__u32 sample_every;         /* one packet in so many; 0 for none */
+__u32 watched_sample_every; /* the same, of watched slots */
 __u32 masks6_used;
 struct mask6 masks6[8]; /* prefix lengths in use, longest first */
 struct level levels[COLUMN_COUNT];
@@ -117,6 +119,18 @@ struct {
 	__type(key, __u32);
 	__type(value, struct lane);
 } lanes SEC(".maps");
+
+/*
+ * How many different addresses watched slots talk to. Key: number of the sketch - 1. Programs add, user space reads,
+ * clears, and says in slot_infos who has which.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SKETCHES);
+	__type(key, __u32);
+	__type(value, struct sketch);
+} sketches SEC(".maps");
 
 /* Windows that passed a trigger; read at once. Full: lost_triggers, and the next window tries again. */
 struct {

@@ -42,6 +42,9 @@ struct packet {
 	__u32 address4;    /* target, host byte order */
 	__u64 address6[2]; /* target, network byte order */
 
+	/* set by count */
+	__u32 sketch; /* number of the sketch to add the other side's address to, 0 for none */
+
 	/* between parse and parse_tunnel */
 	__u32 tunnel; /* one of the TUNNEL_ bits */
 	__u32 inner;  /* offset of what is behind the last IP header, from that header */

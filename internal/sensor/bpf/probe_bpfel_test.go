@@ -30,40 +30,43 @@ type ProbeVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapDirty           = "dirty"
-	ProbeMapFreeSlots       = "free_slots"
-	ProbeMapHostBlocks      = "host_blocks"
-	ProbeMapHosts6          = "hosts6"
-	ProbeMapLanes           = "lanes"
-	ProbeMapNetworkBlocks   = "network_blocks"
-	ProbeMapPrefixes6       = "prefixes6"
-	ProbeMapRecords         = "records"
-	ProbeMapSamples         = "samples"
-	ProbeMapSlotInfos       = "slot_infos"
-	ProbeMapTriggers        = "triggers"
-	ProbeProgProbeEgress    = "probe_egress"
-	ProbeProgProbeIngress   = "probe_ingress"
-	ProbeProgProbeXdp       = "probe_xdp"
-	ProbeVarDecapsulate     = "decapsulate"
-	ProbeVarExhausted       = "exhausted"
-	ProbeVarIcmpVectors     = "icmp_vectors"
-	ProbeVarLast            = "last"
-	ProbeVarLevels          = "levels"
-	ProbeVarMasks6          = "masks6"
-	ProbeVarMasks6Used      = "masks6_used"
-	ProbeVarNetworks        = "networks"
-	ProbeVarRowBlocks       = "row_blocks"
-	ProbeVarSampleEvery     = "sample_every"
-	ProbeVarServiceVectors  = "service_vectors"
-	ProbeVarSlots           = "slots"
-	ProbeVarTruncatedMirror = "truncated_mirror"
-	ProbeVarUdpVectors      = "udp_vectors"
-	ProbeVarUnusedCell      = "unused_cell"
-	ProbeVarUnusedCpuStat   = "unused_cpu_stat"
-	ProbeVarUnusedRecord    = "unused_record"
-	ProbeVarUnusedSample    = "unused_sample"
-	ProbeVarUnusedTrigger   = "unused_trigger"
-	ProbeVarWindowShift     = "window_shift"
+	ProbeMapDirty              = "dirty"
+	ProbeMapFreeSlots          = "free_slots"
+	ProbeMapHostBlocks         = "host_blocks"
+	ProbeMapHosts6             = "hosts6"
+	ProbeMapLanes              = "lanes"
+	ProbeMapNetworkBlocks      = "network_blocks"
+	ProbeMapPrefixes6          = "prefixes6"
+	ProbeMapRecords            = "records"
+	ProbeMapSamples            = "samples"
+	ProbeMapSketches           = "sketches"
+	ProbeMapSlotInfos          = "slot_infos"
+	ProbeMapTriggers           = "triggers"
+	ProbeProgProbeEgress       = "probe_egress"
+	ProbeProgProbeIngress      = "probe_ingress"
+	ProbeProgProbeXdp          = "probe_xdp"
+	ProbeVarDecapsulate        = "decapsulate"
+	ProbeVarExhausted          = "exhausted"
+	ProbeVarIcmpVectors        = "icmp_vectors"
+	ProbeVarLast               = "last"
+	ProbeVarLevels             = "levels"
+	ProbeVarMasks6             = "masks6"
+	ProbeVarMasks6Used         = "masks6_used"
+	ProbeVarNetworks           = "networks"
+	ProbeVarRowBlocks          = "row_blocks"
+	ProbeVarSampleEvery        = "sample_every"
+	ProbeVarServiceVectors     = "service_vectors"
+	ProbeVarSketchSeed         = "sketch_seed"
+	ProbeVarSlots              = "slots"
+	ProbeVarTruncatedMirror    = "truncated_mirror"
+	ProbeVarUdpVectors         = "udp_vectors"
+	ProbeVarUnusedCell         = "unused_cell"
+	ProbeVarUnusedCpuStat      = "unused_cpu_stat"
+	ProbeVarUnusedRecord       = "unused_record"
+	ProbeVarUnusedSample       = "unused_sample"
+	ProbeVarUnusedTrigger      = "unused_trigger"
+	ProbeVarWatchedSampleEvery = "watched_sample_every"
+	ProbeVarWindowShift        = "window_shift"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -126,6 +129,7 @@ type ProbeMapSpecs struct {
 	Prefixes6     *ebpf.MapSpec `ebpf:"prefixes6"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
+	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 }
@@ -134,26 +138,28 @@ type ProbeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
-	Decapsulate     *ebpf.VariableSpec `ebpf:"decapsulate"`
-	Exhausted       *ebpf.VariableSpec `ebpf:"exhausted"`
-	IcmpVectors     *ebpf.VariableSpec `ebpf:"icmp_vectors"`
-	Last            *ebpf.VariableSpec `ebpf:"last"`
-	Levels          *ebpf.VariableSpec `ebpf:"levels"`
-	Masks6          *ebpf.VariableSpec `ebpf:"masks6"`
-	Masks6Used      *ebpf.VariableSpec `ebpf:"masks6_used"`
-	Networks        *ebpf.VariableSpec `ebpf:"networks"`
-	RowBlocks       *ebpf.VariableSpec `ebpf:"row_blocks"`
-	SampleEvery     *ebpf.VariableSpec `ebpf:"sample_every"`
-	ServiceVectors  *ebpf.VariableSpec `ebpf:"service_vectors"`
-	Slots           *ebpf.VariableSpec `ebpf:"slots"`
-	TruncatedMirror *ebpf.VariableSpec `ebpf:"truncated_mirror"`
-	UdpVectors      *ebpf.VariableSpec `ebpf:"udp_vectors"`
-	UnusedCell      *ebpf.VariableSpec `ebpf:"unused_cell"`
-	UnusedCpuStat   *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
-	UnusedRecord    *ebpf.VariableSpec `ebpf:"unused_record"`
-	UnusedSample    *ebpf.VariableSpec `ebpf:"unused_sample"`
-	UnusedTrigger   *ebpf.VariableSpec `ebpf:"unused_trigger"`
-	WindowShift     *ebpf.VariableSpec `ebpf:"window_shift"`
+	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
+	Exhausted          *ebpf.VariableSpec `ebpf:"exhausted"`
+	IcmpVectors        *ebpf.VariableSpec `ebpf:"icmp_vectors"`
+	Last               *ebpf.VariableSpec `ebpf:"last"`
+	Levels             *ebpf.VariableSpec `ebpf:"levels"`
+	Masks6             *ebpf.VariableSpec `ebpf:"masks6"`
+	Masks6Used         *ebpf.VariableSpec `ebpf:"masks6_used"`
+	Networks           *ebpf.VariableSpec `ebpf:"networks"`
+	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
+	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
+	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
+	SketchSeed         *ebpf.VariableSpec `ebpf:"sketch_seed"`
+	Slots              *ebpf.VariableSpec `ebpf:"slots"`
+	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
+	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
+	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
+	UnusedCpuStat      *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
+	UnusedRecord       *ebpf.VariableSpec `ebpf:"unused_record"`
+	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedTrigger      *ebpf.VariableSpec `ebpf:"unused_trigger"`
+	WatchedSampleEvery *ebpf.VariableSpec `ebpf:"watched_sample_every"`
+	WindowShift        *ebpf.VariableSpec `ebpf:"window_shift"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -185,6 +191,7 @@ type ProbeMaps struct {
 	Prefixes6     *ebpf.Map `ebpf:"prefixes6"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Samples       *ebpf.Map `ebpf:"samples"`
+	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 }
@@ -200,6 +207,7 @@ func (m *ProbeMaps) Close() error {
 		m.Prefixes6,
 		m.Records,
 		m.Samples,
+		m.Sketches,
 		m.SlotInfos,
 		m.Triggers,
 	)
@@ -209,26 +217,28 @@ func (m *ProbeMaps) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
-	Decapsulate     *ebpf.Variable `ebpf:"decapsulate"`
-	Exhausted       *ebpf.Variable `ebpf:"exhausted"`
-	IcmpVectors     *ebpf.Variable `ebpf:"icmp_vectors"`
-	Last            *ebpf.Variable `ebpf:"last"`
-	Levels          *ebpf.Variable `ebpf:"levels"`
-	Masks6          *ebpf.Variable `ebpf:"masks6"`
-	Masks6Used      *ebpf.Variable `ebpf:"masks6_used"`
-	Networks        *ebpf.Variable `ebpf:"networks"`
-	RowBlocks       *ebpf.Variable `ebpf:"row_blocks"`
-	SampleEvery     *ebpf.Variable `ebpf:"sample_every"`
-	ServiceVectors  *ebpf.Variable `ebpf:"service_vectors"`
-	Slots           *ebpf.Variable `ebpf:"slots"`
-	TruncatedMirror *ebpf.Variable `ebpf:"truncated_mirror"`
-	UdpVectors      *ebpf.Variable `ebpf:"udp_vectors"`
-	UnusedCell      *ebpf.Variable `ebpf:"unused_cell"`
-	UnusedCpuStat   *ebpf.Variable `ebpf:"unused_cpu_stat"`
-	UnusedRecord    *ebpf.Variable `ebpf:"unused_record"`
-	UnusedSample    *ebpf.Variable `ebpf:"unused_sample"`
-	UnusedTrigger   *ebpf.Variable `ebpf:"unused_trigger"`
-	WindowShift     *ebpf.Variable `ebpf:"window_shift"`
+	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
+	Exhausted          *ebpf.Variable `ebpf:"exhausted"`
+	IcmpVectors        *ebpf.Variable `ebpf:"icmp_vectors"`
+	Last               *ebpf.Variable `ebpf:"last"`
+	Levels             *ebpf.Variable `ebpf:"levels"`
+	Masks6             *ebpf.Variable `ebpf:"masks6"`
+	Masks6Used         *ebpf.Variable `ebpf:"masks6_used"`
+	Networks           *ebpf.Variable `ebpf:"networks"`
+	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
+	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
+	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
+	SketchSeed         *ebpf.Variable `ebpf:"sketch_seed"`
+	Slots              *ebpf.Variable `ebpf:"slots"`
+	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
+	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
+	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`
+	UnusedCpuStat      *ebpf.Variable `ebpf:"unused_cpu_stat"`
+	UnusedRecord       *ebpf.Variable `ebpf:"unused_record"`
+	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedTrigger      *ebpf.Variable `ebpf:"unused_trigger"`
+	WatchedSampleEvery *ebpf.Variable `ebpf:"watched_sample_every"`
+	WindowShift        *ebpf.Variable `ebpf:"window_shift"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.

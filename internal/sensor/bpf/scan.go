@@ -53,10 +53,11 @@ type cells struct {
 }
 
 type candidate struct {
-	key        uint32
-	generation uint32
-	cell       *SensorCell
+	tag  uint64
+	cell *SensorCell
 }
+
+func (f candidate) key() uint32 { return uint32(f.tag) }
 
 func newScanner(s Sizes, records, dirty, lanes *ebpf.Map) (_ *scanner, err error) {
 	x := &scanner{sizes: s, records: records, live: make([][Columns / 64]uint64, s.blocks()), cells: make([]cells, s.CPUs)}
@@ -186,13 +187,12 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 	for i := range x.lanes {
 		for j := range x.lanes[i].Cells {
 			cell := &x.lanes[i].Cells[j]
-			before, key := atomic.LoadUint32(&cell.Generation), atomic.LoadUint32(&cell.Key)
-			if key&(1<<slotBits-1) != slot || key == 0 || atomic.LoadUint32(&cell.Window) != window {
+			tag := atomic.LoadUint64(&cell.Tag)
+			if uint32(tag>>32) != window || uint32(tag)&(1<<slotBits-1) != slot {
 				continue
 			}
-			n := atomic.LoadUint64(&cell.Count)
-			if atomic.LoadUint32(&cell.Key) == key && atomic.LoadUint32(&cell.Generation) == before {
-				counts[key>>slotBits] += Count(n)
+			if n := atomic.LoadUint64(&cell.Count); atomic.LoadUint64(&cell.Tag) == tag {
+				counts[uint32(tag)>>slotBits] += Count(n)
 			}
 		}
 	}
@@ -240,11 +240,11 @@ func (x *scanner) pending() error {
 	for i := range x.lanes {
 		x.found = append(x.found, x.held(i)...)
 	}
-	slices.SortFunc(x.found, func(a, b candidate) int { return cmp.Compare(a.key, b.key) })
-	block := func(f candidate) int { return int(f.key&(1<<slotBits-1)) / blockRecords }
+	slices.SortFunc(x.found, func(a, b candidate) int { return cmp.Compare(a.key(), b.key()) })
+	block := func(f candidate) int { return int(f.key()&(1<<slotBits-1)) / blockRecords }
 	for rest := x.found; len(rest) > 0; {
-		c, n := Column(rest[0].key>>slotBits), 1
-		for n < len(rest) && Column(rest[n].key>>slotBits) == c {
+		c, n := Column(rest[0].key()>>slotBits), 1
+		for n < len(rest) && Column(rest[n].key()>>slotBits) == c {
 			n++
 		}
 		first, last := block(rest[0]), block(rest[n-1])
@@ -260,14 +260,13 @@ func (x *scanner) pending() error {
 // add tells the sums of one column's records, from slot at on, and the cells found for them.
 func (x *scanner) add(c Column, at int, records []SensorRecord, found []candidate) {
 	for len(found) > 0 {
-		key := found[0].key
+		key := found[0].key()
 		slot := key & (1<<slotBits - 1)
 		sum := atomic.LoadUint64(&records[int(slot)-at].Total) // before the cells
-		for len(found) > 0 && found[0].key == key {
+		for len(found) > 0 && found[0].key() == key {
 			f := found[0]
 			n := atomic.LoadUint64(&f.cell.Count)
-			// Still the same key, and no other in between, whose count it might be.
-			if atomic.LoadUint32(&f.cell.Key) == key && atomic.LoadUint32(&f.cell.Generation) == f.generation {
+			if atomic.LoadUint64(&f.cell.Tag) == f.tag { // a tag never comes back, so the count is its own
 				sum += n
 			}
 			found = found[1:]
@@ -288,10 +287,9 @@ func (x *scanner) held(cpu int) []candidate {
 	h.held = h.held[:0]
 	for i := range lane.Cells {
 		cell := &lane.Cells[i]
-		generation := atomic.LoadUint32(&cell.Generation)
-		key := atomic.LoadUint32(&cell.Key)
-		if key != 0 && atomic.LoadUint64(&cell.Count) != 0 {
-			h.held = append(h.held, candidate{key, generation, cell})
+		tag := atomic.LoadUint64(&cell.Tag)
+		if atomic.LoadUint64(&cell.Count) != 0 && uint32(tag) != 0 {
+			h.held = append(h.held, candidate{tag, cell})
 		}
 	}
 	return h.held

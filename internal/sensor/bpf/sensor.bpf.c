@@ -16,6 +16,7 @@
 #include "doors.h"
 #include "target.h"
 #include "count.h"
+#include "sketch.h"
 
 #define TCX_NEXT (-1)
 
@@ -46,6 +47,12 @@ static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 	__u32 every, size;
 
 	every = count(&p, parse_skb(skb, &p));
+	if (p.sketch) {
+		__u64 address[2] = {};
+
+		if (!bpf_skb_load_bytes(skb, other_address(&p), address, p.family == 4 ? 4 : 16))
+			sketch_add(p.sketch, address[0], address[1], p.family == 6);
+	}
 	if (!every)
 		return TCX_NEXT;
 
@@ -80,6 +87,12 @@ int sensor_xdp(struct xdp_md *xdp)
 	__u32 every, size;
 
 	every = count(&p, parse_xdp(xdp, &p));
+	if (p.sketch) {
+		__u64 address[2] = {};
+
+		if (!bpf_xdp_load_bytes(xdp, other_address(&p), address, p.family == 4 ? 4 : 16))
+			sketch_add(p.sketch, address[0], address[1], p.family == 6);
+	}
 	if (!every)
 		return XDP_DROP;
 

@@ -15,12 +15,11 @@ import (
 
 type SensorCell struct {
 	_            structs.HostLayout
-	Key          uint32
-	Window       uint32
+	Tag          uint64
 	Count        uint64
 	BatchBytes   uint64
 	BatchPackets uint32
-	Generation   uint32
+	Unused       uint32
 }
 
 type SensorCpuStat struct {
@@ -40,7 +39,8 @@ type SensorCpuStat struct {
 	LostSlots          uint64
 	Samples            uint64
 	SampleLeft         uint32
-	Unused             [7]uint32
+	WatchedLeft        uint32
+	Unused             [6]uint32
 }
 
 type SensorHostBlock struct {
@@ -104,11 +104,18 @@ type SensorSample struct {
 	Header    [128]uint8
 }
 
+type SensorSketch struct {
+	_         structs.HostLayout
+	Registers [256]uint8
+}
+
 type SensorSlotInfo struct {
 	_       structs.HostLayout
 	Address [16]uint8
 	Prefix  uint32
 	Family  uint32
+	Sketch  [2]uint16
+	Unused  uint32
 	Hot     [2]uint64
 }
 
@@ -132,39 +139,42 @@ type SensorTrigger struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SensorMapDirty           = "dirty"
-	SensorMapFreeSlots       = "free_slots"
-	SensorMapHostBlocks      = "host_blocks"
-	SensorMapHosts6          = "hosts6"
-	SensorMapLanes           = "lanes"
-	SensorMapNetworkBlocks   = "network_blocks"
-	SensorMapPrefixes6       = "prefixes6"
-	SensorMapRecords         = "records"
-	SensorMapSamples         = "samples"
-	SensorMapSlotInfos       = "slot_infos"
-	SensorMapTriggers        = "triggers"
-	SensorProgSensorEgress   = "sensor_egress"
-	SensorProgSensorIngress  = "sensor_ingress"
-	SensorProgSensorXdp      = "sensor_xdp"
-	SensorVarDecapsulate     = "decapsulate"
-	SensorVarExhausted       = "exhausted"
-	SensorVarIcmpVectors     = "icmp_vectors"
-	SensorVarLevels          = "levels"
-	SensorVarMasks6          = "masks6"
-	SensorVarMasks6Used      = "masks6_used"
-	SensorVarNetworks        = "networks"
-	SensorVarRowBlocks       = "row_blocks"
-	SensorVarSampleEvery     = "sample_every"
-	SensorVarServiceVectors  = "service_vectors"
-	SensorVarSlots           = "slots"
-	SensorVarTruncatedMirror = "truncated_mirror"
-	SensorVarUdpVectors      = "udp_vectors"
-	SensorVarUnusedCell      = "unused_cell"
-	SensorVarUnusedCpuStat   = "unused_cpu_stat"
-	SensorVarUnusedRecord    = "unused_record"
-	SensorVarUnusedSample    = "unused_sample"
-	SensorVarUnusedTrigger   = "unused_trigger"
-	SensorVarWindowShift     = "window_shift"
+	SensorMapDirty              = "dirty"
+	SensorMapFreeSlots          = "free_slots"
+	SensorMapHostBlocks         = "host_blocks"
+	SensorMapHosts6             = "hosts6"
+	SensorMapLanes              = "lanes"
+	SensorMapNetworkBlocks      = "network_blocks"
+	SensorMapPrefixes6          = "prefixes6"
+	SensorMapRecords            = "records"
+	SensorMapSamples            = "samples"
+	SensorMapSketches           = "sketches"
+	SensorMapSlotInfos          = "slot_infos"
+	SensorMapTriggers           = "triggers"
+	SensorProgSensorEgress      = "sensor_egress"
+	SensorProgSensorIngress     = "sensor_ingress"
+	SensorProgSensorXdp         = "sensor_xdp"
+	SensorVarDecapsulate        = "decapsulate"
+	SensorVarExhausted          = "exhausted"
+	SensorVarIcmpVectors        = "icmp_vectors"
+	SensorVarLevels             = "levels"
+	SensorVarMasks6             = "masks6"
+	SensorVarMasks6Used         = "masks6_used"
+	SensorVarNetworks           = "networks"
+	SensorVarRowBlocks          = "row_blocks"
+	SensorVarSampleEvery        = "sample_every"
+	SensorVarServiceVectors     = "service_vectors"
+	SensorVarSketchSeed         = "sketch_seed"
+	SensorVarSlots              = "slots"
+	SensorVarTruncatedMirror    = "truncated_mirror"
+	SensorVarUdpVectors         = "udp_vectors"
+	SensorVarUnusedCell         = "unused_cell"
+	SensorVarUnusedCpuStat      = "unused_cpu_stat"
+	SensorVarUnusedRecord       = "unused_record"
+	SensorVarUnusedSample       = "unused_sample"
+	SensorVarUnusedTrigger      = "unused_trigger"
+	SensorVarWatchedSampleEvery = "watched_sample_every"
+	SensorVarWindowShift        = "window_shift"
 )
 
 // LoadSensor returns the embedded CollectionSpec for Sensor.
@@ -227,6 +237,7 @@ type SensorMapSpecs struct {
 	Prefixes6     *ebpf.MapSpec `ebpf:"prefixes6"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
+	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 }
@@ -235,25 +246,27 @@ type SensorMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorVariableSpecs struct {
-	Decapsulate     *ebpf.VariableSpec `ebpf:"decapsulate"`
-	Exhausted       *ebpf.VariableSpec `ebpf:"exhausted"`
-	IcmpVectors     *ebpf.VariableSpec `ebpf:"icmp_vectors"`
-	Levels          *ebpf.VariableSpec `ebpf:"levels"`
-	Masks6          *ebpf.VariableSpec `ebpf:"masks6"`
-	Masks6Used      *ebpf.VariableSpec `ebpf:"masks6_used"`
-	Networks        *ebpf.VariableSpec `ebpf:"networks"`
-	RowBlocks       *ebpf.VariableSpec `ebpf:"row_blocks"`
-	SampleEvery     *ebpf.VariableSpec `ebpf:"sample_every"`
-	ServiceVectors  *ebpf.VariableSpec `ebpf:"service_vectors"`
-	Slots           *ebpf.VariableSpec `ebpf:"slots"`
-	TruncatedMirror *ebpf.VariableSpec `ebpf:"truncated_mirror"`
-	UdpVectors      *ebpf.VariableSpec `ebpf:"udp_vectors"`
-	UnusedCell      *ebpf.VariableSpec `ebpf:"unused_cell"`
-	UnusedCpuStat   *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
-	UnusedRecord    *ebpf.VariableSpec `ebpf:"unused_record"`
-	UnusedSample    *ebpf.VariableSpec `ebpf:"unused_sample"`
-	UnusedTrigger   *ebpf.VariableSpec `ebpf:"unused_trigger"`
-	WindowShift     *ebpf.VariableSpec `ebpf:"window_shift"`
+	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
+	Exhausted          *ebpf.VariableSpec `ebpf:"exhausted"`
+	IcmpVectors        *ebpf.VariableSpec `ebpf:"icmp_vectors"`
+	Levels             *ebpf.VariableSpec `ebpf:"levels"`
+	Masks6             *ebpf.VariableSpec `ebpf:"masks6"`
+	Masks6Used         *ebpf.VariableSpec `ebpf:"masks6_used"`
+	Networks           *ebpf.VariableSpec `ebpf:"networks"`
+	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
+	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
+	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
+	SketchSeed         *ebpf.VariableSpec `ebpf:"sketch_seed"`
+	Slots              *ebpf.VariableSpec `ebpf:"slots"`
+	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
+	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
+	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
+	UnusedCpuStat      *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
+	UnusedRecord       *ebpf.VariableSpec `ebpf:"unused_record"`
+	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedTrigger      *ebpf.VariableSpec `ebpf:"unused_trigger"`
+	WatchedSampleEvery *ebpf.VariableSpec `ebpf:"watched_sample_every"`
+	WindowShift        *ebpf.VariableSpec `ebpf:"window_shift"`
 }
 
 // SensorObjects contains all objects after they have been loaded into the kernel.
@@ -285,6 +298,7 @@ type SensorMaps struct {
 	Prefixes6     *ebpf.Map `ebpf:"prefixes6"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Samples       *ebpf.Map `ebpf:"samples"`
+	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 }
@@ -300,6 +314,7 @@ func (m *SensorMaps) Close() error {
 		m.Prefixes6,
 		m.Records,
 		m.Samples,
+		m.Sketches,
 		m.SlotInfos,
 		m.Triggers,
 	)
@@ -309,25 +324,27 @@ func (m *SensorMaps) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorVariables struct {
-	Decapsulate     *ebpf.Variable `ebpf:"decapsulate"`
-	Exhausted       *ebpf.Variable `ebpf:"exhausted"`
-	IcmpVectors     *ebpf.Variable `ebpf:"icmp_vectors"`
-	Levels          *ebpf.Variable `ebpf:"levels"`
-	Masks6          *ebpf.Variable `ebpf:"masks6"`
-	Masks6Used      *ebpf.Variable `ebpf:"masks6_used"`
-	Networks        *ebpf.Variable `ebpf:"networks"`
-	RowBlocks       *ebpf.Variable `ebpf:"row_blocks"`
-	SampleEvery     *ebpf.Variable `ebpf:"sample_every"`
-	ServiceVectors  *ebpf.Variable `ebpf:"service_vectors"`
-	Slots           *ebpf.Variable `ebpf:"slots"`
-	TruncatedMirror *ebpf.Variable `ebpf:"truncated_mirror"`
-	UdpVectors      *ebpf.Variable `ebpf:"udp_vectors"`
-	UnusedCell      *ebpf.Variable `ebpf:"unused_cell"`
-	UnusedCpuStat   *ebpf.Variable `ebpf:"unused_cpu_stat"`
-	UnusedRecord    *ebpf.Variable `ebpf:"unused_record"`
-	UnusedSample    *ebpf.Variable `ebpf:"unused_sample"`
-	UnusedTrigger   *ebpf.Variable `ebpf:"unused_trigger"`
-	WindowShift     *ebpf.Variable `ebpf:"window_shift"`
+	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
+	Exhausted          *ebpf.Variable `ebpf:"exhausted"`
+	IcmpVectors        *ebpf.Variable `ebpf:"icmp_vectors"`
+	Levels             *ebpf.Variable `ebpf:"levels"`
+	Masks6             *ebpf.Variable `ebpf:"masks6"`
+	Masks6Used         *ebpf.Variable `ebpf:"masks6_used"`
+	Networks           *ebpf.Variable `ebpf:"networks"`
+	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
+	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
+	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
+	SketchSeed         *ebpf.Variable `ebpf:"sketch_seed"`
+	Slots              *ebpf.Variable `ebpf:"slots"`
+	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
+	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
+	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`
+	UnusedCpuStat      *ebpf.Variable `ebpf:"unused_cpu_stat"`
+	UnusedRecord       *ebpf.Variable `ebpf:"unused_record"`
+	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedTrigger      *ebpf.Variable `ebpf:"unused_trigger"`
+	WatchedSampleEvery *ebpf.Variable `ebpf:"watched_sample_every"`
+	WindowShift        *ebpf.Variable `ebpf:"window_shift"`
 }
 
 // SensorPrograms contains all programs after they have been loaded into the kernel.

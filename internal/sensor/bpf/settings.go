@@ -71,3 +71,11 @@ func (k *Kernel) SetSampling(oneIn uint32) error {
 	}
 	return nil
 }
+
+// SetWatchedSampling is SetSampling for slots that are watched.
+func (k *Kernel) SetWatchedSampling(oneIn uint32) error {
+	if err := k.objects.WatchedSampleEvery.Set(oneIn); err != nil {
+		return fmt.Errorf("set the sampling rate of watched targets: %w", err)
+	}
+	return nil
+}

@@ -34,6 +34,8 @@ static __always_inline __u32 take_slot(const struct packet *p, __u32 prefix)
 	}
 	info->prefix = prefix;
 	info->family = p->family;
+	info->sketch[INBOUND] = 0;
+	info->sketch[OUTBOUND] = 0;
 	info->hot[INBOUND] = 0;
 	info->hot[OUTBOUND] = 0;
 	return slot;

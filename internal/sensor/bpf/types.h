@@ -42,17 +42,16 @@ struct record_block {
 };
 
 /*
- * What one CPU has counted and not yet added to a record. Cells are few, so that they stay in the nearest cache, and most
- * packets touch nothing but their cell. A cell is emptied when another key needs it, when a new window begins, and when
- * it holds its share of a trigger.
+ * What one CPU has counted and not yet added to a record. Cells are few, so that they stay in the nearest cache. A cell
+ * belongs to the first who needs it in a window, for as long as the window lasts; who finds it taken adds to the record at
+ * once. So a tag never comes back, and what is found between two readings of the same tag was counted under it.
  */
 struct cell {
-	__u32 key;         /* column << KEY_SLOT_BITS | slot; 0: never used, for column 0 is a sum and has no cells */
-	__u32 window;      /* number of the window the count belongs to */
+	__u64 tag;         /* window << 32 | key: column << KEY_SLOT_BITS | slot; column 0 is a sum and has no cells */
 	__u64 count;       /* zeroed before it is added to the record: who reads both sees too little, never too much */
 	__u64 batch_bytes; /* emptied from so many bytes */
 	__u32 batch_packets; /* or packets on */
-	__u32 generation;    /* changes before the key does, so that a reader sees that it did */
+	__u32 unused;
 };
 
 #define KEY_SLOT_BITS 24
@@ -75,7 +74,10 @@ struct slot_info {
 	__u8 address[16]; /* IPv4 in the first four octets */
 	__u32 prefix;     /* slot of the prefix the address belongs to */
 	__u32 family;     /* 4 or 6 */
-	__u64 hot[2];     /* vectors user space reports already, one bit each, by direction: they raise no trigger */
+	__u16 sketch
+		[2]; /* by direction: number of the sketch that sees the other side's addresses, from 1; 0 for none */
+	__u32 unused;
+	__u64 hot[2]; /* vectors user space reports already, one bit each, by direction: they raise no trigger */
 };
 
 /* Why a packet is malformed. Go knows them as classify.Reason. */
@@ -115,7 +117,8 @@ struct cpu_stat {
 	__u64 lost_slots; /* slots that could not be put back */
 	__u64 samples;
 	__u32 sample_left; /* packets until the next sample */
-	__u32 unused[7];
+	__u32 watched_left;
+	__u32 unused[6];
 };
 
 /* All that one CPU writes alone. */
@@ -144,6 +147,16 @@ struct network_block {
 
 struct host_block {
 	__u32 slots[256]; /* fourth octet -> slot, or HOST_... */
+};
+
+/* What the tables lead to is a slot and its marks. */
+#define SLOT_FLAGS 0x7f000000U
+#define SLOT_WATCHED 0x01000000U /* sampled more often, perhaps with sketches */
+
+/* Registers of a HyperLogLog, as internal/sketch has them. */
+#define SKETCHES 64
+struct sketch {
+	__u8 registers[256];
 };
 
 #define HOST_UNPROTECTED 0xffffffffU

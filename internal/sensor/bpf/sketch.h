@@ -1,0 +1,49 @@
+/* How many different addresses there were: HyperLogLog, for the few slots that are watched. See internal/sketch. */
+#pragma once
+
+#include "maps.h"
+#include "parse.h"
+
+/* Where an address lies in the IP header: of an inbound packet that of the sender, of an outbound one the receiver's. */
+static __always_inline __u32 other_address(const struct packet *p)
+{
+	__u32 first = p->family == 4 ? 12 : 8, size = p->family == 4 ? 4 : 16;
+
+	return p->l3 + first + (p->outbound ? size : 0);
+}
+
+/* The finaliser of MurmurHash3, which is a bijection. */
+static __always_inline __u64 mix(__u64 x)
+{
+	x = (x ^ x >> 33) * 0xff51afd7ed558ccdULL;
+	x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53ULL;
+	return x ^ x >> 33;
+}
+
+/* The number of the lowest bit set, from the position of a lone bit in a de Bruijn sequence. */
+static const volatile __u8 lone_bit[64] = {
+	0,  1,  48, 2,  57, 49, 28, 3,  61, 58, 50, 42, 38, 29, 17, 4,  62, 55, 59, 36, 53, 51,
+	43, 22, 45, 39, 33, 30, 24, 18, 12, 5,  63, 47, 56, 27, 60, 41, 37, 16, 54, 35, 52, 21,
+	44, 32, 23, 11, 46, 26, 40, 15, 34, 20, 31, 10, 25, 14, 19, 9,  13, 8,  7,  6,
+};
+
+static __always_inline __u32 lowest_bit(__u64 x)
+{
+	return lone_bit[(x & -x) * 0x03f79d71b4cb0a89ULL >> 58];
+}
+
+/*
+ * Adds an address, an IPv4 one in the first word. Two CPUs that write one register at the same moment may leave the smaller
+ * rank there: octets have no atomic maximum, and the next packet of that sender mends it.
+ */
+static __noinline int sketch_add(__u32 number, __u64 high, __u64 low, bool six)
+{
+	__u32 key = number - 1;
+	struct sketch *sketch = bpf_map_lookup_elem(&sketches, &key);
+	__u64 hash = mix(mix(high ^ sketch_seed) + low + six);
+	__u8 rank = lowest_bit(hash >> 8 | 1ULL << 56) + 1;
+
+	if (sketch && sketch->registers[hash & 0xff] < rank)
+		sketch->registers[hash & 0xff] = rank;
+	return 0;
+}
