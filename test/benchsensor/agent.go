@@ -31,12 +31,13 @@ type agent struct {
 	process *lab.Process
 	server  *grpc.Server
 
-	mu       sync.Mutex
-	hello    *pb.Hello
-	reports  int
-	counters *pb.SensorCounters
-	errs     []string
 	triggers chan arrival
+
+	mu       sync.Mutex
+	hello    *pb.Hello          // guarded by mu
+	reports  int                // guarded by mu: at the interval
+	counters *pb.SensorCounters // guarded by mu: of the last of them
+	errs     []string           // guarded by mu: why the directive was refused
 }
 
 // arrival is a report that came because a trigger was passed.
@@ -125,6 +126,25 @@ func (a *agent) reported(ctx context.Context, more int) error {
 		}
 		return nil
 	})
+}
+
+// counted is how many packets the sensor says it has seen.
+func (a *agent) counted(ctx context.Context) (uint64, error) {
+	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := a.reported(limit, 2); err != nil {
+		return 0, err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.counters.GetPackets(), nil
+}
+
+// mapBytes is what the sensor says its maps take.
+func (a *agent) mapBytes() uint64 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.hello.GetMapBytes()
 }
 
 type standIn struct {

@@ -8,18 +8,14 @@ import (
 	"net/netip"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/lab/flood"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf/floor"
 )
 
 const (
-	linkRounds   = 3
-	linkSpan     = 3 * time.Second
-	capacityRuns = 5
-	capacitySize = 1 << 21 // packets
+	linkRounds = 3
+	linkSpan   = 3 * time.Second
 )
 
 // Rates the link is measured at. The last is the one that counts.
@@ -35,14 +31,30 @@ type watcher struct {
 type watching struct {
 	pid  int // of its process; 0: it has none
 	stop func() error
+	// counted is how many packets it says it saw; nil: it cannot say.
+	counted func(context.Context) (uint64, error)
 }
 
-// measureLink takes the processor time per packet that arrives on a veth link, by who watches, and how many packets one
-// processor takes in mirror mode.
+// measureLink takes the processor time per packet that arrives on a veth link, by who watches.
 func measureLink(ctx context.Context, b *bench) error {
 	if lab.FindTool("fastnetmon") == "" {
 		return errors.New("fastnetmon is missing: scripts/deps.sh bench installs it")
 	}
+	part := &linkPart{Stamp: measuredNow(), Host: map[string]map[string]linkCost{}, Mirror: map[string]map[string]linkCost{}}
+	err := onLink(b.sensor, func(s *site, host, mirror []watcher) error {
+		if err := cpuPerPacket(ctx, s.hostOut, s.hostIn, host, linkRates, part.Host, part); err != nil {
+			return err
+		}
+		return cpuPerPacket(ctx, s.mirrorOut, s.mirrorIn, mirror, linkRates[len(linkRates)-1:], part.Mirror, part)
+	})
+	if err == nil {
+		b.report.Link = part
+	}
+	return err
+}
+
+// onLink runs body in a lab with a site and all that may watch its interfaces.
+func onLink(sensor string, body func(s *site, host, mirror []watcher) error) error {
 	// Everything but the sender, and what its packets cost in the kernel, runs beside it.
 	restore, err := lab.KeepFree(lab.FloodCPU())
 	if err != nil {
@@ -54,37 +66,25 @@ func measureLink(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer f.Close()
-	part := &linkPart{Stamp: measuredNow(), Host: map[string]map[string]linkCost{}, Mirror: map[string]map[string]linkCost{}, Capacity: map[string]spread{}}
-	err = inLab("benchlink", func(l *lab.Lab) error {
+	return inLab("benchlink", func(l *lab.Lab) error {
 		s, err := newSite(l)
 		if err != nil {
 			return err
 		}
-		host, mirror := watchers(s, b.sensor, f)
-		if err := cpuPerPacket(ctx, s.hostOut, s.hostIn, host, linkRates, part.Host, part); err != nil {
-			return err
-		}
-		if err := cpuPerPacket(ctx, s.mirrorOut, s.mirrorIn, mirror, linkRates[len(linkRates)-1:], part.Mirror, part); err != nil {
-			return err
-		}
-		return capacity(ctx, s, mirror, part.Capacity)
+		host, mirror := watchers(s, sensor, f)
+		return body(s, host, mirror)
 	})
-	if err != nil {
-		return err
-	}
-	b.report.Link = part
-	return nil
 }
 
 func watchers(s *site, sensor string, f *floor.Bench) (host, mirror []watcher) {
-	nothing := watcher{"nothing", func(context.Context) (watching, error) { return watching{0, func() error { return nil }}, nil }}
+	nothing := watcher{"nothing", func(context.Context) (watching, error) { return watching{stop: func() error { return nil }}, nil }}
 	ours := func(i lab.Interface, mode string) watcher {
 		return watcher{"ours", func(ctx context.Context) (watching, error) {
 			a, err := startAgent(ctx, sensor, i, mode)
 			if err != nil {
 				return watching{}, err
 			}
-			return watching{a.process.Pid(), func() error { return a.stop(context.WithoutCancel(ctx)) }}, nil
+			return watching{a.process.Pid(), func() error { return a.stop(context.WithoutCancel(ctx)) }, a.counted}, nil
 		}}
 	}
 	bare := func(i lab.Interface, d floor.Door, name string, empty bool) watcher {
@@ -94,7 +94,7 @@ func watchers(s *site, sensor string, f *floor.Bench) (host, mirror []watcher) {
 			if err != nil {
 				return watching{}, err
 			}
-			return watching{0, c.Close}, nil
+			return watching{stop: c.Close}, nil
 		}}
 	}
 	fastNetMon := watcher{"fastnetmon", func(ctx context.Context) (watching, error) {
@@ -106,7 +106,7 @@ func watchers(s *site, sensor string, f *floor.Bench) (host, mirror []watcher) {
 		if err != nil {
 			return watching{}, err
 		}
-		return watching{p.Pid(), func() error {
+		return watching{pid: p.Pid(), stop: func() error {
 			limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 			defer cancel()
 			return p.Stop(limit)
@@ -207,85 +207,4 @@ func perMillion(ctx context.Context, from, to lab.Interface, rate float64, pid i
 	}
 	millions := float64(after-before) / 1e6
 	return secondsPerMillion{(sent.CPU + used.softirq + used.process).Seconds() / millions, used.machine.Seconds() / millions}, remark, nil
-}
-
-// capacity measures how many packets per second one processor generates and takes in, in mirror mode.
-func capacity(ctx context.Context, s *site, watchers []watcher, into map[string]spread) error {
-	raw := map[string][]float64{}
-	for _, w := range watchers {
-		if w.name == "nothing" {
-			continue // live frames need XDP at the other end
-		}
-		at, err := w.start(ctx)
-		if err != nil {
-			return fmt.Errorf("%s: %w", w.name, err)
-		}
-		for _, rotating := range []bool{false, true} {
-			name := w.name
-			if rotating {
-				name += "_64k_targets"
-			}
-			for range capacityRuns {
-				if err := ctx.Err(); err != nil {
-					return errors.Join(err, at.stop())
-				}
-				pps, err := live(s, rotating)
-				if err != nil {
-					return errors.Join(fmt.Errorf("%s: %w", w.name, err), at.stop())
-				}
-				raw[name] = append(raw[name], pps/1e6)
-			}
-		}
-		if err := at.stop(); err != nil {
-			return fmt.Errorf("stop %s: %w", w.name, err)
-		}
-	}
-	for name, values := range raw {
-		into[name] = spreadOf(values)
-	}
-	return nil
-}
-
-// live sends live frames from a pinned thread and returns how many arrived per second of its processor's time.
-func live(s *site, rotating bool) (pps float64, err error) {
-	fail := s.source.Do(func() error {
-		var set, was unix.CPUSet
-		if err := unix.SchedGetaffinity(0, &was); err != nil {
-			return err
-		}
-		set.Set(lab.FloodCPU())
-		if err := unix.SchedSetaffinity(0, &set); err != nil {
-			return err
-		}
-		defer func() { _ = unix.SchedSetaffinity(0, &was) }()
-		g, err := floor.NewGenerator(s.mirrorOut.Index, rotating)
-		if err != nil {
-			return err
-		}
-		defer g.Close()
-		if _, err := g.Send(1 << 16); err != nil { // warm
-			return err
-		}
-		before, err := received(s.mirrorIn)
-		if err != nil {
-			return err
-		}
-		waiting, err := softirq()
-		if err != nil {
-			return err
-		}
-		took, err := g.Send(capacitySize)
-		if err != nil {
-			return err
-		}
-		all, err := softirq()
-		if err != nil {
-			return err
-		}
-		took += all - waiting
-		after, err := received(s.mirrorIn)
-		pps = float64(after-before) / took.Seconds()
-		return err
-	})
-	return pps, fail
 }

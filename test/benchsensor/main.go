@@ -26,6 +26,7 @@ var parts = []struct {
 }{
 	{"ns", measurePackets},
 	{"veth", measureLink},
+	{"mirror", measureCapacity},
 	{"memory", measureMemory},
 	{"trigger", measureTriggers},
 }
@@ -48,7 +49,7 @@ func main() {
 func run(ctx context.Context) error {
 	bin := flag.String("bin", "bin", "`directory` with the sensor")
 	out := flag.String("out", "build/bench-sensor.json", "`file` to write; parts that are not measured keep what it holds")
-	only := flag.String("only", "", "measure only these `parts`: ns, veth, memory, trigger; \"none\" prints what the file holds")
+	only := flag.String("only", "", "measure only these `parts`: ns, veth, mirror, memory, trigger; \"none\" prints what the file holds")
 	docs := flag.String("docs", "", "also write the tables into this Markdown `file`, between its bench-sensor marks")
 	flag.Parse()
 	var names []string

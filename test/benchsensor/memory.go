@@ -59,7 +59,7 @@ func measureMemory(ctx context.Context, b *bench) error {
 			return err
 		}
 		part.IdlePercent = 100 * float64(after-before) / float64(time.Since(began))
-		part.MapBytes = a.hello.GetMapBytes()
+		part.MapBytes = a.mapBytes()
 		if err := note("idle"); err != nil {
 			return err
 		}

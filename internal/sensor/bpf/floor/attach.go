@@ -67,13 +67,13 @@ func (g *Generator) Close() error { return g.drive.Close() }
 const liveFrames = 1 << 1 // BPF_F_TEST_XDP_LIVE_FRAMES
 
 // Send sends so many frames, and some more if a signal comes in between; the goroutine must be locked to a thread that is
-// in the interface's network namespace. It returns the thread's processor time, of which the receiver's work is part.
-// Count what arrives.
-func (g *Generator) Send(packets int) (time.Duration, error) {
-	begin := threadTime()
-	_, err := g.drive.Redirect.Run(&ebpf.RunOptions{Data: g.frame, Repeat: uint32(packets), Flags: liveFrames})
+// in the interface's network namespace. It returns the thread's processor time, of which the receiver's work is part, and
+// the time by the clock. Count what arrives.
+func (g *Generator) Send(packets int) (processor, clock time.Duration, err error) {
+	began, begin := time.Now(), threadTime()
+	_, err = g.drive.Redirect.Run(&ebpf.RunOptions{Data: g.frame, Repeat: uint32(packets), Flags: liveFrames})
 	if err != nil {
-		return 0, fmt.Errorf("run on live frames: %w", err)
+		return 0, 0, fmt.Errorf("run on live frames: %w", err)
 	}
-	return threadTime() - begin, nil
+	return threadTime() - begin, time.Since(began), nil
 }
