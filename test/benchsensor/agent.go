@@ -26,7 +26,8 @@ import (
 const triggerPPS = 20_000
 
 // agent is a real sensor with default sizes in the rack, and what stands in for its controller: the same contract, mutual
-// TLS, the controller's default directive, but it keeps nothing.
+// TLS, the controller's default directive, but it keeps nothing. The sensor leaves nothing on the machine, so it does not
+// pin.
 type agent struct {
 	process *lab.Process
 	server  *grpc.Server
@@ -52,6 +53,8 @@ controllers: [{address: %q, server_name: controller-1}]
 tls: {ca: %q, cert: %q, key: %q}
 interfaces: [{name: %s, mode: %s}]
 state_file: ""
+checkpoint: ""
+pin: ""
 listen: {telemetry: "127.0.0.1:7445"}
 `
 

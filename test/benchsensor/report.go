@@ -176,6 +176,8 @@ func (r *report) judge() {
 			"ours": over(p.Host, "ours", rate), "fastnetmon": over(p.Host, "fastnetmon", rate), "bare": over(p.Host, "bare", rate),
 			"ours_mirror": over(p.Mirror, "ours", rate), "bare_mirror": over(p.Mirror, "bare", rate),
 		}
+		add("processor time per packet beside FastNetMon, same traffic", "less", r.CPUSPerMpkt["ours"] < r.CPUSPerMpkt["fastnetmon"],
+			"%.2f s against %.2f s per million, a bare counter %.2f s", r.CPUSPerMpkt["ours"], r.CPUSPerMpkt["fastnetmon"], r.CPUSPerMpkt["bare"])
 	}
 	if p := r.Capacity; p != nil {
 		add("mirror mode on one core, one target", "≥ 2.5 Mpps", p.Mpps["ours"].Median >= 2.5, "%.2f Mpps", p.Mpps["ours"].Median)

@@ -152,6 +152,6 @@ func (r *report) writeDocs(path string) error {
 	for _, name := range slices.Sorted(maps.Keys(r.Machine.Versions)) {
 		head += fmt.Sprintf(", %s %s", name, r.Machine.Versions[name])
 	}
-	body := before + docsBegin + "\n" + head + ".\n\n" + strings.Join(sections, "\n") + docsEnd + after
+	body := before + docsBegin + "\n\n" + head + ".\n\n" + strings.Join(sections, "\n") + "\n" + docsEnd + after
 	return os.WriteFile(path, []byte(body), 0o644)
 }
