@@ -80,8 +80,14 @@ func problems(now time.Time, st State, told time.Duration, asked *Directive) []P
 			add(k.kind, k.text, k.of(st.Counters))
 		}
 	}
-	if one := st.Counters.SampleOneIn; asked != nil && asked.SampleOneIn > 0 && one > asked.SampleOneIn {
-		add(problemSampling, "it samples one packet in %d rather than in %d: its CPU budget is spent", one, asked.SampleOneIn)
+	// What an older sensor samples is not known.
+	if one := st.Counters.SampleOneIn; asked != nil && asked.SampleOneIn > 0 && told > patience && len(st.Counters.Maps) > 0 {
+		switch {
+		case one == 0:
+			add(problemSampling, "it samples nothing rather than one packet in %d: its CPU budget is spent", asked.SampleOneIn)
+		case one > asked.SampleOneIn:
+			add(problemSampling, "it samples one packet in %d rather than in %d: its CPU budget is spent", one, asked.SampleOneIn)
+		}
 	}
 	if c := st.Clock; c != nil && c.Offset.Abs() > clockWrong {
 		add(problemClock, "its clock is off by %s", c.Offset.Round(time.Millisecond))

@@ -69,16 +69,21 @@ func TestProblems(t *testing.T) {
 	tcx := &pb.Interface{Name: "eth0", Attachment: pb.Interface_ATTACHMENT_TCX}
 	x.note(now, every(1, &pb.SensorCounters{LostTriggers: 5, SlotExhaustedPackets: 5, SampleOneIn: 100, Interfaces: []*pb.Interface{tcx}}))
 	check(now) // what was lost before we listened is no news
+	maps := []*pb.MapUse{{Name: "records"}}
+	later := now.Add(patience + time.Second)
 	f.Direct(&Directive{Term: 7, Revision: 2, Watch: Watch{SampleOneIn: 100}})
 	x.note(now, every(2, &pb.SensorCounters{
-		LostTriggers: 6, SlotExhaustedPackets: 6, LostSamples: 1, DroppedReports: 1, MergedReports: 1, SampleOneIn: 200,
+		LostTriggers: 6, SlotExhaustedPackets: 6, LostSamples: 1, DroppedReports: 1, MergedReports: 1, SampleOneIn: 200, Maps: maps,
 		Interfaces: []*pb.Interface{tcx, {Name: "eth1"}},
 	}))
-	check(now, problemInterface, problemTriggers, problemSlots, problemBacklog, problemBacklog, problemSamples, problemSampling)
+	check(now.Add(time.Second), problemInterface, problemTriggers, problemSlots, problemBacklog, problemBacklog, problemSamples)
+	check(later, problemInterface, problemTriggers, problemSlots, problemBacklog, problemBacklog, problemSamples, problemSampling)
 	check(now.Add(recently), problemInterface, problemSampling)
-	f.Direct(&Directive{Term: 7, Revision: 3, Watch: Watch{SampleOneIn: 200}})
+	x.note(now, every(3, &pb.SensorCounters{LostTriggers: 6, SlotExhaustedPackets: 6, LostSamples: 1, DroppedReports: 1, MergedReports: 1, Maps: maps}))
+	check(now.Add(recently), problemInterface, problemSampling)
+	f.Direct(&Directive{Term: 7, Revision: 3})
 	check(now.Add(recently), problemInterface, problemDirective)
-	f.Direct(&Directive{Term: 7, Revision: 3, Watch: Watch{SampleOneIn: 200}})
+	f.Direct(&Directive{Term: 7, Revision: 3})
 	check(now.Add(time.Second), problemInterface, problemTriggers, problemSlots, problemBacklog, problemBacklog, problemSamples)
 	f.leave(x, func(error) {})
 	check(now, problemGone)

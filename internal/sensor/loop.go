@@ -128,11 +128,30 @@ func (a *agent) count() error {
 		return err
 	}
 	c.SampleOneIn, c.CpuNanoseconds, c.ResidentBytes = a.restraint.effort.sampleOneIn, uint64(processTime()), residentBytes()
+	c.Maps, c.Interfaces = mapUses(a.memory, c), a.doors.interfaces()
 	a.metrics.counters.Store(c)
 	a.metrics.stats.Store(&st)
 	a.metrics.unprofiled.Store(a.meter.unprofiled)
 	a.metrics.profiles.Set(float64(len(a.meter.profiles.of)))
 	return nil
+}
+
+// mapUses says how full the kernel's maps are, as far as that is counted, and what found no room in them.
+func mapUses(memory []bpf.MapMemory, c *pb.SensorCounters) []*pb.MapUse {
+	out := make([]*pb.MapUse, 0, len(memory))
+	for _, m := range memory {
+		u := &pb.MapUse{Name: m.Name, Bytes: m.Bytes}
+		switch m.Name {
+		case "slot_infos":
+			u.Used, u.Total, u.Lost = c.SlotsUsed, c.SlotsTotal, c.SlotExhaustedPackets
+		case "triggers":
+			u.Lost = c.LostTriggers
+		case "samples":
+			u.Lost = c.LostSamples
+		}
+		out = append(out, u)
+	}
+	return out
 }
 
 // send gives a report to every controller's backlog.

@@ -63,6 +63,7 @@ type agent struct {
 	metrics  *metrics
 	backlogs map[string]*backlog
 	mapBytes uint64
+	memory   []bpf.MapMemory
 	started  time.Time
 	follows  atomic.Pointer[version]
 
@@ -121,6 +122,7 @@ func newAgent(o Options) (_ *agent, err error) {
 		a.mapBytes += m.Bytes
 		a.metrics.mapBytes.WithLabelValues(m.Name).Set(float64(m.Bytes))
 	}
+	a.memory = memory
 	o.Log.Info("programs loaded", "map_bytes", a.mapBytes, "slots", o.Slots, "prefixes", o.Prefixes, "cpus", cpus, "window", a.kernel.Window)
 	netns, err := thisNetns()
 	if err != nil {
