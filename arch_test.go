@@ -47,7 +47,7 @@ var owners = []struct {
 	{"go.etcd.io/etcd", []string{"internal/store"}, nil},
 	{"go.yaml.in/yaml", []string{"internal/document"}, nil},
 	{"gopkg.in/yaml", nil, nil},
-	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/lab"}, nil},
+	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/lab"}, []string{"test/kernels"}},
 	{"github.com/vishvananda/netlink", []string{"internal/sensor", "internal/lab", "test"}, []string{"cmd"}},
 	{"github.com/vishvananda/netns", []string{"internal/sensor", "internal/lab", "test"}, []string{"cmd"}},
 	{"github.com/spf13/cobra", []string{"internal/tmctl", "cmd"}, nil},

@@ -39,6 +39,7 @@ func build(ctx context.Context) (*binaries, error) {
 			{"internal/sensor/bpf", ""},
 			{"internal/sensor/classify", ""},
 			{"internal/sensor", ""},
+			{"test/kernels/sensor", ""}, // the program itself on a wire
 		},
 	}
 	bin := filepath.Join(dir, "bin")

@@ -146,7 +146,11 @@ func (r *results) complain(pkg, test, what, output string) {
 func (r *results) finish() error {
 	for _, t := range r.plan.Tests {
 		if _, ok := r.exits[t.Package]; !ok {
-			r.bad = append(r.bad, t.Package+" did not end")
+			printed := ""
+			if b := r.output[t.Package]; b != nil {
+				printed = b.String()
+			}
+			r.complain(t.Package, "", "did not end", printed)
 		}
 	}
 	if len(r.bad) == 0 {
