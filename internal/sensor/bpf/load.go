@@ -196,7 +196,7 @@ func explain(err error) error {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("the kernel refused a program; this is a bug, please report all of it: %+v", verifier)
 	case errors.Is(err, ebpf.ErrNotSupported):
-		return fmt.Errorf("this kernel lacks what the sensor needs; Linux 6.6 or newer has all of it: %w", err)
+		return fmt.Errorf("this kernel lacks what the sensor needs; Linux 6.1 or newer has all of it: %w", err)
 	case strings.Contains(err.Error(), "operation not permitted"):
 		return fmt.Errorf("load the programs: %w (run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", err)
 	}
