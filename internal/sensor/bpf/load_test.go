@@ -44,3 +44,32 @@ func TestLoad(t *testing.T) {
 		t.Logf("%-16s %d", m.Name, m.Bytes)
 	}
 }
+
+// TestMemory prints what the maps take, and holds that a CPU more costs its lane and nothing else.
+func TestMemory(t *testing.T) {
+	counters := func(cpus, hosts int, outbound bool) (sum uint64) {
+		k := load(t, func(s *Sizes) { s.CPUs, s.Hosts, s.Prefixes, s.Outbound = cpus, hosts, 512, outbound })
+		defer k.Close()
+		memory, err := k.Memory()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range memory {
+			switch m.Name {
+			case "records", "dirty", "lanes", "sketches":
+				sum += m.Bytes
+			}
+		}
+		t.Logf("%2d CPUs, %5d hosts, outbound %-5v: %6.1f MB of counters", cpus, hosts, outbound, float64(sum)/1e6)
+		return sum
+	}
+	for _, hosts := range []int{4096, 65536} {
+		for _, outbound := range []bool{false, true} {
+			counters(2, hosts, outbound)
+		}
+	}
+	few, many := counters(2, 4096, true), counters(64, 4096, true)
+	if lane := (many - few) / 62; lane < uint64(laneSize)-4096 || lane > uint64(laneSize)+4096 {
+		t.Errorf("a CPU more takes %d bytes, its lane is %d", lane, laneSize)
+	}
+}
