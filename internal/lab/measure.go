@@ -50,6 +50,18 @@ func (i Interface) Meter(c tap.Class) (m *tap.Meter, err error) {
 	return m, err
 }
 
+// Numbers begins to check off the numbered packets of a class that come in.
+func (i Interface) Numbers(c tap.Class, n int) (x *tap.Numbers, err error) {
+	err = i.In.Do(func() (err error) {
+		x, err = tap.OpenNumbers(i.Index, c, n)
+		return err
+	})
+	if err == nil {
+		i.In.lab.OnClose(func() { _ = x.Close() })
+	}
+	return x, err
+}
+
 // BGP begins to watch the BGP sessions that come in over the interface.
 func (i Interface) BGP() (b *tap.BGP, err error) {
 	err = i.In.Do(func() (err error) {

@@ -21,6 +21,8 @@ type Template struct {
 	l4Sum   uint32 // sum over pseudo header, transport header and payload
 	sources netip.Prefix
 	targets netip.Prefix // one address unless spread
+	number  int          // where each packet's number is; 0 for nowhere
+	first   uint32       // the first number
 	vary    []field
 }
 
@@ -110,6 +112,20 @@ func (t *Template) Spread(targets netip.Prefix) (*Template, error) {
 		copy(x.packet[24:], fresh)
 	}
 	x.Says = fmt.Sprintf("%s, spread over %s", t.Says, targets)
+	return &x, nil
+}
+
+// Numbered writes a number into the first word of each UDP payload: first, first+1, and so on.
+func (t *Template) Numbered(first uint32) (*Template, error) {
+	at := t.l4 + 8
+	if t.packet[t.protocolAt()] != 17 || len(t.packet) < at+4 {
+		return nil, fmt.Errorf("%s: only UDP payloads of 4 octets and more can be numbered", t.Says)
+	}
+	x := *t
+	x.packet = slices.Clone(t.packet)
+	x.number, x.first = at, first
+	x.l4Sum -= sum(t.packet[at : at+4])
+	copy(x.packet[at:], []byte{0, 0, 0, 0})
 	return &x, nil
 }
 
@@ -209,6 +225,11 @@ func (t *Template) fill(p []byte, n uint64) {
 		v := f.lo + uint16(r%(uint64(f.hi-f.lo)+1))
 		binary.BigEndian.PutUint16(p[f.at:], v)
 		l4 += uint32(v)
+	}
+	if t.number != 0 {
+		v := t.first + uint32(n)
+		binary.BigEndian.PutUint32(p[t.number:], v)
+		l4 += words(uint64(v))
 	}
 	c := ^fold(l4)
 	if c == 0 && t.packet[t.protocolAt()] == 17 {

@@ -85,6 +85,35 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+func TestNumbered(t *testing.T) {
+	for name, x := range templates(t) {
+		if x.packet[x.protocolAt()] != 17 {
+			if _, err := x.Numbered(0); err == nil {
+				t.Errorf("%s was numbered", name)
+			}
+			continue
+		}
+		x, err := x.Numbered(1 << 20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := append([]byte(nil), x.packet...)
+		for n := range uint64(1000) {
+			x.fill(p, n)
+			if got := binary.BigEndian.Uint32(p[x.l4+8:]); got != 1<<20+uint32(n) {
+				t.Fatalf("%s: packet %d has the number %d", name, n, got)
+			}
+			addresses := p[8:40]
+			if !x.v6 {
+				addresses = p[12:20]
+			}
+			if fold(sum(addresses)+17+uint32(len(p)-x.l4)+sum(p[x.l4:])) != 0xffff {
+				t.Fatalf("%s: packet %d: wrong checksum", name, n)
+			}
+		}
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	a4, s6 := netip.MustParseAddr("203.0.113.10"), netip.MustParsePrefix("2001:db8::/32")
 	if _, err := SYN(a4, s6, 80); err == nil {
