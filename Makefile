@@ -99,6 +99,13 @@ test-kernels: ## The datapath on Debian's kernels, in qemu (UPDATE=1 records the
 	scripts/deps.sh kernels
 	$(GO) run ./test/kernels $(if $(UPDATE),-update) $(if $(KERNELS),-kernels '$(KERNELS)')
 
+.PHONY: soak-sensor
+soak-sensor: export TM_SOAK_PACKETS ?= 5000000
+soak-sensor: export TM_SOAK_PPS ?= 100000
+soak-sensor: ROOT_ENV += TM_SOAK_PACKETS=$(TM_SOAK_PACKETS) TM_SOAK_PPS=$(TM_SOAK_PPS)
+soak-sensor: ## 5 million numbered packets across restarts, upgrades, kill -9 and controller outages of the sensor
+	$(ROOT_TEST) -v -run TestContinuity ./test/e2e
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)

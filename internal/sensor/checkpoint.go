@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
 )
 
 // longestGap is how long before the present what was counted while no sensor ran may begin to be reported still: a
@@ -73,6 +75,9 @@ func (c *checkpoint) load() (told []byte, at time.Time, err error) {
 
 // resume lets the meter go on where an earlier process ended.
 func (a *agent) resume() {
+	if a.kernel.Reused {
+		a.forget()
+	}
 	if a.pins.Pins == nil {
 		a.checkpoint.path = ""
 		return
@@ -97,6 +102,13 @@ func (a *agent) resume() {
 	// A note that was not used must not be used by the next.
 	if err := a.checkpoint.remove(); err != nil {
 		a.o.Log.Warn("the next run may report some counts twice", "err", err)
+	}
+}
+
+// forget throws away samples that wait in a pinned ring since a time when nobody read it.
+func (a *agent) forget() {
+	var record ringbuf.Record
+	for a.samples.AvailableBytes() > 0 && a.samples.ReadInto(&record) == nil {
 	}
 }
 

@@ -215,6 +215,9 @@ func (a *agent) readTriggers(ctx context.Context, events chan<- trigger) error {
 			return err
 		}
 		raised := wall(e.Ktime)
+		if raised.Before(a.started) {
+			continue // left in a pinned ring; what still holds is raised again in the next window
+		}
 		t := trigger{
 			slot: e.Slot, window: e.Window, column: bpf.ColumnOf(vector.Direction(e.Direction), vector.ID(e.Vector)), packets: uint64(e.Packets), bytes: e.Bytes,
 			addr: bpf.Address(uint32(e.Family), e.Address), raised: raised,
