@@ -20,6 +20,7 @@ type metrics struct {
 	late       prometheus.Counter
 	refused    prometheus.Counter
 	foreign    prometheus.Counter
+	repeated   prometheus.Counter
 	echoes     prometheus.Counter
 	offset     prometheus.Histogram
 	delay      prometheus.Histogram
@@ -69,7 +70,10 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 	m.profiles = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "trafficmonitor_ingest_profiles_total", Help: "Descriptions of one vector's packets at one target received from sensors.",
 	})
-	reg.MustRegister(m.echoes, m.offset, m.delay, m.networks, m.profiles)
+	m.repeated = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "trafficmonitor_ingest_reports_repeated_total", Help: "Interval reports sent again after a stream broke, though they had come; they are not used twice.",
+	})
+	reg.MustRegister(m.repeated, m.echoes, m.offset, m.delay, m.networks, m.profiles)
 	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.late, m.refused, m.foreign, sensorCollector{s})
 	// A series that begins with its first event has no increase to alert on.
 	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {

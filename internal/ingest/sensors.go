@@ -26,6 +26,7 @@ type sensor struct {
 	state State                   // guarded by mu
 	last  uint64                  // guarded by mu; sequence of the newest report
 	early uint64                  // guarded by mu; reports that came inside of a merged one, before their number's turn
+	taken uint64                  // guarded by mu; sequence of the newest interval report of the sensor's process
 	ended time.Time               // guarded by mu; end of the newest interval report, by the sensor's clock
 	since time.Time               // guarded by mu; when the stream began
 	end   context.CancelCauseFunc // guarded by mu; ends the present stream; nil when there is none
@@ -153,8 +154,8 @@ func (s *Server) join(name, addr string, h *pb.Hello, cancel context.CancelCause
 	if h.GetStartTime() != nil && h.GetStartTime().CheckValid() == nil {
 		started = h.GetStartTime().AsTime()
 	}
-	if !started.Equal(st.Started) {
-		st.Started, x.early = started, 0
+	if !started.Equal(st.Started) || started.IsZero() { // another process, which counts its reports anew
+		st.Started, x.early, x.taken = started, 0, 0
 	}
 	st.Term, st.Revision = h.GetDirective().GetTerm(), h.GetDirective().GetRevision()
 	x.state = st
@@ -173,6 +174,17 @@ func (s *Server) leave(x *sensor, cancel context.CancelCauseFunc) {
 		x.state.Connected = false
 	}
 	cancel(nil)
+}
+
+// repeats reports whether an interval report was taken before, on a stream that broke before its receipt arrived.
+func (x *sensor) repeats(sequence uint64) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if sequence == 0 || sequence > x.taken {
+		x.taken = sequence
+		return false
+	}
+	return true
 }
 
 // probe returns the next question about the sensor's clock.

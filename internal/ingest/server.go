@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -121,15 +122,16 @@ func (s *Server) Connect(stream pb.SensorService_ConnectServer) error {
 		s.log.Info("sensor disconnected", "sensor", name, "reason", context.Cause(ctx))
 	}()
 
+	receipts := receipts{wake: make(chan struct{}, 1)}
 	var telling sync.WaitGroup
 	telling.Go(func() {
-		if err := s.tell(ctx, x, stream); err != nil {
+		if err := s.tell(ctx, x, &receipts, stream); err != nil {
 			cancel(err)
 		}
 	})
 	// Recv cannot be interrupted but by the handler's return, which ends the goroutine.
 	received := make(chan error, 1)
-	go func() { received <- s.receive(ctx, x, stream) }()
+	go func() { received <- s.receive(ctx, x, &receipts, stream) }()
 	select {
 	case err = <-received:
 	case <-ctx.Done():
@@ -162,8 +164,22 @@ func (s *Server) admit(ctx context.Context, name string) error {
 	return nil
 }
 
-// tell sends what the sensor has to know: directives, and questions about its clock.
-func (s *Server) tell(ctx context.Context, x *sensor, stream pb.SensorService_ConnectServer) error {
+// receipts tells the goroutine that sends what the one that receives took.
+type receipts struct {
+	newest atomic.Uint64 // sequence of the newest interval report taken
+	wake   chan struct{}
+}
+
+func (r *receipts) give(sequence uint64) {
+	r.newest.Store(sequence)
+	select {
+	case r.wake <- struct{}{}:
+	default: // the receipt of one holds for those before
+	}
+}
+
+// tell sends what the sensor has to know: directives, receipts, and questions about its clock.
+func (s *Server) tell(ctx context.Context, x *sensor, receipts *receipts, stream pb.SensorService_ConnectServer) error {
 	ask := time.NewTimer(0)
 	defer ask.Stop()
 	var told *Directive
@@ -178,6 +194,11 @@ func (s *Server) tell(ctx context.Context, x *sensor, stream pb.SensorService_Co
 		told = d
 		select {
 		case <-changed:
+		case <-receipts.wake:
+			msg := &pb.ConnectResponse{Message: &pb.ConnectResponse_ReportReceipt{ReportReceipt: &pb.ReportReceipt{Sequence: receipts.newest.Load()}}}
+			if err := stream.Send(msg); err != nil {
+				return fmt.Errorf("send receipt: %w", err)
+			}
 		case <-ask.C:
 			msg := &pb.ConnectResponse{Message: &pb.ConnectResponse_ClockProbe{ClockProbe: x.probe()}}
 			if err := stream.Send(msg); err != nil {
@@ -192,7 +213,7 @@ func (s *Server) tell(ctx context.Context, x *sensor, stream pb.SensorService_Co
 
 // receive handles a stream's messages until it ends. What is wrong ends the stream with an error that says what, for a
 // sensor that sends nonsense must be noticed; what came before it stands.
-func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService_ConnectServer) error {
+func (s *Server) receive(ctx context.Context, x *sensor, receipts *receipts, stream pb.SensorService_ConnectServer) error {
 	for {
 		msg, err := stream.Recv()
 		if err != nil {
@@ -203,6 +224,9 @@ func (s *Server) receive(ctx context.Context, x *sensor, stream pb.SensorService
 		}
 		if err := s.take(time.Now(), x, msg); err != nil {
 			return err
+		}
+		if r := msg.GetReport(); r.GetCause() == pb.Report_CAUSE_INTERVAL {
+			receipts.give(r.GetSequence())
 		}
 	}
 }
@@ -233,6 +257,10 @@ func (s *Server) takeReport(now time.Time, x *sensor, p *pb.Report) error {
 	if err != nil {
 		s.metrics.malformed.Inc()
 		return status.Errorf(codes.InvalidArgument, "report %d: %v", p.GetSequence(), err)
+	}
+	if r.Cause == traffic.Interval && x.repeats(p.GetSequence()) {
+		s.metrics.repeated.Inc()
+		return nil
 	}
 	s.metrics.reports.WithLabelValues(r.Cause.String()).Inc()
 	s.metrics.aggregates.Add(float64(len(r.Aggregates)))

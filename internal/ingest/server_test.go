@@ -435,3 +435,54 @@ func TestOldReportsAreNotDecidedOn(t *testing.T) {
 		t.Errorf("sensors = %+v", st)
 	}
 }
+
+// A report that is sent again, for its receipt was lost with the stream, counts once; that of a new process counts.
+func TestRepeatedReportsCountOnce(t *testing.T) {
+	f := start(t, Options{})
+	begun := timestamppb.New(time.Unix(1_700_000_000, 0))
+	connect := func(begun *timestamppb.Timestamp) pb.SensorService_ConnectClient {
+		t.Helper()
+		s, err := f.client.Connect(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		send(t, s, &pb.ConnectRequest{Message: &pb.ConnectRequest_Hello{Hello: &pb.Hello{Sensor: "rack1", StartTime: begun}}})
+		return s
+	}
+	receipted := func(s pb.SensorService_ConnectClient, want uint64) {
+		t.Helper()
+		for {
+			m, err := next(s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := m.GetReportReceipt().GetSequence(); got == want {
+				return
+			} else if got > want || m.GetReportReceipt() == nil {
+				t.Fatalf("%v, want the receipt of %d", m, want)
+			}
+		}
+	}
+	s := connect(begun)
+	for seq := range 3 {
+		send(t, s, wrap(every(1+seq, nil)))
+		<-f.delivered
+	}
+	send(t, s, wrap(good())) // a trigger has no receipt
+	<-f.delivered
+	receipted(s, 3)
+	s = connect(begun)
+	for _, seq := range []int{2, 3, 4} {
+		send(t, s, wrap(every(seq, nil)))
+	}
+	if d := <-f.delivered; d.Report.Start != every(4, nil).StartTime.AsTime() {
+		t.Errorf("delivered %+v", d.Report)
+	}
+	receipted(s, 4)
+	s = connect(timestamppb.New(time.Unix(1_700_000_500, 0)))
+	send(t, s, wrap(every(1, nil)))
+	<-f.delivered
+	if n := testutil.ToFloat64(f.metrics.repeated); n != 2 {
+		t.Errorf("%v repeated reports counted, want 2", n)
+	}
+}

@@ -3,6 +3,7 @@ package sensor
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
@@ -33,6 +34,7 @@ type message struct {
 	samples *pb.SampleBatch
 	order   uint64
 	ktime   int64 // of a trigger, in ns since the epoch; 0 otherwise
+	sent    bool  // once, without a receipt: merged with another it could not be told from a new one
 }
 
 func (m *message) entries() int {
@@ -89,7 +91,7 @@ func (b *backlog) shrink() bool {
 		b.drop(worthSamples)
 		return true
 	}
-	if b.mergeOldest() || b.entries > b.room && b.coarsenOldest() {
+	if b.mergeOldest(false) || b.mergeOldest(true) || b.entries > b.room && b.coarsenOldest() {
 		return true
 	}
 	interval := 0 // one at most is left
@@ -114,15 +116,20 @@ func (b *backlog) drop(w worth) {
 }
 
 // mergeOldest merges the older half of the interval reports in pairs: a report is merged as often as the logarithm of
-// its age, so that a long outage costs little, and what is recent keeps its resolution.
-func (b *backlog) mergeOldest() bool {
+// its age, so that a long outage costs little, and what is recent keeps its resolution. Those sent once stay as they are
+// unless nothing else is left.
+func (b *backlog) mergeOldest(sent bool) bool {
 	q := b.queues[worthInterval]
-	if len(q) < 2 {
+	first := 0
+	for !sent && first < len(q) && q[first].sent {
+		first++
+	}
+	half := first + max(2, (len(q)-first)/2)
+	if half > len(q) {
 		return false
 	}
-	half := max(2, len(q)/2)
-	next := make([]message, 0, len(q))
-	for i := 0; i < len(q); i++ {
+	next := append(make([]message, 0, len(q)), q[:first]...)
+	for i := first; i < len(q); i++ {
 		if i+1 >= half {
 			next = append(next, q[i])
 			continue
@@ -141,7 +148,7 @@ func (b *backlog) mergeOldest() bool {
 // coarsenOldest counts the targets of the only interval report for their networks, if that makes it smaller.
 func (b *backlog) coarsenOldest() bool {
 	q := b.queues[worthInterval]
-	if len(q) == 0 {
+	if len(q) != 1 {
 		return false
 	}
 	for _, outermost := range []bool{false, true} {
@@ -155,13 +162,19 @@ func (b *backlog) coarsenOldest() bool {
 	return false
 }
 
-// back puts a message that could not be sent where it was.
-func (b *backlog) back(m message) {
+// back puts messages of one worth, the oldest first, where they were.
+func (b *backlog) back(list ...message) {
+	if len(list) == 0 {
+		return
+	}
 	b.mu.Lock()
-	b.queues[m.worth] = append([]message{m}, b.queues[m.worth]...)
-	b.length++
-	b.entries += m.entries()
-	b.mu.Unlock()
+	defer b.mu.Unlock()
+	w := list[0].worth
+	b.queues[w] = append(slices.Clone(list), b.queues[w]...)
+	b.length += len(list)
+	for _, m := range list {
+		b.entries += m.entries()
+	}
 }
 
 func (b *backlog) pop(w worth) message {

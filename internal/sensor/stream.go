@@ -37,6 +37,7 @@ const (
 type stream struct {
 	controller Controller
 	backlog    *backlog
+	flight     flight
 	hello      func() *pb.Hello
 	directives chan<- *pb.Directive
 	metrics    *metrics
@@ -147,6 +148,9 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 				default:
 				}
 			}
+			if r := m.GetReportReceipt(); r != nil {
+				s.flight.land(r.GetSequence())
+			}
 			if d := m.GetDirective(); d != nil {
 				select {
 				case s.directives <- d:
@@ -159,6 +163,7 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 		cancel(nil)
 		<-received
 		others.Wait()
+		s.backlog.back(s.flight.lost()...)
 	}()
 
 	for {
@@ -177,8 +182,11 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 		if err != nil {
 			return err
 		}
+		s.flight.start(m)
 		if err := send(func() *pb.ConnectRequest { return s.request(m) }); err != nil {
-			s.backlog.back(m)
+			if m.worth != worthInterval { // which is in flight
+				s.backlog.back(m)
+			}
 			<-received // it knows why the stream is over
 			return cmp.Or(context.Cause(ctx), err)
 		}

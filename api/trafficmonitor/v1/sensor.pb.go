@@ -128,7 +128,7 @@ func (x Interface_Mode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interface_Mode.Descriptor instead.
 func (Interface_Mode) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5, 0}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6, 0}
 }
 
 // Attachment names the hook of the kernel.
@@ -189,7 +189,7 @@ func (x Interface_Attachment) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Interface_Attachment.Descriptor instead.
 func (Interface_Attachment) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5, 1}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6, 1}
 }
 
 // Cause says why the report was sent.
@@ -246,7 +246,7 @@ func (x Report_Cause) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Report_Cause.Descriptor instead.
 func (Report_Cause) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10, 0}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // ConnectRequest is one message of a sensor.
@@ -379,6 +379,7 @@ type ConnectResponse struct {
 	//
 	//	*ConnectResponse_Directive
 	//	*ConnectResponse_ClockProbe
+	//	*ConnectResponse_ReportReceipt
 	Message       isConnectResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -439,6 +440,15 @@ func (x *ConnectResponse) GetClockProbe() *ClockProbe {
 	return nil
 }
 
+func (x *ConnectResponse) GetReportReceipt() *ReportReceipt {
+	if x != nil {
+		if x, ok := x.Message.(*ConnectResponse_ReportReceipt); ok {
+			return x.ReportReceipt
+		}
+	}
+	return nil
+}
+
 type isConnectResponse_Message interface {
 	isConnectResponse_Message()
 }
@@ -453,9 +463,63 @@ type ConnectResponse_ClockProbe struct {
 	ClockProbe *ClockProbe `protobuf:"bytes,2,opt,name=clock_probe,json=clockProbe,proto3,oneof"`
 }
 
+type ConnectResponse_ReportReceipt struct {
+	// That interval reports came.
+	ReportReceipt *ReportReceipt `protobuf:"bytes,3,opt,name=report_receipt,json=reportReceipt,proto3,oneof"`
+}
+
 func (*ConnectResponse_Directive) isConnectResponse_Message() {}
 
 func (*ConnectResponse_ClockProbe) isConnectResponse_Message() {}
+
+func (*ConnectResponse_ReportReceipt) isConnectResponse_Message() {}
+
+// ReportReceipt says that an interval report was taken, and all interval reports sent before it on the stream. One that
+// is not receipted when the stream breaks is sent again on the next; a controller takes each only once.
+type ReportReceipt struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The report's sequence.
+	Sequence      uint64 `protobuf:"varint,1,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportReceipt) Reset() {
+	*x = ReportReceipt{}
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportReceipt) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportReceipt) ProtoMessage() {}
+
+func (x *ReportReceipt) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportReceipt.ProtoReflect.Descriptor instead.
+func (*ReportReceipt) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ReportReceipt) GetSequence() uint64 {
+	if x != nil {
+		return x.Sequence
+	}
+	return 0
+}
 
 // ClockProbe asks for a sensor's clock, as in RFC 5905 section 8.
 type ClockProbe struct {
@@ -468,7 +532,7 @@ type ClockProbe struct {
 
 func (x *ClockProbe) Reset() {
 	*x = ClockProbe{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -480,7 +544,7 @@ func (x *ClockProbe) String() string {
 func (*ClockProbe) ProtoMessage() {}
 
 func (x *ClockProbe) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -493,7 +557,7 @@ func (x *ClockProbe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockProbe.ProtoReflect.Descriptor instead.
 func (*ClockProbe) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{2}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ClockProbe) GetSendTime() *timestamppb.Timestamp {
@@ -518,7 +582,7 @@ type ClockEcho struct {
 
 func (x *ClockEcho) Reset() {
 	*x = ClockEcho{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +594,7 @@ func (x *ClockEcho) String() string {
 func (*ClockEcho) ProtoMessage() {}
 
 func (x *ClockEcho) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +607,7 @@ func (x *ClockEcho) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ClockEcho.ProtoReflect.Descriptor instead.
 func (*ClockEcho) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{3}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ClockEcho) GetProbeTime() *timestamppb.Timestamp {
@@ -590,7 +654,7 @@ type Hello struct {
 
 func (x *Hello) Reset() {
 	*x = Hello{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +666,7 @@ func (x *Hello) String() string {
 func (*Hello) ProtoMessage() {}
 
 func (x *Hello) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +679,7 @@ func (x *Hello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hello.ProtoReflect.Descriptor instead.
 func (*Hello) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{4}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Hello) GetSensor() string {
@@ -684,7 +748,7 @@ type Interface struct {
 
 func (x *Interface) Reset() {
 	*x = Interface{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +760,7 @@ func (x *Interface) String() string {
 func (*Interface) ProtoMessage() {}
 
 func (x *Interface) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +773,7 @@ func (x *Interface) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Interface.ProtoReflect.Descriptor instead.
 func (*Interface) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Interface) GetName() string {
@@ -753,7 +817,7 @@ type DirectiveVersion struct {
 
 func (x *DirectiveVersion) Reset() {
 	*x = DirectiveVersion{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -765,7 +829,7 @@ func (x *DirectiveVersion) String() string {
 func (*DirectiveVersion) ProtoMessage() {}
 
 func (x *DirectiveVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -778,7 +842,7 @@ func (x *DirectiveVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveVersion.ProtoReflect.Descriptor instead.
 func (*DirectiveVersion) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DirectiveVersion) GetTerm() uint64 {
@@ -822,7 +886,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -834,7 +898,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -847,7 +911,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Directive) GetVersion() *DirectiveVersion {
@@ -930,7 +994,7 @@ type Trigger struct {
 
 func (x *Trigger) Reset() {
 	*x = Trigger{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -942,7 +1006,7 @@ func (x *Trigger) String() string {
 func (*Trigger) ProtoMessage() {}
 
 func (x *Trigger) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -955,7 +1019,7 @@ func (x *Trigger) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trigger.ProtoReflect.Descriptor instead.
 func (*Trigger) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Trigger) GetVector() uint32 {
@@ -999,7 +1063,7 @@ type ReflectionPort struct {
 
 func (x *ReflectionPort) Reset() {
 	*x = ReflectionPort{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1075,7 @@ func (x *ReflectionPort) String() string {
 func (*ReflectionPort) ProtoMessage() {}
 
 func (x *ReflectionPort) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1088,7 @@ func (x *ReflectionPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReflectionPort.ProtoReflect.Descriptor instead.
 func (*ReflectionPort) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ReflectionPort) GetPort() uint32 {
@@ -1078,7 +1142,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1154,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1167,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Report) GetSequence() uint64 {
@@ -1221,7 +1285,7 @@ type NetworkTotal struct {
 
 func (x *NetworkTotal) Reset() {
 	*x = NetworkTotal{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1297,7 @@ func (x *NetworkTotal) String() string {
 func (*NetworkTotal) ProtoMessage() {}
 
 func (x *NetworkTotal) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1310,7 @@ func (x *NetworkTotal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkTotal.ProtoReflect.Descriptor instead.
 func (*NetworkTotal) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *NetworkTotal) GetNetwork() []byte {
@@ -1338,7 +1402,7 @@ type Profile struct {
 
 func (x *Profile) Reset() {
 	*x = Profile{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1414,7 @@ func (x *Profile) String() string {
 func (*Profile) ProtoMessage() {}
 
 func (x *Profile) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1427,7 @@ func (x *Profile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Profile.ProtoReflect.Descriptor instead.
 func (*Profile) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Profile) GetTarget() []byte {
@@ -1486,7 +1550,7 @@ type Count struct {
 
 func (x *Count) Reset() {
 	*x = Count{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1562,7 @@ func (x *Count) String() string {
 func (*Count) ProtoMessage() {}
 
 func (x *Count) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1575,7 @@ func (x *Count) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Count.ProtoReflect.Descriptor instead.
 func (*Count) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Count) GetValue() uint32 {
@@ -1552,7 +1616,7 @@ type SourceCount struct {
 
 func (x *SourceCount) Reset() {
 	*x = SourceCount{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +1628,7 @@ func (x *SourceCount) String() string {
 func (*SourceCount) ProtoMessage() {}
 
 func (x *SourceCount) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +1641,7 @@ func (x *SourceCount) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SourceCount.ProtoReflect.Descriptor instead.
 func (*SourceCount) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SourceCount) GetNetwork() []byte {
@@ -1629,7 +1693,7 @@ type Aggregate struct {
 
 func (x *Aggregate) Reset() {
 	*x = Aggregate{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1641,7 +1705,7 @@ func (x *Aggregate) String() string {
 func (*Aggregate) ProtoMessage() {}
 
 func (x *Aggregate) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1654,7 +1718,7 @@ func (x *Aggregate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
 func (*Aggregate) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Aggregate) GetTarget() []byte {
@@ -1746,7 +1810,7 @@ type SensorCounters struct {
 
 func (x *SensorCounters) Reset() {
 	*x = SensorCounters{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1758,7 +1822,7 @@ func (x *SensorCounters) String() string {
 func (*SensorCounters) ProtoMessage() {}
 
 func (x *SensorCounters) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1771,7 +1835,7 @@ func (x *SensorCounters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SensorCounters.ProtoReflect.Descriptor instead.
 func (*SensorCounters) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SensorCounters) GetPackets() uint64 {
@@ -1926,7 +1990,7 @@ type MapUse struct {
 
 func (x *MapUse) Reset() {
 	*x = MapUse{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1938,7 +2002,7 @@ func (x *MapUse) String() string {
 func (*MapUse) ProtoMessage() {}
 
 func (x *MapUse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1951,7 +2015,7 @@ func (x *MapUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MapUse.ProtoReflect.Descriptor instead.
 func (*MapUse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *MapUse) GetName() string {
@@ -2000,7 +2064,7 @@ type SampleBatch struct {
 
 func (x *SampleBatch) Reset() {
 	*x = SampleBatch{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2076,7 @@ func (x *SampleBatch) String() string {
 func (*SampleBatch) ProtoMessage() {}
 
 func (x *SampleBatch) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2089,7 @@ func (x *SampleBatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SampleBatch.ProtoReflect.Descriptor instead.
 func (*SampleBatch) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SampleBatch) GetSamples() []*Sample {
@@ -2056,7 +2120,7 @@ type Sample struct {
 
 func (x *Sample) Reset() {
 	*x = Sample{}
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2068,7 +2132,7 @@ func (x *Sample) String() string {
 func (*Sample) ProtoMessage() {}
 
 func (x *Sample) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_sensor_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2081,7 +2145,7 @@ func (x *Sample) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sample.ProtoReflect.Descriptor instead.
 func (*Sample) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_sensor_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Sample) GetTime() *timestamppb.Timestamp {
@@ -2137,12 +2201,15 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"\asamples\x18\x03 \x01(\v2\x1e.trafficmonitor.v1.SampleBatchH\x00R\asamples\x12=\n" +
 	"\n" +
 	"clock_echo\x18\x04 \x01(\v2\x1c.trafficmonitor.v1.ClockEchoH\x00R\tclockEchoB\t\n" +
-	"\amessage\"\x9c\x01\n" +
+	"\amessage\"\xe7\x01\n" +
 	"\x0fConnectResponse\x12<\n" +
 	"\tdirective\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.DirectiveH\x00R\tdirective\x12@\n" +
 	"\vclock_probe\x18\x02 \x01(\v2\x1d.trafficmonitor.v1.ClockProbeH\x00R\n" +
-	"clockProbeB\t\n" +
-	"\amessage\"E\n" +
+	"clockProbe\x12I\n" +
+	"\x0ereport_receipt\x18\x03 \x01(\v2 .trafficmonitor.v1.ReportReceiptH\x00R\rreportReceiptB\t\n" +
+	"\amessage\"+\n" +
+	"\rReportReceipt\x12\x1a\n" +
+	"\bsequence\x18\x01 \x01(\x04R\bsequence\"E\n" +
 	"\n" +
 	"ClockProbe\x127\n" +
 	"\tsend_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"\xbe\x01\n" +
@@ -2325,7 +2392,7 @@ func file_trafficmonitor_v1_sensor_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_sensor_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trafficmonitor_v1_sensor_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_trafficmonitor_v1_sensor_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_trafficmonitor_v1_sensor_proto_goTypes = []any{
 	(Direction)(0),                // 0: trafficmonitor.v1.Direction
 	(Interface_Mode)(0),           // 1: trafficmonitor.v1.Interface.Mode
@@ -2333,79 +2400,81 @@ var file_trafficmonitor_v1_sensor_proto_goTypes = []any{
 	(Report_Cause)(0),             // 3: trafficmonitor.v1.Report.Cause
 	(*ConnectRequest)(nil),        // 4: trafficmonitor.v1.ConnectRequest
 	(*ConnectResponse)(nil),       // 5: trafficmonitor.v1.ConnectResponse
-	(*ClockProbe)(nil),            // 6: trafficmonitor.v1.ClockProbe
-	(*ClockEcho)(nil),             // 7: trafficmonitor.v1.ClockEcho
-	(*Hello)(nil),                 // 8: trafficmonitor.v1.Hello
-	(*Interface)(nil),             // 9: trafficmonitor.v1.Interface
-	(*DirectiveVersion)(nil),      // 10: trafficmonitor.v1.DirectiveVersion
-	(*Directive)(nil),             // 11: trafficmonitor.v1.Directive
-	(*Trigger)(nil),               // 12: trafficmonitor.v1.Trigger
-	(*ReflectionPort)(nil),        // 13: trafficmonitor.v1.ReflectionPort
-	(*Report)(nil),                // 14: trafficmonitor.v1.Report
-	(*NetworkTotal)(nil),          // 15: trafficmonitor.v1.NetworkTotal
-	(*Profile)(nil),               // 16: trafficmonitor.v1.Profile
-	(*Count)(nil),                 // 17: trafficmonitor.v1.Count
-	(*SourceCount)(nil),           // 18: trafficmonitor.v1.SourceCount
-	(*Aggregate)(nil),             // 19: trafficmonitor.v1.Aggregate
-	(*SensorCounters)(nil),        // 20: trafficmonitor.v1.SensorCounters
-	(*MapUse)(nil),                // 21: trafficmonitor.v1.MapUse
-	(*SampleBatch)(nil),           // 22: trafficmonitor.v1.SampleBatch
-	(*Sample)(nil),                // 23: trafficmonitor.v1.Sample
-	(*timestamppb.Timestamp)(nil), // 24: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
+	(*ReportReceipt)(nil),         // 6: trafficmonitor.v1.ReportReceipt
+	(*ClockProbe)(nil),            // 7: trafficmonitor.v1.ClockProbe
+	(*ClockEcho)(nil),             // 8: trafficmonitor.v1.ClockEcho
+	(*Hello)(nil),                 // 9: trafficmonitor.v1.Hello
+	(*Interface)(nil),             // 10: trafficmonitor.v1.Interface
+	(*DirectiveVersion)(nil),      // 11: trafficmonitor.v1.DirectiveVersion
+	(*Directive)(nil),             // 12: trafficmonitor.v1.Directive
+	(*Trigger)(nil),               // 13: trafficmonitor.v1.Trigger
+	(*ReflectionPort)(nil),        // 14: trafficmonitor.v1.ReflectionPort
+	(*Report)(nil),                // 15: trafficmonitor.v1.Report
+	(*NetworkTotal)(nil),          // 16: trafficmonitor.v1.NetworkTotal
+	(*Profile)(nil),               // 17: trafficmonitor.v1.Profile
+	(*Count)(nil),                 // 18: trafficmonitor.v1.Count
+	(*SourceCount)(nil),           // 19: trafficmonitor.v1.SourceCount
+	(*Aggregate)(nil),             // 20: trafficmonitor.v1.Aggregate
+	(*SensorCounters)(nil),        // 21: trafficmonitor.v1.SensorCounters
+	(*MapUse)(nil),                // 22: trafficmonitor.v1.MapUse
+	(*SampleBatch)(nil),           // 23: trafficmonitor.v1.SampleBatch
+	(*Sample)(nil),                // 24: trafficmonitor.v1.Sample
+	(*timestamppb.Timestamp)(nil), // 25: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_trafficmonitor_v1_sensor_proto_depIdxs = []int32{
-	8,  // 0: trafficmonitor.v1.ConnectRequest.hello:type_name -> trafficmonitor.v1.Hello
-	14, // 1: trafficmonitor.v1.ConnectRequest.report:type_name -> trafficmonitor.v1.Report
-	22, // 2: trafficmonitor.v1.ConnectRequest.samples:type_name -> trafficmonitor.v1.SampleBatch
-	7,  // 3: trafficmonitor.v1.ConnectRequest.clock_echo:type_name -> trafficmonitor.v1.ClockEcho
-	11, // 4: trafficmonitor.v1.ConnectResponse.directive:type_name -> trafficmonitor.v1.Directive
-	6,  // 5: trafficmonitor.v1.ConnectResponse.clock_probe:type_name -> trafficmonitor.v1.ClockProbe
-	24, // 6: trafficmonitor.v1.ClockProbe.send_time:type_name -> google.protobuf.Timestamp
-	24, // 7: trafficmonitor.v1.ClockEcho.probe_time:type_name -> google.protobuf.Timestamp
-	24, // 8: trafficmonitor.v1.ClockEcho.receive_time:type_name -> google.protobuf.Timestamp
-	24, // 9: trafficmonitor.v1.ClockEcho.send_time:type_name -> google.protobuf.Timestamp
-	24, // 10: trafficmonitor.v1.Hello.start_time:type_name -> google.protobuf.Timestamp
-	9,  // 11: trafficmonitor.v1.Hello.interfaces:type_name -> trafficmonitor.v1.Interface
-	10, // 12: trafficmonitor.v1.Hello.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	24, // 13: trafficmonitor.v1.Hello.counters_start_time:type_name -> google.protobuf.Timestamp
-	1,  // 14: trafficmonitor.v1.Interface.mode:type_name -> trafficmonitor.v1.Interface.Mode
-	2,  // 15: trafficmonitor.v1.Interface.attachment:type_name -> trafficmonitor.v1.Interface.Attachment
-	10, // 16: trafficmonitor.v1.Directive.version:type_name -> trafficmonitor.v1.DirectiveVersion
-	12, // 17: trafficmonitor.v1.Directive.triggers:type_name -> trafficmonitor.v1.Trigger
-	13, // 18: trafficmonitor.v1.Directive.reflection_ports:type_name -> trafficmonitor.v1.ReflectionPort
-	25, // 19: trafficmonitor.v1.Directive.report_interval:type_name -> google.protobuf.Duration
-	25, // 20: trafficmonitor.v1.Directive.hot_interval:type_name -> google.protobuf.Duration
-	0,  // 21: trafficmonitor.v1.Trigger.direction:type_name -> trafficmonitor.v1.Direction
-	3,  // 22: trafficmonitor.v1.Report.cause:type_name -> trafficmonitor.v1.Report.Cause
-	24, // 23: trafficmonitor.v1.Report.start_time:type_name -> google.protobuf.Timestamp
-	25, // 24: trafficmonitor.v1.Report.span:type_name -> google.protobuf.Duration
-	19, // 25: trafficmonitor.v1.Report.aggregates:type_name -> trafficmonitor.v1.Aggregate
-	24, // 26: trafficmonitor.v1.Report.trigger_time:type_name -> google.protobuf.Timestamp
-	24, // 27: trafficmonitor.v1.Report.send_time:type_name -> google.protobuf.Timestamp
-	20, // 28: trafficmonitor.v1.Report.counters:type_name -> trafficmonitor.v1.SensorCounters
-	10, // 29: trafficmonitor.v1.Report.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	15, // 30: trafficmonitor.v1.Report.networks:type_name -> trafficmonitor.v1.NetworkTotal
-	16, // 31: trafficmonitor.v1.Report.profiles:type_name -> trafficmonitor.v1.Profile
-	0,  // 32: trafficmonitor.v1.NetworkTotal.direction:type_name -> trafficmonitor.v1.Direction
-	0,  // 33: trafficmonitor.v1.Profile.direction:type_name -> trafficmonitor.v1.Direction
-	17, // 34: trafficmonitor.v1.Profile.tcp_flags:type_name -> trafficmonitor.v1.Count
-	17, // 35: trafficmonitor.v1.Profile.source_ports:type_name -> trafficmonitor.v1.Count
-	17, // 36: trafficmonitor.v1.Profile.destination_ports:type_name -> trafficmonitor.v1.Count
-	18, // 37: trafficmonitor.v1.Profile.sources:type_name -> trafficmonitor.v1.SourceCount
-	0,  // 38: trafficmonitor.v1.Aggregate.direction:type_name -> trafficmonitor.v1.Direction
-	21, // 39: trafficmonitor.v1.SensorCounters.maps:type_name -> trafficmonitor.v1.MapUse
-	9,  // 40: trafficmonitor.v1.SensorCounters.interfaces:type_name -> trafficmonitor.v1.Interface
-	23, // 41: trafficmonitor.v1.SampleBatch.samples:type_name -> trafficmonitor.v1.Sample
-	24, // 42: trafficmonitor.v1.Sample.time:type_name -> google.protobuf.Timestamp
-	0,  // 43: trafficmonitor.v1.Sample.direction:type_name -> trafficmonitor.v1.Direction
-	4,  // 44: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
-	5,  // 45: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
-	45, // [45:46] is the sub-list for method output_type
-	44, // [44:45] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	9,  // 0: trafficmonitor.v1.ConnectRequest.hello:type_name -> trafficmonitor.v1.Hello
+	15, // 1: trafficmonitor.v1.ConnectRequest.report:type_name -> trafficmonitor.v1.Report
+	23, // 2: trafficmonitor.v1.ConnectRequest.samples:type_name -> trafficmonitor.v1.SampleBatch
+	8,  // 3: trafficmonitor.v1.ConnectRequest.clock_echo:type_name -> trafficmonitor.v1.ClockEcho
+	12, // 4: trafficmonitor.v1.ConnectResponse.directive:type_name -> trafficmonitor.v1.Directive
+	7,  // 5: trafficmonitor.v1.ConnectResponse.clock_probe:type_name -> trafficmonitor.v1.ClockProbe
+	6,  // 6: trafficmonitor.v1.ConnectResponse.report_receipt:type_name -> trafficmonitor.v1.ReportReceipt
+	25, // 7: trafficmonitor.v1.ClockProbe.send_time:type_name -> google.protobuf.Timestamp
+	25, // 8: trafficmonitor.v1.ClockEcho.probe_time:type_name -> google.protobuf.Timestamp
+	25, // 9: trafficmonitor.v1.ClockEcho.receive_time:type_name -> google.protobuf.Timestamp
+	25, // 10: trafficmonitor.v1.ClockEcho.send_time:type_name -> google.protobuf.Timestamp
+	25, // 11: trafficmonitor.v1.Hello.start_time:type_name -> google.protobuf.Timestamp
+	10, // 12: trafficmonitor.v1.Hello.interfaces:type_name -> trafficmonitor.v1.Interface
+	11, // 13: trafficmonitor.v1.Hello.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	25, // 14: trafficmonitor.v1.Hello.counters_start_time:type_name -> google.protobuf.Timestamp
+	1,  // 15: trafficmonitor.v1.Interface.mode:type_name -> trafficmonitor.v1.Interface.Mode
+	2,  // 16: trafficmonitor.v1.Interface.attachment:type_name -> trafficmonitor.v1.Interface.Attachment
+	11, // 17: trafficmonitor.v1.Directive.version:type_name -> trafficmonitor.v1.DirectiveVersion
+	13, // 18: trafficmonitor.v1.Directive.triggers:type_name -> trafficmonitor.v1.Trigger
+	14, // 19: trafficmonitor.v1.Directive.reflection_ports:type_name -> trafficmonitor.v1.ReflectionPort
+	26, // 20: trafficmonitor.v1.Directive.report_interval:type_name -> google.protobuf.Duration
+	26, // 21: trafficmonitor.v1.Directive.hot_interval:type_name -> google.protobuf.Duration
+	0,  // 22: trafficmonitor.v1.Trigger.direction:type_name -> trafficmonitor.v1.Direction
+	3,  // 23: trafficmonitor.v1.Report.cause:type_name -> trafficmonitor.v1.Report.Cause
+	25, // 24: trafficmonitor.v1.Report.start_time:type_name -> google.protobuf.Timestamp
+	26, // 25: trafficmonitor.v1.Report.span:type_name -> google.protobuf.Duration
+	20, // 26: trafficmonitor.v1.Report.aggregates:type_name -> trafficmonitor.v1.Aggregate
+	25, // 27: trafficmonitor.v1.Report.trigger_time:type_name -> google.protobuf.Timestamp
+	25, // 28: trafficmonitor.v1.Report.send_time:type_name -> google.protobuf.Timestamp
+	21, // 29: trafficmonitor.v1.Report.counters:type_name -> trafficmonitor.v1.SensorCounters
+	11, // 30: trafficmonitor.v1.Report.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	16, // 31: trafficmonitor.v1.Report.networks:type_name -> trafficmonitor.v1.NetworkTotal
+	17, // 32: trafficmonitor.v1.Report.profiles:type_name -> trafficmonitor.v1.Profile
+	0,  // 33: trafficmonitor.v1.NetworkTotal.direction:type_name -> trafficmonitor.v1.Direction
+	0,  // 34: trafficmonitor.v1.Profile.direction:type_name -> trafficmonitor.v1.Direction
+	18, // 35: trafficmonitor.v1.Profile.tcp_flags:type_name -> trafficmonitor.v1.Count
+	18, // 36: trafficmonitor.v1.Profile.source_ports:type_name -> trafficmonitor.v1.Count
+	18, // 37: trafficmonitor.v1.Profile.destination_ports:type_name -> trafficmonitor.v1.Count
+	19, // 38: trafficmonitor.v1.Profile.sources:type_name -> trafficmonitor.v1.SourceCount
+	0,  // 39: trafficmonitor.v1.Aggregate.direction:type_name -> trafficmonitor.v1.Direction
+	22, // 40: trafficmonitor.v1.SensorCounters.maps:type_name -> trafficmonitor.v1.MapUse
+	10, // 41: trafficmonitor.v1.SensorCounters.interfaces:type_name -> trafficmonitor.v1.Interface
+	24, // 42: trafficmonitor.v1.SampleBatch.samples:type_name -> trafficmonitor.v1.Sample
+	25, // 43: trafficmonitor.v1.Sample.time:type_name -> google.protobuf.Timestamp
+	0,  // 44: trafficmonitor.v1.Sample.direction:type_name -> trafficmonitor.v1.Direction
+	4,  // 45: trafficmonitor.v1.SensorService.Connect:input_type -> trafficmonitor.v1.ConnectRequest
+	5,  // 46: trafficmonitor.v1.SensorService.Connect:output_type -> trafficmonitor.v1.ConnectResponse
+	46, // [46:47] is the sub-list for method output_type
+	45, // [45:46] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_sensor_proto_init() }
@@ -2422,6 +2491,7 @@ func file_trafficmonitor_v1_sensor_proto_init() {
 	file_trafficmonitor_v1_sensor_proto_msgTypes[1].OneofWrappers = []any{
 		(*ConnectResponse_Directive)(nil),
 		(*ConnectResponse_ClockProbe)(nil),
+		(*ConnectResponse_ReportReceipt)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2429,7 +2499,7 @@ func file_trafficmonitor_v1_sensor_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_sensor_proto_rawDesc), len(file_trafficmonitor_v1_sensor_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
