@@ -12,7 +12,6 @@ volatile const __u32 row_blocks = 1;       /* record blocks of a column */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
-volatile const __u64 sketch_seed = 0; /* the same for all sensors whose sketches are merged */
 volatile const __u32 decapsulate = 0; /* TUNNEL_ bits: count the inner packet instead of the outer one */
 
 /* The vector table's destination ports and ICMP types, set before the programs are loaded. */

@@ -56,7 +56,6 @@ const (
 	ProbeVarRowBlocks          = "row_blocks"
 	ProbeVarSampleEvery        = "sample_every"
 	ProbeVarServiceVectors     = "service_vectors"
-	ProbeVarSketchSeed         = "sketch_seed"
 	ProbeVarSlots              = "slots"
 	ProbeVarTruncatedMirror    = "truncated_mirror"
 	ProbeVarUdpVectors         = "udp_vectors"
@@ -149,7 +148,6 @@ type ProbeVariableSpecs struct {
 	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
-	SketchSeed         *ebpf.VariableSpec `ebpf:"sketch_seed"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
@@ -228,7 +226,6 @@ type ProbeVariables struct {
 	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
-	SketchSeed         *ebpf.Variable `ebpf:"sketch_seed"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`

@@ -51,7 +51,7 @@ static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 		__u64 address[2] = {};
 
 		if (!bpf_skb_load_bytes(skb, other_address(&p), address, p.family == 4 ? 4 : 16))
-			sketch_add(p.sketch, address[0], address[1], p.family == 6);
+			sketch_add(p.sketch, address[0], address[1]);
 	}
 	if (!every)
 		return TCX_NEXT;
@@ -91,7 +91,7 @@ int sensor_xdp(struct xdp_md *xdp)
 		__u64 address[2] = {};
 
 		if (!bpf_xdp_load_bytes(xdp, other_address(&p), address, p.family == 4 ? 4 : 16))
-			sketch_add(p.sketch, address[0], address[1], p.family == 6);
+			sketch_add(p.sketch, address[0], address[1]);
 	}
 	if (!every)
 		return XDP_DROP;

@@ -164,7 +164,6 @@ const (
 	SensorVarRowBlocks          = "row_blocks"
 	SensorVarSampleEvery        = "sample_every"
 	SensorVarServiceVectors     = "service_vectors"
-	SensorVarSketchSeed         = "sketch_seed"
 	SensorVarSlots              = "slots"
 	SensorVarTruncatedMirror    = "truncated_mirror"
 	SensorVarUdpVectors         = "udp_vectors"
@@ -256,7 +255,6 @@ type SensorVariableSpecs struct {
 	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
-	SketchSeed         *ebpf.VariableSpec `ebpf:"sketch_seed"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
@@ -334,7 +332,6 @@ type SensorVariables struct {
 	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
-	SketchSeed         *ebpf.Variable `ebpf:"sketch_seed"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`

@@ -12,7 +12,7 @@ static __always_inline __u32 other_address(const struct packet *p)
 	return p->l3 + first + (p->outbound ? size : 0);
 }
 
-/* The finaliser of MurmurHash3, which is a bijection. */
+/* The finaliser of MurmurHash3. The hash of an address is sketch.Mix's, so that sketches can be merged with Go's. */
 static __always_inline __u64 mix(__u64 x)
 {
 	x = (x ^ x >> 33) * 0xff51afd7ed558ccdULL;
@@ -33,14 +33,14 @@ static __always_inline __u32 lowest_bit(__u64 x)
 }
 
 /*
- * Adds an address, an IPv4 one in the first word. Two CPUs that write one register at the same moment may leave the smaller
- * rank there: octets have no atomic maximum, and the next packet of that sender mends it.
+ * Adds an address as it lies in the packet, an IPv4 one in the first four octets. Two CPUs that write one register at the
+ * same moment may leave the smaller rank there: octets have no atomic maximum, and the next packet of that sender mends it.
  */
-static __noinline int sketch_add(__u32 number, __u64 high, __u64 low, bool six)
+static __noinline int sketch_add(__u32 number, __u64 first, __u64 second)
 {
 	__u32 key = number - 1;
 	struct sketch *sketch = bpf_map_lookup_elem(&sketches, &key);
-	__u64 hash = mix(mix(high ^ sketch_seed) + low + six);
+	__u64 hash = mix(mix(bpf_be64_to_cpu(first) + 0x9e3779b97f4a7c15ULL) + bpf_be64_to_cpu(second));
 	__u8 rank = lowest_bit(hash >> 8 | 1ULL << 56) + 1;
 
 	if (sketch && sketch->registers[hash & 0xff] < rank)
