@@ -137,6 +137,8 @@ type Result struct {
 	SourcePort, DestinationPort uint16
 	// Flags are those of TCP.
 	Flags uint8
+	// Type is that of ICMP.
+	Type uint8
 	// Fragment tells whether the packet is a fragment, the first one included.
 	Fragment bool
 }
@@ -399,9 +401,9 @@ func (d *dissector) transport(b []byte, proto uint8, rest, headers int) {
 		}
 		r.Vector = d.udp(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
 	case 1:
-		r.Vector = icmp4[b[0]]
+		r.Type, r.Vector = b[0], icmp4[b[0]]
 	case 58:
-		r.Vector = icmp6[b[0]]
+		r.Type, r.Vector = b[0], icmp6[b[0]]
 	case 47:
 		r.Vector = vector.GRE
 	case 50:
