@@ -27,6 +27,7 @@ var version = "dev"
 
 const usage = `usage: sensor --config FILE [--check | --dump]
        sensor detach [--config FILE]
+       sensor --pcap FILE [--targets PREFIXES] [--pcap-engine bpf|go|both] [--json]
        sensor --version
 
 `
@@ -35,6 +36,9 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run returns the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	if wantsCapture(args) {
+		return runCapture(args, stdout, stderr)
+	}
 	p := daemon.Program{Name: "sensor", Version: version, Usage: usage, Config: "/etc/trafficmonitor/sensor.yaml"}
 	detach := len(args) > 0 && args[0] == "detach"
 	if detach {
