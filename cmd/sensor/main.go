@@ -19,6 +19,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/daemon"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
 )
 
@@ -175,6 +176,11 @@ func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, heal
 		Budget: sensor.Budget{Rest: cfg.CPU.Rest, Most: cfg.CPU.Most}, DropCapabilities: cfg.DropCaps,
 		Log: log.With("component", "sensor"), Registerer: reg, Ready: health.Set,
 	}
+	tunnels, err := classify.ParseTunnels(cfg.Decapsulate)
+	if err != nil {
+		return o, fmt.Errorf("decapsulate: %w", err)
+	}
+	o.Decapsulate = tunnels
 	for _, i := range cfg.Interfaces {
 		o.Interfaces = append(o.Interfaces, sensor.Interface{
 			Name: i.Name, Mode: sensor.Mode(i.Mode), Hook: sensor.Hook(i.Hook), XDP: sensor.XDP(i.XDP),

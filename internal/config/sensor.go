@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 )
 
 // Sensor is the configuration of a sensor: what a rack has to know by itself. All else it is told by the controllers.
@@ -19,6 +20,7 @@ type Sensor struct {
 	Prefixes    int
 	Networks4   int
 	CutMirrors  bool
+	Decapsulate []string // names of classify.TunnelNames
 	IdleAfter   time.Duration
 	Backlog     int
 	StateFile   string // path; empty keeps no state
@@ -141,6 +143,13 @@ func (s *Sensor) schema() document.Value {
 			Help: "Mirrors cut frames short, so the length fields of packets are believed instead of the frames' length.", Danger: "An attacker writes those fields; set it only where frames are cut.",
 		},
 		document.Field{
+			Key: "decapsulate", Value: document.List(&s.Decapsulate, nil, func(name *string) document.Value {
+				return document.Scalar(name, document.OneOf(classify.TunnelNames...))
+			}),
+			Help:   "Tunnels of which the inner packet is counted instead of the outer one, one level deep: those of a cloud's overlay.",
+			Danger: "Who can send such a packet to anyone here chooses whom it is counted for; use it where the network lets tunnels in from itself only.",
+		},
+		document.Field{
 			Key: "idle_after", Value: document.Scalar(&s.IdleAfter, document.Duration(time.Second, time.Hour)),
 			Help: "Silence after which a host gives its slot back.",
 		},
@@ -253,6 +262,13 @@ func (s *Sensor) check(r *document.Report) {
 	}
 	if len(s.Interfaces) == 0 {
 		r.Add("interfaces", "is empty: name the interfaces whose packets are to be counted")
+	}
+	tunnels := map[string]int{}
+	for i, name := range s.Decapsulate {
+		if j, ok := tunnels[name]; ok {
+			r.Add(fmt.Sprintf("decapsulate[%d]", i), "%s is decapsulate[%d] already", name, j)
+		}
+		tunnels[name] = i
 	}
 	names := map[string]int{}
 	for i, f := range s.Interfaces {

@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 )
 
 type metrics struct {
@@ -120,6 +121,17 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, func() float64 {
 			if s := m.stats.Load(); s != nil {
 				return float64(of(s))
+			}
+			return 0
+		}))
+	}
+	for reason := range classify.Reason(classify.Reasons) {
+		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "trafficmonitor_sensor_malformed_reasons_total", Help: "Packets that could not be parsed, by reason.",
+			ConstLabels: prometheus.Labels{"reason": reason.String()},
+		}, func() float64 {
+			if s := m.stats.Load(); s != nil {
+				return float64(s.Malformed[reason])
 			}
 			return 0
 		}))

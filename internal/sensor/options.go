@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 )
 
 // Mode says how the sensor looks at an interface.
@@ -94,6 +96,8 @@ type Options struct {
 	Networks4 int
 	// CutMirrors says that mirrors cut frames short, so that their length fields are to be believed.
 	CutMirrors bool
+	// Decapsulate is the tunnels whose inner packets are counted instead of the outer ones.
+	Decapsulate classify.Tunnels
 	// Backlog is the number of messages kept for each controller while it does not take them.
 	Backlog int
 	// IdleAfter is the silence after which a host gives its slot back.

@@ -85,7 +85,7 @@ func newAgent(o Options) (_ *agent, err error) {
 	}
 	sizes := bpf.Sizes{
 		CPUs: cpus, Hosts: o.Slots, Prefixes: o.Prefixes, Networks4: o.Networks4, Blocks4: blocks4,
-		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors, Outbound: outbound(o.Interfaces),
+		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors, Decapsulate: o.Decapsulate, Outbound: outbound(o.Interfaces),
 	}
 	wanting := newWanting(o.Ready)
 	o.Ready = wanting.set

@@ -273,9 +273,12 @@ static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 		return 0;
 	}
 	if (parsed == PARSE_SHORT)
-		p->vector = VECTOR_MALFORMED;
-	if (p->vector == VECTOR_MALFORMED)
+		malformed(p, MALFORMED_SHORT);
+	if (p->vector == VECTOR_MALFORMED) {
 		stat->malformed_packets++;
+		if (p->reason < MALFORMED_REASONS)
+			stat->malformed[p->reason]++;
+	}
 
 	if (p->family == 4) {
 		slot = target4(p, stat);

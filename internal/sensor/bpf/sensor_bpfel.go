@@ -38,9 +38,10 @@ type SensorCpuStat struct {
 	LostSamples        uint64
 	LostSlots          uint64
 	Samples            uint64
+	Malformed          [6]uint64
 	SampleLeft         uint32
 	WatchedLeft        uint32
-	Unused             [6]uint32
+	Unused             [14]uint32
 }
 
 type SensorHostBlock struct {

@@ -116,9 +116,10 @@ struct cpu_stat {
 	__u64 lost_samples;
 	__u64 lost_slots; /* slots that could not be put back */
 	__u64 samples;
-	__u32 sample_left; /* packets until the next sample */
+	__u64 malformed[MALFORMED_REASONS]; /* malformed_packets by reason */
+	__u32 sample_left;                  /* packets until the next sample */
 	__u32 watched_left;
-	__u32 unused[6];
+	__u32 unused[14];
 };
 
 /* All that one CPU writes alone. */
