@@ -235,7 +235,9 @@ func (r *rack) hooks() (list []string) {
 }
 
 // noTCX says that the kernel is older than Linux 6.6, whose answer that is.
-func noTCX(err error) bool { return errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) }
+func noTCX(err error) bool {
+	return errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL)
+}
 
 // attached waits until what the sensor attaches on this kernel is there, and nothing else.
 func (r *rack) attached() {
