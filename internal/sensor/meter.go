@@ -29,6 +29,7 @@ type kernel interface {
 	SetLevels(levels [bpf.Columns]bpf.Level) error
 	SetPorts(ports *[65536]uint8) error
 	SetSampling(oneIn uint32) error
+	SetWatchedSampling(oneIn uint32) error
 }
 
 // meter turns the kernel's counters into reports. It has no goroutine and no clock, and is used by one goroutine.

@@ -123,8 +123,9 @@ func (k *fakeKernel) SetLevels(levels [bpf.Columns]bpf.Level) error {
 	k.levels = levels
 	return k.fail
 }
-func (k *fakeKernel) SetPorts(*[65536]uint8) error { return k.fail }
-func (k *fakeKernel) SetSampling(uint32) error     { return k.fail }
+func (k *fakeKernel) SetPorts(*[65536]uint8) error    { return k.fail }
+func (k *fakeKernel) SetSampling(uint32) error        { return k.fail }
+func (k *fakeKernel) SetWatchedSampling(uint32) error { return k.fail }
 
 var begin = time.Unix(1_700_000_000, 0)
 

@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"math"
 	"time"
 
@@ -115,8 +116,8 @@ func (a *agent) exert() {
 	}
 	r.governor.asked = effort{sampleOneIn: d.sampleOneIn, hotSampleOneIn: d.hotSampleOneIn, profiles: d.profiles, hot: d.hot}
 	e := r.governor.effort(len(a.meter.hot) > 0)
-	if d != r.directive || e.sampleOneIn != r.effort.sampleOneIn {
-		if err := a.meter.k.SetSampling(e.sampleOneIn); err != nil {
+	if d != r.directive || e.sampleOneIn != r.effort.sampleOneIn || e.hotSampleOneIn != r.effort.hotSampleOneIn {
+		if err := errors.Join(a.meter.k.SetSampling(e.sampleOneIn), a.meter.k.SetWatchedSampling(e.hotSampleOneIn)); err != nil {
 			a.note(err)
 			return
 		}

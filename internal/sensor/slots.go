@@ -46,7 +46,7 @@ func (m *meter) direct(d *directive) error {
 	for c, l := range d.limits {
 		levels[c] = bpf.Level{Packets: per(l.pps, m.window), Bytes: (per(l.bps, m.window) + 7) / 8}
 	}
-	if err := errors.Join(m.k.SetSampling(d.sampleOneIn), m.k.SetPorts(&d.ports), m.k.SetLevels(levels), m.k.SetTargets(table)); err != nil {
+	if err := errors.Join(m.k.SetSampling(d.sampleOneIn), m.k.SetWatchedSampling(d.hotSampleOneIn), m.k.SetPorts(&d.ports), m.k.SetLevels(levels), m.k.SetTargets(table)); err != nil {
 		return err
 	}
 	m.now, m.table, m.prefixOf = d, table, prefixOf
