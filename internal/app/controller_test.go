@@ -129,9 +129,11 @@ func (r *running) attack(t *testing.T) {
 	if err := s.Send(&pb.ConnectRequest{Message: &pb.ConnectRequest_Hello{Hello: &pb.Hello{Sensor: "rack1"}}}); err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.Recv()
-	if err != nil {
-		t.Fatal(err)
+	var m *pb.ConnectResponse
+	for m.GetDirective() == nil { // a question about the clock may come first
+		if m, err = s.Recv(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if d := m.GetDirective(); len(d.GetProtectedPrefixes()) != 2 || len(d.GetTriggers()) == 0 {
 		t.Fatalf("directive = %v", d)

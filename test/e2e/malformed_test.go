@@ -453,7 +453,7 @@ func (s *system) malformedSensors() {
 		}),
 		"a long prefix":    report(func(r *pb.Report) { r.Aggregates[0].PrefixLength = math.MaxUint32 }),
 		"no prefix":        report(func(r *pb.Report) { r.Aggregates[0].PrefixLength = 24 }),
-		"a foreign vector": report(func(r *pb.Report) { r.Aggregates[0].Vector = 32 }),
+		"a foreign vector": report(func(r *pb.Report) { r.Aggregates[0].Vector = vector.Count }),
 	} {
 		x := s.sensor("nonsense")
 		x.directive()

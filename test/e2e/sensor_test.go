@@ -50,11 +50,15 @@ func (x *scripted) say(m *pb.ConnectRequest) {
 // directive waits for what the controller tells the sensor.
 func (x *scripted) directive() *pb.Directive {
 	x.t.Helper()
-	m, err := x.stream.Recv()
-	if err != nil {
-		x.t.Fatal(err)
+	for {
+		m, err := x.stream.Recv()
+		if err != nil {
+			x.t.Fatal(err)
+		}
+		if d := m.GetDirective(); d != nil { // and no question about the clock
+			return d
+		}
 	}
-	return m.GetDirective()
 }
 
 func (x *scripted) report(r *pb.Report) {
