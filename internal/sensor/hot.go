@@ -17,7 +17,7 @@ import (
 type trigger struct {
 	slot, window   uint32
 	column         bpf.Column
-	addr           netip.Addr // of a host; invalid for a prefix
+	addr           netip.Addr // of the target
 	packets, bytes uint64
 	raised         time.Time
 	start          time.Time // of the window
@@ -30,17 +30,12 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 		return nil, nil
 	}
 	s := &m.slots[t.slot]
-	if int(t.slot) < m.sizes.Hosts {
-		if s.addr.IsValid() && s.addr != t.addr || s.leaving {
-			return nil, nil // the slot has another holder by now
-		}
-		if err := m.meet(t.slot, now); err != nil {
-			return nil, err
-		}
+	if err := m.meet(t.slot, now); err != nil {
+		return nil, err
 	}
 	target, ok := m.target(t.slot)
-	if !ok || s.leaving {
-		return nil, nil
+	if !ok || s.leaving || target.Addr() != t.addr {
+		return nil, nil // the slot has another holder by now
 	}
 	h := m.hot[t.slot]
 	if h != nil && h.has(t.column) {

@@ -19,10 +19,11 @@ type kernel interface {
 	Scan(each func(slot uint32, c bpf.Column, n bpf.Count)) error
 	ScanSlots(slots []uint32, each func(slot uint32, c bpf.Column, n bpf.Count)) error
 	Present(slot, window uint32) (bpf.Row, error)
-	Holder(slot uint32) (netip.Addr, uint32, error)
+	Holder(slot uint32) (bpf.Holder, error)
+	SetParent(slot, parent uint32) error
 	Stats() (bpf.Stats, error)
 	SetHot(slot uint32, vectors [vector.Directions]uint64) error
-	FreeHost(addr netip.Addr, slot, prefix uint32, protected bool) error
+	Unlink(slot uint32, h bpf.Holder, protected bool) error
 	PushFree(slot uint32) error
 	ClearExhausted() error
 	SetTargets(t bpf.Table) error
@@ -42,10 +43,12 @@ type meter struct {
 
 	now      *directive // nil until the first
 	table    bpf.Table
-	prefixOf []netip.Prefix // by slot minus sizes.Hosts; zero when unused
+	deep     map[netip.Prefix]bool // IPv6 /64 networks in which a longer prefix is protected
 	slots    []slot
-	used     int
-	limbo    []uint32 // host slots unlinked since the scan before; given back at the next
+	hosts    pool
+	networks pool     // IPv6 /64
+	children []int    // by network: hosts that belong to it
+	limbo    []uint32 // slots unlinked since the scan before; given back at the next
 	hot      map[uint32]*hotTarget
 	since    time.Time // begin of the present interval
 	profiles *profiler
@@ -58,9 +61,9 @@ type meter struct {
 
 // slot is one target.
 type slot struct {
-	addr    netip.Addr // of a host; invalid while the slot is free
-	prefix  uint32
-	span    span // since the last interval report
+	holder  netip.Prefix // a host has its full length; invalid while nobody holds the slot
+	parent  uint32       // slot of what it belongs to, or bpf.NoSlot
+	span    span         // since the last interval report
 	changed time.Time
 	leaving bool // in limbo
 }
@@ -80,19 +83,16 @@ const calmAfter = 2 * time.Second
 func newMeter(k kernel, sizes bpf.Sizes, window, tick, idle time.Duration, now time.Time) *meter {
 	return &meter{
 		k: k, sizes: sizes, window: window, tick: tick, idle: idle, since: now,
-		prefixOf: make([]netip.Prefix, sizes.Prefixes), slots: make([]slot, sizes.Slots()),
+		slots: make([]slot, sizes.Slots()), children: make([]int, sizes.Networks6),
+		hosts: pool{end: uint32(sizes.Hosts)}, networks: pool{first: uint32(sizes.FirstNetwork()), end: uint32(sizes.Slots())},
 		hot: map[uint32]*hotTarget{}, profiles: newProfiler(),
 	}
 }
 
 // target returns what slot n counts.
 func (m *meter) target(n uint32) (netip.Prefix, bool) {
-	if int(n) >= m.sizes.Hosts {
-		p := m.prefixOf[int(n)-m.sizes.Hosts]
-		return p, p.IsValid()
-	}
-	addr := m.slots[n].addr
-	return netip.PrefixFrom(addr, addr.BitLen()), addr.IsValid()
+	p := m.slots[n].holder
+	return p, p.IsValid()
 }
 
 // scan reads what was counted since the scan before. It must be called at least once a second: see [bpf.Kernel.Scan].
@@ -114,7 +114,7 @@ func (m *meter) read(now time.Time, scan func(each func(slot uint32, c bpf.Colum
 		if h := m.hot[n]; h != nil {
 			h.span.add(c, count)
 		}
-		if int(n) < m.sizes.Hosts && !s.addr.IsValid() {
+		if !s.holder.IsValid() {
 			failed = errors.Join(failed, m.meet(n, now))
 		}
 	})
@@ -130,7 +130,7 @@ func (m *meter) interval(now time.Time) *pb.Report {
 			continue
 		}
 		p, ok := m.target(uint32(n))
-		if !ok && n < m.sizes.Hosts {
+		if !ok && m.poolOf(uint32(n)) != nil {
 			continue // who holds the slot could not be read; the next report has it
 		}
 		if ok {
@@ -201,7 +201,7 @@ func (m *meter) counters() (*pb.SensorCounters, bpf.Stats, error) {
 		SlotExhaustedPackets: st.SlotExhausted,
 		LostTriggers:         st.LostTriggers,
 		LostSamples:          st.LostSamples,
-		SlotsUsed:            uint64(m.used),
+		SlotsUsed:            uint64(m.hosts.used),
 		SlotsTotal:           uint64(m.sizes.Hosts),
 	}, st, nil
 }

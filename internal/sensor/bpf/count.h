@@ -290,7 +290,7 @@ static __always_inline __u32 count(struct packet *p, enum parsed parsed)
 		return 0;
 	}
 	watched = slot & SLOT_FLAGS;
-	slot &= ~SLOT_FLAGS;
+	slot &= SLOT_MASK; /* of NO_SLOT more than there are */
 	if (slot >= slots) {
 		stat->unprotected_packets[direction] += p->segments;
 		stat->unprotected_bytes[direction] += p->length;

@@ -76,8 +76,7 @@ func (p *probe) run(t testing.TB, program *ebpf.Program, data, context []byte) c
 	case 4:
 		r.Target = netip.AddrFrom4([4]byte{byte(v.Address4 >> 24), byte(v.Address4 >> 16), byte(v.Address4 >> 8), byte(v.Address4)})
 	case 6:
-		k := SensorPrefix6{Address: v.Address6}
-		r.Target = address6(k.Address)
+		r.Target = address6(v.Address6)
 	}
 	return counted1(r)
 }

@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
+	"math/rand/v2"
 	"strings"
 	"time"
 
@@ -35,6 +35,7 @@ type Sizes struct {
 	Hosts      int // targets that can have counters of their own at the same time
 	Prefixes   int // protected prefixes, IPv4 and IPv6 together
 	Networks4  int // IPv4 /24 networks that protected prefixes touch
+	Networks6  int // IPv6 /64 networks that can have counters of their own at the same time; 0: none has
 	Blocks4    int // IPv4 /16 networks that protected prefixes touch
 	Triggers   int // bytes of the triggers' ring buffer, a power of two
 	Samples    int // bytes of the samples' ring buffer, a power of two
@@ -44,8 +45,11 @@ type Sizes struct {
 	Outbound    bool // count what leaves, too: twice the records
 }
 
-// Slots is the number of rows that count: hosts first, prefixes after them.
-func (s Sizes) Slots() int { return s.Hosts + s.Prefixes }
+// Slots is the number of rows that count: hosts first, prefixes after them, then IPv6 networks.
+func (s Sizes) Slots() int { return s.FirstNetwork() + s.Networks6 }
+
+// FirstNetwork is the slot of the first of the IPv6 networks, which are the last.
+func (s Sizes) FirstNetwork() int { return s.Hosts + s.Prefixes }
 
 // maxSlots is how many fit a cell's key.
 const maxSlots = 1 << 24
@@ -73,10 +77,17 @@ type Kernel struct {
 	Reused   bool
 	Replaced string
 
+	// Adopted are the slots that the maps of an earlier process gave to someone, see [Kernel.Holder], Unlinked those it
+	// had unlinked and not given back: what they counted last may not be reported yet.
+	Adopted, Unlinked []uint32
+
 	objects  SensorObjects
 	identity identity // of the maps
 	v4       table4
-	v6       map[netip.Prefix]uint32
+	seed6    [5]uint64
+	free     freeSlots
+	before   func() // a test dies here: see step
+	settings uint64 // bytes of the variables
 	infos    *ebpf.Memory
 	scanner  *scanner
 }
@@ -93,8 +104,8 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
 		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
 	}
-	if s.Slots() > maxSlots {
-		return nil, fmt.Errorf("%d hosts and %d prefixes are more than the %d slots there can be", s.Hosts, s.Prefixes, maxSlots)
+	if s.Networks6 < 0 || s.Slots() >= maxSlots {
+		return nil, fmt.Errorf("%d hosts, %d prefixes and %d IPv6 networks: together they must be fewer than %d", s.Hosts, s.Prefixes, s.Networks6, maxSlots)
 	}
 	spec, err := LoadSensor()
 	if err != nil {
@@ -103,9 +114,12 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	size := func(name string, entries int) { spec.Maps[name].MaxEntries = uint32(entries) }
 	size("network_blocks", s.Blocks4+1)
 	size("host_blocks", s.Networks4+1)
-	size("hosts6", s.Hosts)
-	size("prefixes6", s.Prefixes)
-	size("free_slots", s.Hosts)
+	size("targets6", s.buckets6())
+	size("nodes6", 2*s.nodes6())
+	size("free_hosts", s.Hosts)
+	size("heavy_hosts", max(1, s.Hosts/2))
+	size("free_networks", max(1, s.Networks6))
+	size("heavy_networks", max(1, s.Networks6/2))
 	size("slot_infos", s.Slots())
 	size("records", s.columns()*s.blocks())
 	size("dirty", s.columns()*s.blocks())
@@ -126,7 +140,8 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	}
 	for name, value := range map[string]uint32{
 		"slots": uint32(s.Slots()), "row_blocks": uint32(s.blocks()), "window_shift": shift, "truncated_mirror": cut,
-		"decapsulate": tunnelBits(s.Decapsulate),
+		"decapsulate":   tunnelBits(s.Decapsulate),
+		"network_slots": uint32(s.Networks6), "targets6_shift": s.shift6(),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
@@ -137,7 +152,12 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 		return nil, err
 	}
 
-	k := &Kernel{Sizes: s, Tick: tick, Window: window, Began: time.Now(), v4: newTable4(s), v6: map[netip.Prefix]uint32{}}
+	k := &Kernel{Sizes: s, Tick: tick, Window: window, Began: time.Now(), v4: newTable4(s)}
+	for _, v := range spec.Variables {
+		if v.SectionName == ".bss" {
+			k.settings += uint64(v.Size())
+		}
+	}
 	made, identity, err := k.create(spec, pins)
 	if err != nil {
 		return nil, err
@@ -159,6 +179,10 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	if k.scanner, err = newScanner(s, k.objects.Records, k.objects.Dirty, k.objects.Lanes); err != nil {
 		return nil, err
 	}
+	k.free.queues = [slotKinds][freeQueues]*ebpf.Map{
+		{k.objects.FreeHosts, k.objects.HeavyHosts}, {k.objects.FreeNetworks, k.objects.HeavyNetworks},
+	}
+	k.free.kept = [slotKinds]uint64{uint64(s.Hosts / 2), uint64(s.Networks6 / 2)}
 	if k.Reused {
 		return k, errors.Join(k.skip(), k.adopt())
 	}
@@ -181,12 +205,22 @@ func (k *Kernel) begin() error {
 	if err := k.SetLevels([Columns]Level{}); err != nil {
 		return err
 	}
-	for slot := range uint32(k.Sizes.Hosts) {
-		if err := k.PushFree(slot); err != nil {
-			return err
+	for i := range k.seed6 {
+		k.seed6[i] = rand.Uint64()
+	}
+	if err := k.objects.Seed6.Set(k.seed6); err != nil {
+		return fmt.Errorf("set the seed of the IPv6 table: %w", err)
+	}
+	for _, pool := range [][2]int{{0, k.Sizes.Hosts}, {k.Sizes.FirstNetwork(), k.Sizes.Slots()}} {
+		first, n := pool[0], pool[1]-pool[0]
+		// The upper half is for the heavy, so that in a calm network the slots in use are the first, side by side.
+		for i := range n {
+			if err := k.PushFree(uint32(first + (i+n-n/2)%n)); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return k.ClearExhausted()
 }
 
 // explain says what an operator can do about a program that does not load, and prints a verifier's complaint in full.
@@ -238,9 +272,12 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 	}{
 		{"network_blocks", o.NetworkBlocks},
 		{"host_blocks", o.HostBlocks},
-		{"hosts6", o.Hosts6},
-		{"prefixes6", o.Prefixes6},
-		{"free_slots", o.FreeSlots},
+		{"targets6", o.Targets6},
+		{"nodes6", o.Nodes6},
+		{"free_hosts", o.FreeHosts},
+		{"heavy_hosts", o.HeavyHosts},
+		{"free_networks", o.FreeNetworks},
+		{"heavy_networks", o.HeavyNetworks},
 		{"slot_infos", o.SlotInfos},
 		{"records", o.Records},
 		{"dirty", o.Dirty},
@@ -256,6 +293,6 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		bytes, _ := info.Memlock()
 		list = append(list, MapMemory{m.name, bytes})
 	}
-	list = append(list, MapMemory{"settings", uint64(settingsSize)})
+	list = append(list, MapMemory{"settings", k.settings})
 	return list, nil
 }

@@ -9,6 +9,8 @@
 /* Constants, set before the programs are loaded. */
 volatile const __u32 slots = 1;            /* hosts and prefixes */
 volatile const __u32 row_blocks = 1;       /* record blocks of a column */
+volatile const __u32 network_slots = 0;    /* IPv6 /64 networks; 0: hosts belong to their prefix directly */
+volatile const __u32 targets6_shift = 63;  /* hash >> targets6_shift is a bucket */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
@@ -24,14 +26,29 @@ volatile const __u8 icmp_vectors[2][256];   /* type of ICMP, of ICMPv6 -> vector
  */
 __u32 sample_every;         /* one packet in so many; 0 for none */
 __u32 watched_sample_every; /* the same, of watched slots */
-__u32 masks6_used;
-struct mask6 masks6[8]; /* prefix lengths in use, longest first */
 struct level levels[COLUMN_COUNT];
 __u8 udp_vectors[65536]; /* UDP source port -> vector, 0 for none */
 __u32 networks[65536];   /* first two octets of an IPv4 target -> network_block, 0 for none */
 
-/* Set by the program that finds no slot left, cleared by user space when it has freed some: spares the queue's lock. */
-__u32 exhausted;
+/*
+ * IPv6. filter6 tells by the second 16 bits of an address that no prefix holds it, for a load. The root is the first
+ * 12 bits of the prefixes' trie. Of everything in the trie there are two, so that user space writes one while programs
+ * read the other; half6 says which.
+ */
+__u64 filter6[65536 / 64];
+__u32 half6;
+__u32 root6[2][1 << ROOT6_BITS];
+__u64 seed6[5];     /* of the hash; drawn with new maps, and kept as long as they are */
+__u32 locks6[1024]; /* held while an address is put into the table; nobody waits for one */
+
+/* Set by the program that finds a queue empty, cleared by user space when it has put something in: spares its lock. */
+__u32 empty_queues[SLOT_KINDS][FREE_QUEUES];
+__u64 slots_taken[SLOT_KINDS][FREE_QUEUES]; /* out of the queues */
+
+/* Who knocks often: see heavy(). A fingerprint and a count each. */
+#define HEAVY_ROWS 2
+#define HEAVY_WIDTH 8192
+__u32 heavies[HEAVY_ROWS][HEAVY_WIDTH];
 
 /* Third octet. Key: number of the block, 0 is never used. User space writes, programs read. */
 struct {
@@ -54,30 +71,59 @@ struct {
 	__type(value, struct host_block);
 } host_blocks SEC(".maps");
 
-/* IPv6 target -> slot. Programs insert, user space deletes. As many entries as slots, so it is never full before they are. */
+/*
+ * IPv6 hosts and /64 networks -> slot. Key: from the hash, two buckets for each. Programs insert, user space deletes.
+ * Twice as many entries as slots to find, so it is never full; what finds both its buckets full is counted for its
+ * parent, and in table6_overflows.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); /* for its alignment, too: a bucket is a cache line */
 	__uint(max_entries, 1);
-	__uint(key_size, 16);
-	__type(value, __u32);
-} hosts6 SEC(".maps");
+	__type(key, __u32);
+	__type(value, struct bucket6);
+} targets6 SEC(".maps");
 
-/* Protected IPv6 prefix -> its slot. User space writes; a directive with more prefixes than entries is refused. */
+/* The trie of protected IPv6 prefixes, two halves. User space writes, programs read. */
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
-	__type(key, struct prefix6);
-	__type(value, __u32);
-} prefixes6 SEC(".maps");
+	__type(key, __u32);
+	__type(value, struct node6);
+} nodes6 SEC(".maps");
 
-/* Slots nobody uses. Programs pop, user space pushes. Empty: packets are counted for their prefix. */
+/*
+ * Slots of hosts nobody uses. Programs pop, user space pushes: half of all slots into heavy_hosts, what is beyond that
+ * into free_hosts. A target takes a slot of the latter with its first packet, of the former when it is heavy.
+ * Both empty: packets are counted for the target's parent.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_QUEUE);
 	__uint(max_entries, 1);
 	__type(value, __u32);
-} free_slots SEC(".maps");
+} free_hosts SEC(".maps");
 
-/* Who holds a slot. Programs write when they take one; user space reads, and writes hot. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u32);
+} heavy_hosts SEC(".maps");
+
+/* The same for IPv6 /64 networks. */
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u32);
+} free_networks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_QUEUE);
+	__uint(max_entries, 1);
+	__type(value, __u32);
+} heavy_networks SEC(".maps");
+
+/* Who holds a slot. Programs write when they take one; user space reads, writes prefixes, and marks. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);

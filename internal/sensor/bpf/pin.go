@@ -312,6 +312,3 @@ func closeMaps(maps map[string]*ebpf.Map) {
 
 // began is when the counters described by an identity began.
 func (id identity) began() time.Time { return time.Unix(0, id.Began) }
-
-// adopt makes the Go side of maps that an earlier process filled.
-func (k *Kernel) adopt() error { return k.ClearExhausted() }

@@ -31,32 +31,42 @@ type ProbeVerdict struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	ProbeMapDirty              = "dirty"
-	ProbeMapFreeSlots          = "free_slots"
+	ProbeMapFreeHosts          = "free_hosts"
+	ProbeMapFreeNetworks       = "free_networks"
+	ProbeMapHeavyHosts         = "heavy_hosts"
+	ProbeMapHeavyNetworks      = "heavy_networks"
 	ProbeMapHostBlocks         = "host_blocks"
-	ProbeMapHosts6             = "hosts6"
 	ProbeMapLanes              = "lanes"
 	ProbeMapNetworkBlocks      = "network_blocks"
-	ProbeMapPrefixes6          = "prefixes6"
+	ProbeMapNodes6             = "nodes6"
 	ProbeMapRecords            = "records"
 	ProbeMapSamples            = "samples"
 	ProbeMapSketches           = "sketches"
 	ProbeMapSlotInfos          = "slot_infos"
+	ProbeMapTargets6           = "targets6"
 	ProbeMapTriggers           = "triggers"
 	ProbeProgProbeEgress       = "probe_egress"
 	ProbeProgProbeIngress      = "probe_ingress"
 	ProbeProgProbeXdp          = "probe_xdp"
 	ProbeVarDecapsulate        = "decapsulate"
-	ProbeVarExhausted          = "exhausted"
+	ProbeVarEmptyQueues        = "empty_queues"
+	ProbeVarFilter6            = "filter6"
+	ProbeVarHalf6              = "half6"
+	ProbeVarHeavies            = "heavies"
 	ProbeVarIcmpVectors        = "icmp_vectors"
 	ProbeVarLast               = "last"
 	ProbeVarLevels             = "levels"
-	ProbeVarMasks6             = "masks6"
-	ProbeVarMasks6Used         = "masks6_used"
+	ProbeVarLocks6             = "locks6"
+	ProbeVarNetworkSlots       = "network_slots"
 	ProbeVarNetworks           = "networks"
+	ProbeVarRoot6              = "root6"
 	ProbeVarRowBlocks          = "row_blocks"
 	ProbeVarSampleEvery        = "sample_every"
+	ProbeVarSeed6              = "seed6"
 	ProbeVarServiceVectors     = "service_vectors"
 	ProbeVarSlots              = "slots"
+	ProbeVarSlotsTaken         = "slots_taken"
+	ProbeVarTargets6Shift      = "targets6_shift"
 	ProbeVarTruncatedMirror    = "truncated_mirror"
 	ProbeVarUdpVectors         = "udp_vectors"
 	ProbeVarUnusedCell         = "unused_cell"
@@ -120,16 +130,19 @@ type ProbeProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
-	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
+	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
+	HeavyHosts    *ebpf.MapSpec `ebpf:"heavy_hosts"`
+	HeavyNetworks *ebpf.MapSpec `ebpf:"heavy_networks"`
 	HostBlocks    *ebpf.MapSpec `ebpf:"host_blocks"`
-	Hosts6        *ebpf.MapSpec `ebpf:"hosts6"`
 	Lanes         *ebpf.MapSpec `ebpf:"lanes"`
 	NetworkBlocks *ebpf.MapSpec `ebpf:"network_blocks"`
-	Prefixes6     *ebpf.MapSpec `ebpf:"prefixes6"`
+	Nodes6        *ebpf.MapSpec `ebpf:"nodes6"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
 	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
+	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 }
 
@@ -138,17 +151,24 @@ type ProbeMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
 	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
-	Exhausted          *ebpf.VariableSpec `ebpf:"exhausted"`
+	EmptyQueues        *ebpf.VariableSpec `ebpf:"empty_queues"`
+	Filter6            *ebpf.VariableSpec `ebpf:"filter6"`
+	Half6              *ebpf.VariableSpec `ebpf:"half6"`
+	Heavies            *ebpf.VariableSpec `ebpf:"heavies"`
 	IcmpVectors        *ebpf.VariableSpec `ebpf:"icmp_vectors"`
 	Last               *ebpf.VariableSpec `ebpf:"last"`
 	Levels             *ebpf.VariableSpec `ebpf:"levels"`
-	Masks6             *ebpf.VariableSpec `ebpf:"masks6"`
-	Masks6Used         *ebpf.VariableSpec `ebpf:"masks6_used"`
+	Locks6             *ebpf.VariableSpec `ebpf:"locks6"`
+	NetworkSlots       *ebpf.VariableSpec `ebpf:"network_slots"`
 	Networks           *ebpf.VariableSpec `ebpf:"networks"`
+	Root6              *ebpf.VariableSpec `ebpf:"root6"`
 	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
+	Seed6              *ebpf.VariableSpec `ebpf:"seed6"`
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
+	SlotsTaken         *ebpf.VariableSpec `ebpf:"slots_taken"`
+	Targets6Shift      *ebpf.VariableSpec `ebpf:"targets6_shift"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
@@ -181,32 +201,38 @@ func (o *ProbeObjects) Close() error {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
 	Dirty         *ebpf.Map `ebpf:"dirty"`
-	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
+	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
+	HeavyHosts    *ebpf.Map `ebpf:"heavy_hosts"`
+	HeavyNetworks *ebpf.Map `ebpf:"heavy_networks"`
 	HostBlocks    *ebpf.Map `ebpf:"host_blocks"`
-	Hosts6        *ebpf.Map `ebpf:"hosts6"`
 	Lanes         *ebpf.Map `ebpf:"lanes"`
 	NetworkBlocks *ebpf.Map `ebpf:"network_blocks"`
-	Prefixes6     *ebpf.Map `ebpf:"prefixes6"`
+	Nodes6        *ebpf.Map `ebpf:"nodes6"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Samples       *ebpf.Map `ebpf:"samples"`
 	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
+	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 }
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
 		m.Dirty,
-		m.FreeSlots,
+		m.FreeHosts,
+		m.FreeNetworks,
+		m.HeavyHosts,
+		m.HeavyNetworks,
 		m.HostBlocks,
-		m.Hosts6,
 		m.Lanes,
 		m.NetworkBlocks,
-		m.Prefixes6,
+		m.Nodes6,
 		m.Records,
 		m.Samples,
 		m.Sketches,
 		m.SlotInfos,
+		m.Targets6,
 		m.Triggers,
 	)
 }
@@ -216,17 +242,24 @@ func (m *ProbeMaps) Close() error {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
 	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
-	Exhausted          *ebpf.Variable `ebpf:"exhausted"`
+	EmptyQueues        *ebpf.Variable `ebpf:"empty_queues"`
+	Filter6            *ebpf.Variable `ebpf:"filter6"`
+	Half6              *ebpf.Variable `ebpf:"half6"`
+	Heavies            *ebpf.Variable `ebpf:"heavies"`
 	IcmpVectors        *ebpf.Variable `ebpf:"icmp_vectors"`
 	Last               *ebpf.Variable `ebpf:"last"`
 	Levels             *ebpf.Variable `ebpf:"levels"`
-	Masks6             *ebpf.Variable `ebpf:"masks6"`
-	Masks6Used         *ebpf.Variable `ebpf:"masks6_used"`
+	Locks6             *ebpf.Variable `ebpf:"locks6"`
+	NetworkSlots       *ebpf.Variable `ebpf:"network_slots"`
 	Networks           *ebpf.Variable `ebpf:"networks"`
+	Root6              *ebpf.Variable `ebpf:"root6"`
 	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
+	Seed6              *ebpf.Variable `ebpf:"seed6"`
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
+	SlotsTaken         *ebpf.Variable `ebpf:"slots_taken"`
+	Targets6Shift      *ebpf.Variable `ebpf:"targets6_shift"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`

@@ -10,18 +10,16 @@ import (
 	"sync/atomic"
 	"unsafe"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 const (
-	infoSize     = int(unsafe.Sizeof(SensorSlotInfo{}))
-	laneSize     = int(unsafe.Sizeof(SensorLane{}))
-	blockBytes   = int(unsafe.Sizeof(SensorRecordBlock{}))
-	settingsSize = 65536*4 + 65536 + Columns*int(unsafe.Sizeof(SensorLevel{})) + 8*int(unsafe.Sizeof(SensorMask6{})) + 12
-	byteBits     = 36
+	infoSize   = int(unsafe.Sizeof(SensorSlotInfo{}))
+	laneSize   = int(unsafe.Sizeof(SensorLane{}))
+	blockBytes = int(unsafe.Sizeof(SensorRecordBlock{}))
+	byteBits   = 36
 )
 
 // Count is a number of packets and bytes in one word, as the programs keep it: see types.h. Only differences mean
@@ -36,15 +34,6 @@ func (c Count) Packets() uint64 { return uint64(c) >> byteBits }
 
 // Bytes returns how many bytes a difference of two counts holds.
 func (c Count) Bytes() uint64 { return uint64(c) & (1<<byteBits - 1) }
-
-// Holder returns the address a host slot counts, and the slot of the prefix it belongs to.
-func (k *Kernel) Holder(slot uint32) (addr netip.Addr, prefix uint32, err error) {
-	var b [infoSize]byte
-	if _, err := k.infos.ReadAt(b[:], int64(slot)*int64(infoSize)); err != nil {
-		return addr, 0, fmt.Errorf("read who holds slot %d: %w", slot, err)
-	}
-	return Address(binary.LittleEndian.Uint32(b[20:]), [16]byte(b[:16])), binary.LittleEndian.Uint32(b[16:]), nil
-}
 
 // Address makes an address out of what the programs write; the zero Addr if they wrote none.
 func Address(family uint32, b [16]byte) netip.Addr {
@@ -82,17 +71,6 @@ func (k *Kernel) Stats() (sum Stats, err error) {
 	}
 	return sum, nil
 }
-
-// PushFree gives a slot back to the programs.
-func (k *Kernel) PushFree(slot uint32) error {
-	if err := k.objects.FreeSlots.Put(nil, slot); err != nil {
-		return fmt.Errorf("put slot %d back: %w", slot, err)
-	}
-	return nil
-}
-
-// ClearExhausted tells the programs to look for free slots again.
-func (k *Kernel) ClearExhausted() error { return k.objects.Exhausted.Set(uint32(0)) }
 
 // TriggerReader opens the ring buffer of triggers.
 func (k *Kernel) TriggerReader() (*ringbuf.Reader, error) {
@@ -140,6 +118,3 @@ func DecodeSample(raw []byte) (Sample, error) {
 		Header:    header[:captured],
 	}, nil
 }
-
-// isMissing tells that a key was not there.
-func isMissing(err error) bool { return errors.Is(err, ebpf.ErrKeyNotExist) }

@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type SensorBucket6 struct {
+	_       structs.HostLayout
+	Entries [8]uint64
+}
+
 type SensorCell struct {
 	_            structs.HostLayout
 	Tag          uint64
@@ -39,9 +44,13 @@ type SensorCpuStat struct {
 	LostSlots          uint64
 	Samples            uint64
 	Malformed          [6]uint64
+	RefusedHosts       uint64
+	RefusedNetworks    uint64
+	NetworkExhausted   uint64
+	Table6Overflows    uint64
 	SampleLeft         uint32
 	WatchedLeft        uint32
-	Unused             [14]uint32
+	Unused             [6]uint32
 }
 
 type SensorHostBlock struct {
@@ -63,23 +72,14 @@ type SensorLevel struct {
 	BatchPackets uint32
 }
 
-type SensorMask6 struct {
-	_      structs.HostLayout
-	Mask   [2]uint64
-	Length uint32
-	Unused uint32
-}
-
 type SensorNetworkBlock struct {
 	_    structs.HostLayout
 	Next [256]uint32
 }
 
-type SensorPrefix6 struct {
-	_       structs.HostLayout
-	Address [2]uint64
-	Length  uint32
-	Unused  uint32
+type SensorNode6 struct {
+	_    structs.HostLayout
+	Next [16]uint32
 }
 
 type SensorRecord struct {
@@ -112,11 +112,14 @@ type SensorSketch struct {
 
 type SensorSlotInfo struct {
 	_       structs.HostLayout
-	Address [16]uint8
-	Prefix  uint32
-	Family  uint32
+	Address [2]uint64
+	Parent  uint32
+	Family  uint8
+	Bits    uint8
+	Flags   uint8
+	Unused  uint8
 	Sketch  [2]uint16
-	Unused  uint32
+	Unused2 uint32
 	Hot     [2]uint64
 }
 
@@ -141,31 +144,41 @@ type SensorTrigger struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	SensorMapDirty              = "dirty"
-	SensorMapFreeSlots          = "free_slots"
+	SensorMapFreeHosts          = "free_hosts"
+	SensorMapFreeNetworks       = "free_networks"
+	SensorMapHeavyHosts         = "heavy_hosts"
+	SensorMapHeavyNetworks      = "heavy_networks"
 	SensorMapHostBlocks         = "host_blocks"
-	SensorMapHosts6             = "hosts6"
 	SensorMapLanes              = "lanes"
 	SensorMapNetworkBlocks      = "network_blocks"
-	SensorMapPrefixes6          = "prefixes6"
+	SensorMapNodes6             = "nodes6"
 	SensorMapRecords            = "records"
 	SensorMapSamples            = "samples"
 	SensorMapSketches           = "sketches"
 	SensorMapSlotInfos          = "slot_infos"
+	SensorMapTargets6           = "targets6"
 	SensorMapTriggers           = "triggers"
 	SensorProgSensorEgress      = "sensor_egress"
 	SensorProgSensorIngress     = "sensor_ingress"
 	SensorProgSensorXdp         = "sensor_xdp"
 	SensorVarDecapsulate        = "decapsulate"
-	SensorVarExhausted          = "exhausted"
+	SensorVarEmptyQueues        = "empty_queues"
+	SensorVarFilter6            = "filter6"
+	SensorVarHalf6              = "half6"
+	SensorVarHeavies            = "heavies"
 	SensorVarIcmpVectors        = "icmp_vectors"
 	SensorVarLevels             = "levels"
-	SensorVarMasks6             = "masks6"
-	SensorVarMasks6Used         = "masks6_used"
+	SensorVarLocks6             = "locks6"
+	SensorVarNetworkSlots       = "network_slots"
 	SensorVarNetworks           = "networks"
+	SensorVarRoot6              = "root6"
 	SensorVarRowBlocks          = "row_blocks"
 	SensorVarSampleEvery        = "sample_every"
+	SensorVarSeed6              = "seed6"
 	SensorVarServiceVectors     = "service_vectors"
 	SensorVarSlots              = "slots"
+	SensorVarSlotsTaken         = "slots_taken"
+	SensorVarTargets6Shift      = "targets6_shift"
 	SensorVarTruncatedMirror    = "truncated_mirror"
 	SensorVarUdpVectors         = "udp_vectors"
 	SensorVarUnusedCell         = "unused_cell"
@@ -229,16 +242,19 @@ type SensorProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorMapSpecs struct {
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
-	FreeSlots     *ebpf.MapSpec `ebpf:"free_slots"`
+	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
+	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
+	HeavyHosts    *ebpf.MapSpec `ebpf:"heavy_hosts"`
+	HeavyNetworks *ebpf.MapSpec `ebpf:"heavy_networks"`
 	HostBlocks    *ebpf.MapSpec `ebpf:"host_blocks"`
-	Hosts6        *ebpf.MapSpec `ebpf:"hosts6"`
 	Lanes         *ebpf.MapSpec `ebpf:"lanes"`
 	NetworkBlocks *ebpf.MapSpec `ebpf:"network_blocks"`
-	Prefixes6     *ebpf.MapSpec `ebpf:"prefixes6"`
+	Nodes6        *ebpf.MapSpec `ebpf:"nodes6"`
 	Records       *ebpf.MapSpec `ebpf:"records"`
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
 	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
+	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 }
 
@@ -247,16 +263,23 @@ type SensorMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorVariableSpecs struct {
 	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
-	Exhausted          *ebpf.VariableSpec `ebpf:"exhausted"`
+	EmptyQueues        *ebpf.VariableSpec `ebpf:"empty_queues"`
+	Filter6            *ebpf.VariableSpec `ebpf:"filter6"`
+	Half6              *ebpf.VariableSpec `ebpf:"half6"`
+	Heavies            *ebpf.VariableSpec `ebpf:"heavies"`
 	IcmpVectors        *ebpf.VariableSpec `ebpf:"icmp_vectors"`
 	Levels             *ebpf.VariableSpec `ebpf:"levels"`
-	Masks6             *ebpf.VariableSpec `ebpf:"masks6"`
-	Masks6Used         *ebpf.VariableSpec `ebpf:"masks6_used"`
+	Locks6             *ebpf.VariableSpec `ebpf:"locks6"`
+	NetworkSlots       *ebpf.VariableSpec `ebpf:"network_slots"`
 	Networks           *ebpf.VariableSpec `ebpf:"networks"`
+	Root6              *ebpf.VariableSpec `ebpf:"root6"`
 	RowBlocks          *ebpf.VariableSpec `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.VariableSpec `ebpf:"sample_every"`
+	Seed6              *ebpf.VariableSpec `ebpf:"seed6"`
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
+	SlotsTaken         *ebpf.VariableSpec `ebpf:"slots_taken"`
+	Targets6Shift      *ebpf.VariableSpec `ebpf:"targets6_shift"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
@@ -289,32 +312,38 @@ func (o *SensorObjects) Close() error {
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorMaps struct {
 	Dirty         *ebpf.Map `ebpf:"dirty"`
-	FreeSlots     *ebpf.Map `ebpf:"free_slots"`
+	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
+	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
+	HeavyHosts    *ebpf.Map `ebpf:"heavy_hosts"`
+	HeavyNetworks *ebpf.Map `ebpf:"heavy_networks"`
 	HostBlocks    *ebpf.Map `ebpf:"host_blocks"`
-	Hosts6        *ebpf.Map `ebpf:"hosts6"`
 	Lanes         *ebpf.Map `ebpf:"lanes"`
 	NetworkBlocks *ebpf.Map `ebpf:"network_blocks"`
-	Prefixes6     *ebpf.Map `ebpf:"prefixes6"`
+	Nodes6        *ebpf.Map `ebpf:"nodes6"`
 	Records       *ebpf.Map `ebpf:"records"`
 	Samples       *ebpf.Map `ebpf:"samples"`
 	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
+	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 }
 
 func (m *SensorMaps) Close() error {
 	return _SensorClose(
 		m.Dirty,
-		m.FreeSlots,
+		m.FreeHosts,
+		m.FreeNetworks,
+		m.HeavyHosts,
+		m.HeavyNetworks,
 		m.HostBlocks,
-		m.Hosts6,
 		m.Lanes,
 		m.NetworkBlocks,
-		m.Prefixes6,
+		m.Nodes6,
 		m.Records,
 		m.Samples,
 		m.Sketches,
 		m.SlotInfos,
+		m.Targets6,
 		m.Triggers,
 	)
 }
@@ -324,16 +353,23 @@ func (m *SensorMaps) Close() error {
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorVariables struct {
 	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
-	Exhausted          *ebpf.Variable `ebpf:"exhausted"`
+	EmptyQueues        *ebpf.Variable `ebpf:"empty_queues"`
+	Filter6            *ebpf.Variable `ebpf:"filter6"`
+	Half6              *ebpf.Variable `ebpf:"half6"`
+	Heavies            *ebpf.Variable `ebpf:"heavies"`
 	IcmpVectors        *ebpf.Variable `ebpf:"icmp_vectors"`
 	Levels             *ebpf.Variable `ebpf:"levels"`
-	Masks6             *ebpf.Variable `ebpf:"masks6"`
-	Masks6Used         *ebpf.Variable `ebpf:"masks6_used"`
+	Locks6             *ebpf.Variable `ebpf:"locks6"`
+	NetworkSlots       *ebpf.Variable `ebpf:"network_slots"`
 	Networks           *ebpf.Variable `ebpf:"networks"`
+	Root6              *ebpf.Variable `ebpf:"root6"`
 	RowBlocks          *ebpf.Variable `ebpf:"row_blocks"`
 	SampleEvery        *ebpf.Variable `ebpf:"sample_every"`
+	Seed6              *ebpf.Variable `ebpf:"seed6"`
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
+	SlotsTaken         *ebpf.Variable `ebpf:"slots_taken"`
+	Targets6Shift      *ebpf.Variable `ebpf:"targets6_shift"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`

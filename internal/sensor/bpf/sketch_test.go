@@ -4,34 +4,18 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
-	"net/netip"
-	"sync/atomic"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// watchHost marks an IPv4 host's slot as the tables hold it.
-func watchHost(t *testing.T, k *Kernel, addr string) {
-	t.Helper()
-	a := netip.MustParseAddr(addr).As4()
-	block, ok := k.v4.hostBlocks[binary.BigEndian.Uint32(a[:])>>8]
-	if !ok {
-		t.Fatalf("%s is not protected", addr)
-	}
-	if err := words(k.objects.HostBlocks, block, func(hosts []uint32) { atomic.AddUint32(&hosts[a[3]], 0x01000000) }); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // TestSketches lets 3,000 senders and 300 receivers be seen, and expects the very registers that Go would have.
 func TestSketches(t *testing.T) {
 	k := loadWatching(t, func(s *Sizes) { s.Outbound = true })
 	in := dnsTo(host4)
 	run(t, k.Ingress(), in, nil) // takes slot 0, unwatched
-	watchHost(t, k, host4)
-	if err := errors.Join(k.SetSketch(0, vector.Inbound, 5), k.SetSketch(0, vector.Outbound, 63)); err != nil {
+	if err := errors.Join(k.SetFlag(0, Watched, true), k.SetSketch(0, vector.Inbound, 5), k.SetSketch(0, vector.Outbound, 63)); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.SetSketch(0, vector.Inbound, Sketches); err == nil {

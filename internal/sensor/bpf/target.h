@@ -1,75 +1,65 @@
-/* From an address to the slot it is counted in, without walking a trie. */
+/*
+ * From an address to the slot it is counted in, without walking a trie: what has a slot is found in one step, all else
+ * is a matter of first packets. Both functions at the end return a slot with its flags, or NO_SLOT for an address
+ * that is not protected.
+ */
 #pragma once
 
+#include "admit.h"
 #include "maps.h"
 #include "parse.h"
 
-#define NO_SLOT 0xffffffffU
-
-/*
- * Takes a slot for the packet's target, which belongs to prefix. Returns NO_SLOT when none is left. The slot is not
- * visible to anyone before the caller installs it.
- */
-static __always_inline __u32 take_slot(const struct packet *p, __u32 prefix)
+/* The word of a network or prefix that counts what has no slot of its own. */
+static __always_inline __u32 network_word(__u32 slot)
 {
-	struct slot_info *info;
-	__u32 slot;
+	struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
 
-	if (*(volatile __u32 *)&exhausted)
+	return info ? slot | (__u32)info->flags << SLOT_FLAG_SHIFT : NO_SLOT;
+}
+
+/* The hash of an IPv4 address among the heavy. */
+static __always_inline __u64 hash4(__u32 address)
+{
+	return (seed6[1] + address) * (seed6[2] + 4) + seed6[0];
+}
+
+/* The first packet to an IPv4 host. */
+__noinline __u32 allocate4(const struct packet *p, __u32 *host, __u32 seen, struct cpu_stat *stat)
+{
+	__u32 prefix, slot, key, old;
+	struct slot_info *info;
+
+	if (!p || !host || !stat)
 		return NO_SLOT;
-	if (bpf_map_pop_elem(&free_slots, &slot)) {
-		*(volatile __u32 *)&exhausted = 1;
-		return NO_SLOT;
-	}
-	info = bpf_map_lookup_elem(&slot_infos, &slot);
+	prefix = seen & SLOT_MASK;
+	slot = take_slot(HOST_SLOTS, hash4(p->address4), p->segments, stat);
+	if (slot == NO_SLOT)
+		return network_word(prefix);
+	key = slot;
+	info = bpf_map_lookup_elem(&slot_infos, &key);
 	if (!info)
 		return NO_SLOT;
-	if (p->family == 4) {
-		__be32 address = bpf_htonl(p->address4);
-
-		__builtin_memset(info->address, 0, sizeof(info->address));
-		__builtin_memcpy(info->address, &address, sizeof(address));
-	} else {
-		__builtin_memcpy(info->address, p->address6, sizeof(info->address));
-	}
-	info->prefix = prefix;
-	info->family = p->family;
+	info->address[0] = bpf_htonl(p->address4);
+	info->address[1] = 0;
+	info->parent = prefix;
+	info->family = 4;
+	info->bits = 32;
+	info->flags = 0;
 	info->sketch[INBOUND] = 0;
 	info->sketch[OUTBOUND] = 0;
 	info->hot[INBOUND] = 0;
 	info->hot[OUTBOUND] = 0;
-	return slot;
-}
-
-static __always_inline void return_slot(__u32 slot, struct cpu_stat *stat)
-{
-	if (bpf_map_push_elem(&free_slots, &slot, BPF_ANY))
-		stat->lost_slots++;
-}
-
-/* The first packet to an IPv4 host. */
-static __noinline __u32 allocate4(const struct packet *p, __u32 *host, __u32 seen, struct cpu_stat *stat)
-{
-	__u32 prefix = seen & ~HOST_UNALLOCATED, slot, old;
-
-	if (!p || !host || !stat)
-		return NO_SLOT;
-	slot = take_slot(p, prefix);
-	if (slot == NO_SLOT) {
-		stat->slot_exhausted++;
-		return prefix;
-	}
 	old = __sync_val_compare_and_swap(host, seen, slot);
 	if (old == seen)
 		return slot;
 	/* Another CPU was faster, or user space changed the table. */
-	return_slot(slot, stat);
-	if (old == HOST_UNPROTECTED)
-		return NO_SLOT;
-	return old & ~HOST_UNALLOCATED;
+	info->family = 0;
+	return_slot(HOST_SLOTS, slot, stat);
+	if (old < HOST_UNALLOCATED)
+		return old;
+	return old == HOST_UNPROTECTED ? NO_SLOT : network_word(old & SLOT_MASK);
 }
 
-/* Returns the slot of the IPv4 target, or NO_SLOT when it is not protected. */
 static __always_inline __u32 target4(const struct packet *p, struct cpu_stat *stat)
 {
 	__u32 address = p->address4, block, *host, seen;
@@ -97,44 +87,240 @@ static __always_inline __u32 target4(const struct packet *p, struct cpu_stat *st
 	return allocate4(p, host, seen, stat);
 }
 
-/* The first packet to an IPv6 host, and every packet to none of ours. */
-static __noinline __u32 allocate6(const struct packet *p, struct cpu_stat *stat)
+/* What is looked for in the table of IPv6 targets. */
+struct key6 {
+	__u64 address[2];
+	__u64 hash;
+	__u32 bits;
+	__u32 parent;
+};
+
+/*
+ * Attackers choose addresses, so that of any two the chance to share a hash must not depend on their choice:
+ * pair-multiply-shift (Thorup, "High Speed Hashing for Integers and Strings", arXiv:1504.06804) with a secret seed. Its
+ * upper half is the good one; folded into the lower and spread again, neighbours do not follow each other any more.
+ */
+static __always_inline __u64 hash6(__u64 high, __u64 low)
 {
-	struct prefix6 key = {};
-	__u32 *prefix = 0, slot, *found;
+	__u64 hash = (seed6[1] + (__u32)high) * (seed6[2] + (high >> 32)) +
+		     (seed6[3] + (__u32)low) * (seed6[4] + (low >> 32)) + seed6[0];
+
+	return (hash ^ hash >> 32) * GOLDEN;
+}
+
+/* A network hashes apart from the host whose address is the network's. */
+static __always_inline __u64 hash_network6(__u64 high)
+{
+	return hash6(high, ~0ULL);
+}
+
+static __always_inline __u32 tag6(__u64 hash)
+{
+	return (__u32)(hash >> 16) | 1; /* an empty entry has tag 0 */
+}
+
+/* The second bucket depends on the tag alone, and no less than the first on all of the address. */
+static __always_inline __u32 bucket6(__u64 hash, int second)
+{
+	if (second)
+		hash = tag6(hash) * GOLDEN;
+	return hash >> targets6_shift;
+}
+
+/* Whether a slot is held by an address: a tag is only a part of it. */
+static __always_inline bool held_by(__u32 slot, __u64 high, __u64 low, __u32 bits)
+{
+	struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
+
+	return info && info->address[0] == high && info->address[1] == low && info->bits == bits;
+}
+
+/* Looks into both buckets for all ways. */
+__noinline __u32 find6(const struct key6 *k)
+{
+	if (!k)
+		return NO_SLOT;
+	for (int i = 0; i < 2 * BUCKET6_WAYS; i++) {
+		__u32 key = bucket6(k->hash, i >= BUCKET6_WAYS);
+		struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
+		__u64 entry;
+
+		if (!bucket)
+			return NO_SLOT;
+		entry = *(volatile __u64 *)&bucket->entries[i & (BUCKET6_WAYS - 1)];
+		if (entry >> 32 == tag6(k->hash) && held_by(entry & SLOT_MASK, k->address[0], k->address[1], k->bits))
+			return entry & (SLOT_MASK | SLOT_FLAGS);
+	}
+	return NO_SLOT;
+}
+
+/* Puts a target into the table unless it is there. Returns its slot, or NO_SLOT if no bucket has room. */
+static __always_inline __u32 insert6(const struct key6 *k, __u32 slot)
+{
+	__u32 found = find6(k);
+
+	if (found != NO_SLOT)
+		return found;
+	for (int i = 0; i < 2 * BUCKET6_WAYS; i++) {
+		__u32 key = bucket6(k->hash, i >= BUCKET6_WAYS);
+		struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
+		__u64 *entry;
+
+		if (!bucket)
+			return NO_SLOT;
+		entry = &bucket->entries[i & (BUCKET6_WAYS - 1)];
+		if (!*(volatile __u64 *)entry &&
+		    !__sync_val_compare_and_swap(entry, 0, (__u64)tag6(k->hash) << 32 | TARGET6_USED | slot))
+			return slot;
+	}
+	return NO_SLOT;
+}
+
+/*
+ * Gives a target a slot if it may have one. Returns its word or NO_SLOT. Of two CPUs that put the same address into
+ * the table one gets the lock; the other counts this packet for the parent.
+ */
+__noinline __u32 allocate6(const struct key6 *k, __u32 packets, struct cpu_stat *stat)
+{
+	__u32 kind, slot, key, found = NO_SLOT, *lock;
+	struct slot_info *info;
+
+	if (!k || !stat)
+		return NO_SLOT;
+	kind = k->bits == 128 ? HOST_SLOTS : NETWORK_SLOTS;
+	slot = kind == HOST_SLOTS ? take_slot(HOST_SLOTS, k->hash, packets, stat)
+				  : take_slot(NETWORK_SLOTS, k->hash, packets, stat);
+	if (slot == NO_SLOT)
+		return NO_SLOT;
+	key = slot;
+	info = bpf_map_lookup_elem(&slot_infos, &key);
+	if (!info)
+		return NO_SLOT;
+	lock = &locks6[k->hash >> 54];
+	if (!__sync_val_compare_and_swap(lock, 0, 1)) {
+		info->address[0] = k->address[0];
+		info->address[1] = k->address[1];
+		info->parent = k->parent;
+		info->family = 6;
+		info->bits = k->bits;
+		info->flags = 0;
+		info->sketch[INBOUND] = 0;
+		info->sketch[OUTBOUND] = 0;
+		info->hot[INBOUND] = 0;
+		info->hot[OUTBOUND] = 0;
+		found = insert6(k, slot);
+		if (found == NO_SLOT)
+			stat->table6_overflows += packets;
+		__sync_lock_test_and_set(lock, 0);
+	}
+	if (found != slot) {
+		info->family = 0;
+		if (kind == HOST_SLOTS)
+			return_slot(HOST_SLOTS, slot, stat);
+		else
+			return_slot(NETWORK_SLOTS, slot, stat);
+	}
+	return found;
+}
+
+/* The prefix is longer than /64, or such a prefix lies in the address' /64. */
+#define PREFIX6_DEEP 0x80000000U
+
+/* Returns the slot of the longest protected prefix that holds an address, perhaps with PREFIX6_DEEP, or NO_SLOT. */
+__noinline __u32 prefix6(const struct packet *p)
+{
+	__u32 next, deep = 0, half = *(volatile __u32 *)&half6 & 1;
+	__u64 bits;
+
+	if (!p)
+		return NO_SLOT;
+	bits = bpf_be64_to_cpu(p->address6[0]);
+	next = *(volatile __u32 *)&root6[half][bits >> (64 - ROOT6_BITS)];
+	bits <<= ROOT6_BITS;
+	for (int i = 0; i < (128 - ROOT6_BITS) / NODE6_STRIDE; i++) {
+		__u32 key = next & ~NODE6_CHILD;
+		struct node6 *node;
+
+		if (!(next & NODE6_CHILD))
+			break;
+		if (i == (64 - ROOT6_BITS) / NODE6_STRIDE) {
+			bits = bpf_be64_to_cpu(p->address6[1]);
+			deep = PREFIX6_DEEP;
+		}
+		node = bpf_map_lookup_elem(&nodes6, &key);
+		if (!node)
+			return NO_SLOT;
+		next = *(volatile __u32 *)&node->next[bits >> (64 - NODE6_STRIDE)];
+		bits <<= NODE6_STRIDE;
+	}
+	return next ? (next - 1) | deep : NO_SLOT;
+}
+
+/* The first packet to an IPv6 host, and every packet to one that has no slot or is in its second bucket. */
+__noinline __u32 other6(const struct packet *p, __u64 hash, struct cpu_stat *stat)
+{
+	struct key6 host = {.bits = 128}, network = {.bits = 64};
+	__u32 word, prefix, key;
+	struct slot_info *info;
 
 	if (!p || !stat)
 		return NO_SLOT;
-	for (int i = 0; i < 8; i++) {
-		if (i >= *(volatile __u32 *)&masks6_used)
+	host.address[0] = p->address6[0];
+	host.address[1] = p->address6[1];
+	host.hash = hash;
+	word = find6(&host);
+	if (word != NO_SLOT)
+		return word;
+
+	network.address[0] = p->address6[0];
+	network.hash = hash_network6(p->address6[0]);
+	word = network_slots ? find6(&network) : NO_SLOT;
+	if (word == NO_SLOT) {
+		prefix = prefix6(p);
+		if (prefix == NO_SLOT)
 			return NO_SLOT;
-		key.address[0] = p->address6[0] & masks6[i].mask[0];
-		key.address[1] = p->address6[1] & masks6[i].mask[1];
-		key.length = masks6[i].length;
-		prefix = bpf_map_lookup_elem(&prefixes6, &key);
-		if (prefix)
-			break;
+		key = network.parent = prefix & SLOT_MASK;
+		info = bpf_map_lookup_elem(&slot_infos, &key);
+		if (!info)
+			return NO_SLOT;
+		/*
+		 * A network has a slot only where no protected prefix begins or ends in it, and a host in it only if the
+		 * network has one: so that the network's total is that of its slot and of those whose parent it is.
+		 */
+		if (network_slots && !(prefix & PREFIX6_DEEP) && info->bits < 64) {
+			word = allocate6(&network, p->segments, stat);
+			if (word == NO_SLOT)
+				return network_word(network.parent);
+		} else {
+			word = network.parent;
+		}
 	}
-	if (!prefix)
-		return NO_SLOT;
-	slot = take_slot(p, *prefix);
-	if (slot == NO_SLOT) {
-		stat->slot_exhausted++;
-		return *prefix;
-	}
-	if (!bpf_map_update_elem(&hosts6, p->address6, &slot, BPF_NOEXIST))
-		return slot;
-	return_slot(slot, stat);
-	found = bpf_map_lookup_elem(&hosts6, p->address6);
-	return found ? *found : *prefix;
+	host.parent = word & SLOT_MASK;
+	word = allocate6(&host, p->segments, stat);
+	return word == NO_SLOT ? network_word(host.parent) : word;
 }
 
-/* Returns the slot of the IPv6 target, or NO_SLOT when it is not protected. */
 static __always_inline __u32 target6(const struct packet *p, struct cpu_stat *stat)
 {
-	__u32 *slot = bpf_map_lookup_elem(&hosts6, p->address6);
+	__u32 part = p->address6[0] >> 16 & 0xffff, key, tag;
+	struct bucket6 *bucket;
+	__u64 hash, entry = 0;
 
-	if (slot)
-		return *slot;
-	return allocate6(p, stat);
+	if (!(*(volatile __u64 *)&filter6[part / 64] >> part % 64 & 1))
+		return NO_SLOT;
+	hash = hash6(p->address6[0], p->address6[1]);
+	key = bucket6(hash, 0);
+	tag = tag6(hash);
+	bucket = bpf_map_lookup_elem(&targets6, &key);
+	if (!bucket)
+		return NO_SLOT;
+#pragma unroll
+	for (int i = 0; i < BUCKET6_WAYS; i++) {
+		entry = *(volatile __u64 *)&bucket->entries[i];
+		if (entry >> 32 == tag)
+			break;
+	}
+	if (entry >> 32 == tag && held_by(entry & SLOT_MASK, p->address6[0], p->address6[1], 128))
+		return entry & (SLOT_MASK | SLOT_FLAGS);
+	return other6(p, hash, stat);
 }

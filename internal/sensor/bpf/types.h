@@ -69,14 +69,31 @@ struct level {
 	__u32 batch_packets;
 };
 
-/* Whom a slot counts. Written by the program that takes the slot, before the first packet is counted in it. */
+/*
+ * The tables lead to words: a slot below, above it flags that user space sets on a target and the programs hand on to
+ * whoever counts. The highest bit belongs to the table.
+ */
+#define SLOT_MASK 0x00ffffffU
+#define SLOT_FLAGS 0x7f000000U
+#define SLOT_FLAG_SHIFT 24
+#define SLOT_WATCHED 0x01000000U /* sampled more often, perhaps with sketches */
+#define NO_SLOT 0xffffffffU
+
+/*
+ * Whom a slot counts: a host (bits 32 or 128), an IPv6 network that hosts belong to (64), or a protected prefix. Written
+ * before the slot can be found: by the program that takes it, by user space for prefixes. It describes itself, so that
+ * a process can find out what an earlier one left.
+ */
 struct slot_info {
-	__u8 address[16]; /* IPv4 in the first four octets */
-	__u32 prefix;     /* slot of the prefix the address belongs to */
-	__u32 family;     /* 4 or 6 */
+	__u64 address[2]; /* network byte order, IPv4 in the first four octets */
+	__u32 parent; /* slot of what it belongs to: host -> network or prefix, network -> prefix, prefix -> prefix or NO_SLOT */
+	__u8 family; /* 4 or 6; 0 for nobody */
+	__u8 bits;
+	__u8 flags; /* of a network or prefix: for packets counted in it for want of a slot, >> SLOT_FLAG_SHIFT */
+	__u8 unused;
 	__u16 sketch
 		[2]; /* by direction: number of the sketch that sees the other side's addresses, from 1; 0 for none */
-	__u32 unused;
+	__u32 unused2;
 	__u64 hot[2]; /* vectors user space reports already, one bit each, by direction: they raise no trigger */
 };
 
@@ -111,15 +128,19 @@ struct cpu_stat {
 	__u64 headless_bytes;
 	__u64 non_ip_packets;
 	__u64 non_ip_bytes;
-	__u64 slot_exhausted;
+	__u64 slot_exhausted; /* packets whose target got no slot because none was left */
 	__u64 lost_triggers;
 	__u64 lost_samples;
 	__u64 lost_slots; /* slots that could not be put back */
 	__u64 samples;
 	__u64 malformed[MALFORMED_REASONS]; /* malformed_packets by reason */
-	__u32 sample_left;                  /* packets until the next sample */
+	__u64 refused_hosts;     /* packets whose target got no slot because the last ones are for heavier targets */
+	__u64 refused_networks;  /* the same of /64 networks; these and the next are counted for the prefix */
+	__u64 network_exhausted; /* no slot left for the /64 network */
+	__u64 table6_overflows;  /* no room in the table of IPv6 targets */
+	__u32 sample_left;       /* packets until the next sample */
 	__u32 watched_left;
-	__u32 unused[14];
+	__u32 unused[6];
 };
 
 /* All that one CPU writes alone. */
@@ -128,18 +149,29 @@ struct lane {
 	struct cell cells[CELLS];
 };
 
-/* A prefix of IPv6 targets. */
-struct prefix6 {
-	__u64 address[2]; /* network byte order, masked */
-	__u32 length;
-	__u32 unused;
+/*
+ * A cache line of the table of IPv6 targets. An entry is 0 or tag << 32 | TARGET6_USED | flags | slot; it holds only a part
+ * of its address, the whole is in the slot's info.
+ */
+#define BUCKET6_WAYS 8
+#define TARGET6_USED 0x80000000U
+
+struct bucket6 {
+	__u64 entries[BUCKET6_WAYS];
 };
 
-struct mask6 {
-	__u64 mask[2];
-	__u32 length;
-	__u32 unused;
+/* Four bits of an IPv6 address -> what they lead to: NODE6_CHILD | next node, slot + 1 of a prefix, or 0. */
+#define NODE6_CHILD 0x80000000U
+#define NODE6_STRIDE 4
+#define ROOT6_BITS 12
+
+struct node6 {
+	__u32 next[1 << NODE6_STRIDE];
 };
+
+/* Kinds of slots that programs take; each has slots for all and slots for the heavy. */
+enum { HOST_SLOTS, NETWORK_SLOTS, SLOT_KINDS };
+enum { FREE_FOR_ALL, FREE_FOR_HEAVY, FREE_QUEUES };
 
 /* Blocks of the IPv4 table. */
 struct network_block {
@@ -150,18 +182,14 @@ struct host_block {
 	__u32 slots[256]; /* fourth octet -> slot, or HOST_... */
 };
 
-/* What the tables lead to is a slot and its marks. */
-#define SLOT_FLAGS 0x7f000000U
-#define SLOT_WATCHED 0x01000000U /* sampled more often, perhaps with sketches */
+#define HOST_UNPROTECTED 0xffffffffU
+#define HOST_UNALLOCATED 0x80000000U /* | slot of the prefix */
 
 /* Registers of a HyperLogLog, as internal/sketch has them. */
 #define SKETCHES 64
 struct sketch {
 	__u8 registers[256];
 };
-
-#define HOST_UNPROTECTED 0xffffffffU
-#define HOST_UNALLOCATED 0x80000000U /* | slot of the prefix */
 
 /* A window passed its trigger. */
 struct trigger {

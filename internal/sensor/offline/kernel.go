@@ -108,12 +108,12 @@ func (k *kernel) scan(r *Result) error {
 	err := k.Scan(func(slot uint32, c bpf.Column, n bpf.Count) {
 		target, ok := k.prefixes[slot]
 		if !ok {
-			addr, _, err := k.Holder(slot)
+			h, err := k.Holder(slot)
 			if err != nil {
 				failed = err
 				return
 			}
-			target = host(addr)
+			target = h.Network
 		}
 		key := Key{target, c.Direction(), c.Vector()}
 		t := r.Counts[key]

@@ -1,0 +1,310 @@
+package bpf
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// entriesOf reads the whole table of IPv6 targets: which slot each holder has, and how many entries there are.
+func entriesOf(t testing.TB, k *Kernel) map[netip.Prefix]uint32 {
+	t.Helper()
+	size := max(k.Sizes.buckets6()*bucketSize, 4096)
+	memory, err := unix.Mmap(k.objects.Targets6.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(memory)
+	found := map[netip.Prefix]uint32{}
+	for i, entry := range entries6(memory)[:k.Sizes.buckets6()*ways6] {
+		if entry == 0 {
+			continue
+		}
+		slot := uint32(entry) & slotMask
+		h, err := k.Holder(slot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !k.isTarget6(slot, uint32(i/ways6), uint32(entry>>32)) {
+			t.Errorf("entry %d, %#x: does not belong there: %v", i, entry, h)
+		}
+		if _, twice := found[h.Network]; twice {
+			t.Errorf("%s is there twice", h.Network)
+		}
+		found[h.Network] = slot
+	}
+	return found
+}
+
+// walk6 is prefix6 of target.h.
+func (t *trie6) walk6(addr netip.Addr) (value uint32) {
+	a := addr.As16()
+	value = t.root[int(a[0])<<4|int(a[1])>>4]
+	for at := root6Bits; value&child6 != 0; at += stride6 {
+		nibble := a[at/8] >> 4
+		if at%8 != 0 {
+			nibble = a[at/8] & 15
+		}
+		value = t.nodes[value&^child6][nibble]
+	}
+	return value
+}
+
+// randomTable6 has prefixes of all lengths, many of them inside each other.
+func randomTable6(r *rand.Rand, n int) Table {
+	t := Table{}
+	var some []netip.Addr
+	for len(t) < n {
+		var a [16]byte
+		a[0], a[1] = 0x20, byte(r.IntN(2))
+		for i := 2; i < 16; i++ {
+			a[i] = byte(r.IntN(2)) * 0x11
+		}
+		if len(some) > 0 && r.IntN(2) == 0 {
+			a = some[r.IntN(len(some))].As16()
+		}
+		addr := netip.AddrFrom16(a)
+		some = append(some, addr)
+		p, _ := addr.Prefix(r.IntN(129))
+		t[p] = uint32(len(t))
+	}
+	return t
+}
+
+func near(r *rand.Rand, t Table) netip.Addr {
+	for p := range t { // any
+		a := p.Addr().As16()
+		for range r.IntN(3) {
+			bit := r.IntN(128)
+			a[bit/8] ^= 1 << (bit % 8)
+		}
+		return netip.AddrFrom16(a)
+	}
+	return netip.IPv6Unspecified()
+}
+
+func TestTrie6(t *testing.T) {
+	for seed := range uint64(200) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		table := randomTable6(r, 1+r.IntN(30))
+		trie, filter := newTrie6(table), table.filter6()
+		for range 200 {
+			addr := near(r, table)
+			want, protected := table.Lookup(addr)
+			got := trie.walk6(addr)
+			if protected != (got != 0) || protected && got != want+1 {
+				t.Fatalf("seed %d: %s leads to %d, want slot %d (%v) of %v", seed, addr, got, want, protected, table)
+			}
+			a := addr.As16()
+			bit := int(a[3])<<8 | int(a[2])
+			if protected && filter[bit/64]>>(bit%64)&1 == 0 {
+				t.Fatalf("seed %d: the filter rejects %s, which is protected by %v", seed, addr, table)
+			}
+		}
+	}
+}
+
+// TestPrefixes6 asks the program itself which prefix an address belongs to.
+func TestPrefixes6(t *testing.T) {
+	k := load(t, func(s *Sizes) { s.Hosts, s.Prefixes = 1024, 256 })
+	r := rand.New(rand.NewPCG(7, 7))
+	for range 30 {
+		table := randomTable6(r, 1+r.IntN(12))
+		for p := range table {
+			table[p] += 1024
+		}
+		if err := k.SetTargets(table); err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			addr := near(r, table)
+			before, err := k.Stats()
+			if err != nil {
+				t.Fatal(err)
+			}
+			run(t, k.Ingress(), dnsTo(addr.String()), nil)
+			want, protected := table.Lookup(addr)
+			after, err := k.Stats()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := after.UnprotectedPackets == before.UnprotectedPackets; got != protected {
+				t.Fatalf("%s: protected %v, want %v by %v", addr, got, protected, table)
+			}
+			host := netip.PrefixFrom(addr, 128)
+			slot, found := entriesOf(t, k)[host]
+			if found != protected {
+				t.Fatalf("%s has a slot: %v, protected: %v", addr, found, protected)
+			}
+			if !found {
+				continue
+			}
+			h, err := k.Holder(slot)
+			if err != nil || h.Parent != want {
+				t.Fatalf("%s belongs to slot %d, want %d of %v (%v)", addr, h.Parent, want, table, err)
+			}
+			free(t, k, slot)
+		}
+	}
+}
+
+// free gives a slot back as the meter does.
+func free(t testing.TB, k *Kernel, slot uint32) {
+	t.Helper()
+	h, err := k.Holder(slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := k.Unlink(slot, h, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.PushFree(slot); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.ClearExhausted(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func in64(i int) netip.Addr {
+	return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 7: byte(i >> 16), 14: byte(i >> 8), 15: byte(i)})
+}
+
+// TestTable6AgainstMap inserts and deletes at random and compares with a Go map.
+func TestTable6AgainstMap(t *testing.T) {
+	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 512, 64 })
+	if err := k.SetTargets(Table{netip.MustParsePrefix("2001:db8::/32"): 512}); err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	model := map[netip.Prefix]uint32{}
+	for step := range 6000 {
+		addr := in64(r.IntN(200) | r.IntN(5)<<16)
+		host, network := netip.PrefixFrom(addr, 128), netip.PrefixFrom(addr, 64).Masked()
+		if slot, ok := model[host]; ok && r.IntN(3) == 0 {
+			free(t, k, slot)
+			delete(model, host)
+		} else {
+			run(t, k.Ingress(), dnsTo(addr.String()), nil)
+			hosts := 0
+			for p := range model {
+				if p.Bits() == 128 {
+					hosts++
+				}
+			}
+			full := hosts >= 256 // the other half is for the heavy
+			found := entriesOf(t, k)
+			slot, got := found[host]
+			parent, above := found[network]
+			if _, known := model[host]; !above || got != (known || !full) {
+				t.Fatalf("step %d: %s has a slot: %v, known %v, its network %v; %d in use", step, host, got, known, above, hosts)
+			}
+			if got {
+				h, err := k.Holder(slot)
+				if err != nil || h.Parent != parent {
+					t.Fatalf("step %d: %s belongs to %d, want %d (%v)", step, host, h.Parent, parent, err)
+				}
+				model[host] = slot
+			}
+			model[network] = parent
+			for p, slot := range model {
+				if found[p] != slot {
+					t.Fatalf("step %d: %s moved from slot %d to %d", step, p, slot, found[p])
+				}
+			}
+			if len(found) != len(model) {
+				t.Fatalf("step %d: %d entries, want %d", step, len(found), len(model))
+			}
+		}
+	}
+	if st, _ := k.Stats(); st.LostSlots != 0 || st.RefusedNetworks != 0 || st.Table6Overflows != 0 {
+		t.Errorf("losses: %+v", st)
+	}
+}
+
+// TestTable6OnTwoCPUs lets two threads insert the same addresses while a third deletes.
+func TestTable6OnTwoCPUs(t *testing.T) {
+	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 1024, 64 })
+	if err := k.SetTargets(Table{netip.MustParsePrefix("2001:db8::/32"): 1024}); err != nil {
+		t.Fatal(err)
+	}
+	var knock sync.WaitGroup
+	done := make(chan struct{})
+	for range 2 {
+		knock.Go(func() {
+			for round := range 20 {
+				for i := range 300 {
+					run(t, k.Ingress(), dnsTo(in64(i|(round%3)<<16).String()), nil)
+				}
+			}
+		})
+	}
+	go func() { knock.Wait(); close(done) }()
+	r := rand.New(rand.NewPCG(3, 4))
+	for deleting := true; deleting; {
+		select {
+		case <-done:
+			deleting = false
+		default:
+			slot := uint32(r.IntN(1024))
+			h, err := k.Holder(slot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, held := entriesOf(t, k)[h.Network]; held && h.Network.IsValid() {
+				if err := k.Unlink(slot, h, true); err != nil { // the slot is not given back: it is not what is tested
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+	held := entriesOf(t, k)
+	slots := map[uint32]netip.Prefix{}
+	for p, slot := range held {
+		if other, twice := slots[slot]; twice {
+			t.Errorf("slot %d is that of %s and of %s", slot, p, other)
+		}
+		slots[slot] = p
+	}
+	if st, _ := k.Stats(); st.LostSlots != 0 {
+		t.Errorf("losses: %+v", st)
+	}
+	if len(held) == 0 {
+		t.Error("nothing is left to be tested")
+	}
+}
+
+// TestOverflow6 gives all addresses the same two buckets: without its seed the hash is one that anybody can aim at.
+func TestOverflow6(t *testing.T) {
+	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 256, 16 })
+	k.seed6 = [5]uint64{}
+	if err := k.objects.Seed6.Set(k.seed6); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.SetTargets(Table{netip.MustParsePrefix("2001:db8::/32"): 256}); err != nil {
+		t.Fatal(err)
+	}
+	const aimed = 40
+	for range 2 {
+		for i := range aimed {
+			run(t, k.Ingress(), dnsTo(in64(i).String()), nil)
+		}
+	}
+	st, err := k.Stats()
+	if err != nil || st.Table6Overflows != 2*(aimed-2*ways6) {
+		t.Errorf("%d packets found no room, want %d (%v)", st.Table6Overflows, 2*(aimed-2*ways6), err)
+	}
+	if hosts, _, err := k.Free(); err != nil || 256-hosts != 2*ways6 {
+		t.Errorf("%d slots are in use, want %d (%v)", 256-hosts, 2*ways6, err)
+	}
+}
+
+func TestBucketIsACacheLine(t *testing.T) {
+	if n := unsafe.Sizeof(SensorBucket6{}); n != 64 {
+		t.Errorf("a bucket has %d octets", n)
+	}
+}
