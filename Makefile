@@ -133,6 +133,12 @@ bench-sensor: build ## What the sensor costs, beside a floor and FastNetMon (BEN
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/benchsensor
 	$(AS_ROOT) bin/lab/benchsensor $(BENCH)
 
+.PHONY: eval-parse
+eval-parse: ## Our classification of every packet beside tshark's: CAPTURES=dir (EVAL="--decapsulate gre,ipip")
+	@[ -n "$(CAPTURES)" ] || { echo 'eval-parse: say where the captures are: make eval-parse CAPTURES=dir' >&2; exit 2; }
+	scripts/deps.sh eval
+	$(GO) run ./test/evalparse $(EVAL) $(CAPTURES)
+
 .PHONY: bench-go
 bench-go: ## Every Go benchmark once
 	$(GO) test -run '^$$' -bench . -benchtime 1x $(UNIT_PKGS)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels
+# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels eval
 # Quick and silent when all is there. It installs by name from the configured Debian mirror and nothing else; daemons that
 # come with the packages are neither started nor enabled, for we start our own in namespaces.
 set -eu
@@ -7,10 +7,11 @@ set -eu
 test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev frr bird2 nftables iproute2 ethtool procps iputils-ping'
 demo='frr bird2 nftables iproute2 ethtool procps iputils-ping'
 bench='fastnetmon gobgpd'
+eval='tshark'
 kernels='qemu-system-x86 xz-utils'
 services='frr bird fastnetmon gobgpd'
 
-[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels)' >&2; exit 2; }
+[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval)' >&2; exit 2; }
 
 want=
 for group in "$@"; do
@@ -18,8 +19,9 @@ for group in "$@"; do
 	test) want="$want $test" ;;
 	demo) want="$want $demo" ;;
 	bench) want="$want $bench" ;;
+	eval) want="$want $eval" ;;
 	kernels) want="$want $kernels" ;;
-	*) echo "deps: group $group is not known: use test, demo, bench or kernels" >&2; exit 2 ;;
+	*) echo "deps: group $group is not known: use test, demo, bench, kernels or eval" >&2; exit 2 ;;
 	esac
 done
 

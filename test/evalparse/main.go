@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -69,12 +70,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	}
 	results := make([]*result, len(files))
+	var done atomic.Int32
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(*jobs)
 	for i, name := range files {
 		g.Go(func() (err error) {
 			if results[i], err = compareFile(ctx, name, set); err != nil {
 				return fmt.Errorf("%s: %w", name, err)
+			}
+			if n := done.Add(1); n%50 == 0 {
+				fmt.Fprintf(stderr, "evalparse: %d of %d files\n", n, len(files))
 			}
 			return nil
 		})

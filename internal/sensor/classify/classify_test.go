@@ -50,15 +50,34 @@ func TestClassify(t *testing.T) {
 	}
 }
 
+// FuzzClassify keeps what must hold for any octets: a vector of the table, a length no longer than the frame and its
+// headers explain, and decapsulation that changes nothing where there is no tunnel.
 func FuzzClassify(f *testing.F) {
 	f.Add(udp4(53, 10), 0, 0, 1, false)
 	f.Fuzz(func(t *testing.T, data []byte, wire, merged, segments int, cut bool) {
 		if wire < len(data) || wire > 1<<20 || segments > 64 || merged > 1<<16 {
-			return
+			t.Skip()
 		}
-		r := Classify(Frame{Data: data, Wire: wire, Merged: merged, Segments: segments, Cut: cut}, DefaultPorts())
-		if int(r.Vector) >= vector.Count || r.Vector == vector.Total || r.Length < 0 || r.Segments < 1 {
-			t.Fatalf("%+v", r)
+		frame := Frame{Data: data, Wire: wire, Merged: merged, Segments: segments, Cut: cut}
+		for _, direction := range []vector.Direction{vector.Inbound, vector.Outbound} {
+			frame.Direction, frame.Decapsulate = direction, 0
+			outer := Classify(frame, DefaultPorts())
+			frame.Decapsulate = AllTunnels
+			inner := Classify(frame, DefaultPorts())
+			for _, r := range []Result{outer, inner} {
+				if _, ok := vector.Get(r.Vector); !ok || r.Vector == vector.Total || r.Length < 0 || r.Segments < 1 || r.L3 > len(data) {
+					t.Fatalf("%+v", r)
+				}
+				if merged <= 0 && !cut && (r.Length > wire || r.Segments != 1) {
+					t.Fatalf("longer than the frame: %+v", r)
+				}
+				if r.Target.IsValid() && r.Target != r.Destination && direction == vector.Inbound {
+					t.Fatalf("an inbound packet's target is not its destination: %+v", r)
+				}
+			}
+			if inner.Tunnel == 0 && inner.Vector != vector.Malformed && inner != outer {
+				t.Fatalf("without a tunnel %+v became %+v", outer, inner)
+			}
 		}
 	})
 }
