@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -43,7 +44,7 @@ func TestContinuity(t *testing.T) {
 
 func testContinuity(t *testing.T, hook string) {
 	lab.NeedRoot(t)
-	packets, pps := fromEnv(t, "TM_SOAK_PACKETS", 120_000), fromEnv(t, "TM_SOAK_PPS", 20_000)
+	packets, pps := fromEnv(t, "TM_SOAK_PACKETS", 200_000), fromEnv(t, "TM_SOAK_PPS", 20_000)
 	half := packets / 2
 	c := newContinuity(t, hook, packets)
 	c.start(program(t, "sensor"))
@@ -62,6 +63,18 @@ func testContinuity(t *testing.T, hook string) {
 	if n := c.controller.sum(); n != uint64(half) {
 		t.Errorf("reports say %d packets, %d were sent", n, half)
 	}
+
+	// An interface appears. By now the sensor has given up what it needed to load programs.
+	if err := c.rack.Netlink().LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "later"}, PeerName: "later-peer"}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the interface that appeared to be watched", func(context.Context) error {
+		n, err := c.metric(`trafficmonitor_sensor_interface_attached{interface="later",mode="host"}`)
+		if err == nil && n != 1 {
+			err = errors.New("not yet")
+		}
+		return err
+	})
 
 	// Killed.
 	c.while(half, packets-half, pps, []func(){
@@ -172,8 +185,8 @@ func newContinuity(t *testing.T, hook string, packets int) *continuity {
 	c.controller.start()
 	t.Cleanup(c.controller.stop)
 	c.config = filepath.Join(l.Dir(), "sensor.yaml")
-	text := fmt.Sprintf("name: rack.1\ncontrollers: [{address: \"unix://%s\"}]\ninterfaces: [{name: in, hook: %s}]\nstate_file: sensor.state\n"+
-		"checkpoint: sensor.checkpoint\npin: %s/tm\nlisten: {telemetry: \"127.0.0.1:7445\"}\n", c.controller.path, hook, c.pins)
+	text := fmt.Sprintf("name: rack.1\ncontrollers: [{address: \"unix://%[1]s\"}]\ninterfaces: [{name: in, hook: %[2]s}, {name: later, hook: %[2]s, optional: true}]\nstate_file: sensor.state\n"+
+		"checkpoint: sensor.checkpoint\npin: %[3]s/tm\nlisten: {telemetry: \"127.0.0.1:7445\"}\n", c.controller.path, hook, c.pins)
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -184,7 +184,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	}
 	k.free.kept = [slotKinds]uint64{uint64(s.Hosts / 2), uint64(s.Networks6 / 2)}
 	if k.Reused {
-		return k, errors.Join(k.skip(), k.adopt())
+		return k, errors.Join(k.skip(), k.adopt(), k.calm())
 	}
 	if err := k.begin(); err != nil {
 		return nil, err

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 const toldHeader = 32 + 8
@@ -50,6 +52,22 @@ func (k *Kernel) Resume(told []byte) error {
 			now[slot] = then
 			word := c*x.sizes.blocks() + slot/blockRecords
 			atomic.OrUint64(&x.dirty[word], 1<<(slot%blockRecords))
+		}
+	}
+	return nil
+}
+
+// calm takes back what an earlier process asked for of slots: that they raise no trigger, because it reported them, and
+// sketches. Nobody would ever take it back for a target that has become silent.
+func (k *Kernel) calm() error {
+	for slot := range uint32(k.Sizes.Slots()) {
+		if err := k.SetHot(slot, [vector.Directions]uint64{}); err != nil {
+			return err
+		}
+		for d := range vector.Direction(vector.Directions) {
+			if err := k.SetSketch(slot, d, -1); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

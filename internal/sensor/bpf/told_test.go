@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"path/filepath"
 	"testing"
@@ -42,6 +43,9 @@ func TestResume(t *testing.T) {
 		t.Fatalf("%d packets told, want 5", n)
 	}
 	told := k.AppendTold(nil)
+	if err := errors.Join(k.SetHot(64, [2]uint64{2, 4}), k.SetSketch(64, vector.Outbound, 3)); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		run(t, k.Ingress(), target, nil)
 	}
@@ -63,6 +67,10 @@ func TestResume(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			k, p := pinned(t, dir, smallSizes)
+			var info SensorSlotInfo
+			if err := k.objects.SlotInfos.Lookup(uint32(64), &info); err != nil || info.Hot != [2]uint64{} || info.Sketch != [2]uint16{} {
+				t.Errorf("still asked for by a process that has ended: %+v %v", info, err)
+			}
 			if err := k.Resume(c.told); (err == nil) != c.ok {
 				t.Errorf("resume: %v", err)
 			}
