@@ -184,9 +184,8 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 		}
 		s.flight.start(m)
 		if err := send(func() *pb.ConnectRequest { return s.request(m) }); err != nil {
-			if m.worth != worthInterval { // which is in flight
-				s.backlog.back(m)
-			}
+			s.flight.abort(m)
+			s.backlog.back(m)
 			<-received // it knows why the stream is over
 			return cmp.Or(context.Cause(ctx), err)
 		}
