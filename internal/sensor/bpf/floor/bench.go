@@ -70,6 +70,47 @@ func Sensor(hosts int) (*bpf.Kernel, error) {
 	return k, nil
 }
 
+// heat marks the targets as one marks those that passed a trigger.
+func heat(k *bpf.Kernel) error {
+	for _, kind := range Kinds() {
+		if kind.scene != hot {
+			continue
+		}
+		p := k.Ingress()
+		if slices.Contains(kind.Doors, Egress) {
+			p = k.Egress()
+		}
+		if _, _, err := p.Benchmark(kind.frame, 1, nil); err != nil { // the first packet takes the slot
+			return fmt.Errorf("run %s: %w", p, err)
+		}
+	}
+	if err := k.SetWatchedSampling(64); err != nil {
+		return err
+	}
+	marked := 0
+	for slot := range uint32(k.Sizes.Hosts) {
+		h, err := k.Holder(slot)
+		if err != nil {
+			return err
+		}
+		if a := h.Network.Addr(); !h.Network.IsValid() || !h.Network.IsSingleIP() || a != host4 && a != host6 {
+			continue
+		}
+		for d := range vector.Direction(vector.Directions) {
+			err = errors.Join(err, k.SetSketch(slot, d, 2*marked+int(d)))
+		}
+		err = errors.Join(err, k.SetFlag(slot, 1<<24, true), k.SetHot(slot, [vector.Directions]uint64{^uint64(0), ^uint64(0)}))
+		if err != nil {
+			return err
+		}
+		marked++
+	}
+	if marked != 2 {
+		return fmt.Errorf("%d of 2 targets have a slot", marked)
+	}
+	return nil
+}
+
 // Case is one kind of packet at one door, ready to be measured.
 type Case struct {
 	programs [3]*ebpf.Program // floor, empty, the sensor's
@@ -95,6 +136,11 @@ func (b *Bench) Prepare(k Kind, d Door) (*Case, error) {
 			return nil, err
 		}
 		b.kernel, b.scene = sensor, k.scene
+		if k.scene == hot {
+			if err := heat(sensor); err != nil {
+				return nil, err
+			}
+		}
 	}
 	c := &Case{frame: k.frame}
 	switch d {

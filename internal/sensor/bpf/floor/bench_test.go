@@ -8,10 +8,11 @@ import (
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
 )
 
-// TestFloorCounts: a comparison means something only if the floor counts every packet, each where it belongs.
-func TestFloorCounts(t *testing.T) {
+// TestBothCount: a comparison means something only if the floor and the sensor count every packet, each where it belongs.
+func TestBothCount(t *testing.T) {
 	lab.NeedRoot(t)
 	b, err := Open()
 	if err != nil {
@@ -37,21 +38,47 @@ func TestFloorCounts(t *testing.T) {
 					}
 					changed++
 					sum += n - before[i]
-					protected := !strings.Contains(k.Name, "unprotected") && !strings.Contains(k.Name, "foreign") && k.Name != "arp"
-					if protected != (i < counters) {
+					if protected(k) != (i < counters) {
 						t.Errorf("counter %d was used", i)
 					}
 				}
 				want := 1
-				if k.at != 0 {
+				if k.at != 0 && k.scene != hot {
 					want = Rotating
 				}
 				if sum != Round || changed != want {
-					t.Errorf("%d packets at %d targets, want %d at %d", sum, changed, Round, want)
+					t.Errorf("the floor counted %d packets at %d targets, want %d at %d", sum, changed, Round, want)
+				}
+
+				skip := func(uint32, bpf.Column, bpf.Count) {}
+				if err := b.kernel.Scan(skip); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := cost(c.programs[2], c.frame); err != nil {
+					t.Fatal(err)
+				}
+				slots, packets := map[uint32]bool{}, uint64(0)
+				err = b.kernel.Scan(func(slot uint32, _ bpf.Column, n bpf.Count) { slots[slot] = true; packets += n.Packets() })
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch {
+				case k.scene == scarce:
+					if packets != Round || len(slots) > 4096+3 {
+						t.Errorf("the sensor counted %d packets at %d slots, want %d at no more than it has", packets, len(slots), Round)
+					}
+				case packets == 0 && !protected(k):
+				case packets != Round || len(slots) != want:
+					t.Errorf("the sensor counted %d packets at %d slots, want %d at %d", packets, len(slots), Round, want)
 				}
 			})
 		}
 	}
+}
+
+// protected tells whether the packets are to or from a target of ours.
+func protected(k Kind) bool {
+	return !strings.Contains(k.Name, "unprotected") && !strings.Contains(k.Name, "foreign") && k.Name != "arp"
 }
 
 // counted returns the packets of each counter of the floor.

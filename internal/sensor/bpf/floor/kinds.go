@@ -36,6 +36,7 @@ const (
 	roomy4              // a slot for each of the rotating IPv4 targets
 	roomy6              // and IPv6
 	scarce              // default sizes, so rotating targets find no slot
+	hot                 // default sizes, and the targets are watched closely: sketched, sampled more, no triggers
 )
 
 // Offsets of what rotates, in an untagged frame.
@@ -94,10 +95,12 @@ func Kinds() []Kind {
 		add("unprotected", "to nobody we protect", in, plain, 0, ether(f.ip(f.stranger, f.other, 17, udp(53, 4444, big))))
 		add("rotating", "UDP from port 53 to 65,536 targets by turns, each with a slot", in, f.room, f.lowTarget, ether(dns))
 		add("scan", "the same, with 4,096 slots", in, scarce, f.lowTarget, ether(dns))
+		add("hot", "UDP from port 53 and 65,536 sources by turns, to a target that is watched closely", in, hot, f.lowSource, ether(dns))
 		add("out-ack", "TCP ACK that leaves", out, plain, 0, ether(f.ip(f.host, f.stranger, 6, tcp(16))))
 		add("out-udp", "UDP that leaves", out, plain, 0, ether(f.ip(f.host, f.stranger, 17, udp(9999, 4444, big))))
 		add("out-request", "UDP to port 53 that leaves", out, plain, 0, ether(f.ip(f.host, f.stranger, 17, udp(4444, 53, big))))
 		add("out-foreign", "leaves, from an address that is not ours", out, plain, 0, ether(f.ip(f.stranger, f.other, 17, udp(9999, 4444, big))))
+		add("out-hot", "UDP to 65,536 addresses by turns, from a target that is watched closely", out, hot, f.lowTarget, ether(f.ip(f.host, f.stranger, 17, udp(9999, 4444, big))))
 		add("out-rotating", "UDP that leaves from 65,536 targets by turns, each with a slot", out, f.room, f.lowSource, ether(f.ip(f.host, f.stranger, 17, udp(9999, 4444, big))))
 	}
 	list = append(list, Kind{"arp", in, "neither IPv4 nor IPv6", ethernet(0x0806, make([]byte, 46)), plain, 0})
