@@ -128,7 +128,11 @@ func (a *agent) count() error {
 		return err
 	}
 	c.SampleOneIn, c.CpuNanoseconds, c.ResidentBytes = a.restraint.effort.sampleOneIn, uint64(processTime()), residentBytes()
-	c.Maps, c.Interfaces = mapUses(a.memory, c), a.doors.interfaces()
+	uses, err := a.kernel.Uses(&st)
+	if err != nil {
+		return err
+	}
+	c.Maps, c.Interfaces = mapUses(a.memory, uses), a.doors.interfaces()
 	a.metrics.counters.Store(c)
 	a.metrics.stats.Store(&st)
 	a.metrics.unprofiled.Store(a.meter.unprofiled)
@@ -137,19 +141,11 @@ func (a *agent) count() error {
 }
 
 // mapUses says how full the kernel's maps are, as far as that is counted, and what found no room in them.
-func mapUses(memory []bpf.MapMemory, c *pb.SensorCounters) []*pb.MapUse {
+func mapUses(memory []bpf.MapMemory, uses map[string]bpf.Use) []*pb.MapUse {
 	out := make([]*pb.MapUse, 0, len(memory))
 	for _, m := range memory {
-		u := &pb.MapUse{Name: m.Name, Bytes: m.Bytes}
-		switch m.Name {
-		case "slot_infos":
-			u.Used, u.Total, u.Lost = c.SlotsUsed, c.SlotsTotal, c.SlotExhaustedPackets
-		case "triggers":
-			u.Lost = c.LostTriggers
-		case "samples":
-			u.Lost = c.LostSamples
-		}
-		out = append(out, u)
+		u := uses[m.Name]
+		out = append(out, &pb.MapUse{Name: m.Name, Bytes: m.Bytes, Used: u.Used, Total: u.Total, Lost: u.Lost})
 	}
 	return out
 }

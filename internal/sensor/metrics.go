@@ -137,6 +137,9 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 		}))
 	}
 	stat("trafficmonitor_sensor_samples_total", "Packets sampled.", func(s *bpf.Stats) uint64 { return s.Samples })
+	stat("trafficmonitor_sensor_slots_refused_packets_total", "Packets counted for the network or prefix because the last slots of hosts, or of IPv6 /64 networks, are kept for heavier targets; many say that addresses are scanned.", func(s *bpf.Stats) uint64 { return s.RefusedHosts + s.RefusedNetworks })
+	stat("trafficmonitor_sensor_network_slots_exhausted_packets_total", "Packets counted for the prefix because no slot for their IPv6 /64 network was free.", func(s *bpf.Stats) uint64 { return s.NetworkExhausted })
+	stat("trafficmonitor_sensor_ipv6_table_overflow_packets_total", "Packets counted for the network or prefix because both places for their IPv6 host or network were full.", func(s *bpf.Stats) uint64 { return s.Table6Overflows })
 	stat("trafficmonitor_sensor_slots_lost_total", "Slots a program could not put back; they stay unused until a restart.", func(s *bpf.Stats) uint64 { return s.LostSlots })
 	return m
 }

@@ -81,15 +81,16 @@ type Kernel struct {
 	// had unlinked and not given back: what they counted last may not be reported yet.
 	Adopted, Unlinked []uint32
 
-	objects  SensorObjects
-	identity identity // of the maps
-	v4       table4
-	seed6    [5]uint64
-	free     freeSlots
-	before   func() // a test dies here: see step
-	settings uint64 // bytes of the variables
-	infos    *ebpf.Memory
-	scanner  *scanner
+	objects   SensorObjects
+	identity  identity // of the maps
+	v4        table4
+	seed6     [5]uint64
+	free      freeSlots
+	before    func() // a test dies here: see step
+	settings  uint64 // bytes of the variables
+	nodesUsed int    // of the IPv6 trie
+	infos     *ebpf.Memory
+	scanner   *scanner
 }
 
 // Load makes the maps, loads the programs and fills the list of free slots. All of it ends with this process, unless it

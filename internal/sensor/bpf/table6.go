@@ -141,6 +141,7 @@ func (k *Kernel) setTargets6(t Table) error {
 	for i, e := range trie.root {
 		root[half][i] = moved(e)
 	}
+	k.nodesUsed = len(trie.nodes)
 	// The filter lets through what is protected before or after.
 	next := t.filter6()
 	for i := range filter {
