@@ -15,7 +15,7 @@ import (
 )
 
 // adopt rebuilds what this process must know of maps that an earlier one filled, wherever that one died: what can be
-// found in the tables and describes itself stays, everything else is free. It may run while the earlier process'
+// found in the tables and describes itself stays, without its marks; everything else is free. It may run while the earlier process'
 // programs go on counting; for its span, a few milliseconds, targets without a slot get none.
 func (k *Kernel) adopt() error {
 	if err := k.objects.Seed6.Get(&k.seed6); err != nil {
@@ -49,6 +49,11 @@ func (k *Kernel) adopt() error {
 	for slot, held := range held {
 		if held {
 			k.Adopted = append(k.Adopted, uint32(slot))
+			if slot >= k.Sizes.Hosts {
+				if err := k.SetFlag(uint32(slot), slotFlags, false); err != nil {
+					return err
+				}
+			}
 			continue
 		}
 		h, err := k.Holder(uint32(slot))
@@ -118,6 +123,7 @@ func (k *Kernel) adopt6(held []bool) error {
 		slot := uint32(entry) & slotMask
 		if int(slot) < len(held) && !held[slot] && k.isTarget6(slot, uint32(i/ways6), uint32(entry>>32)) {
 			held[slot] = true
+			entries[i] = entry &^ slotFlags // no program changes an entry
 		} else {
 			entries[i] = 0
 		}
@@ -227,6 +233,7 @@ func (k *Kernel) adopt4(table Table, held []bool) error {
 					h, err := k.Holder(slot)
 					if failed = err; h.Network == netip.PrefixFrom(addr, 32) {
 						held[slot] = true
+						hosts[i] = slot
 						continue
 					}
 				}

@@ -71,6 +71,11 @@ func TestAdopt(t *testing.T) {
 				if err != nil {
 					panic(err)
 				}
+				if h.Network.IsValid() && r.IntN(4) == 0 {
+					if err := k.SetFlag(slot, Watched, true); err != nil {
+						panic(err)
+					}
+				}
 				if h.Network.IsValid() && r.IntN(4) == 0 && isHeld(t, k, slot, h) {
 					if err := k.Unlink(slot, h, true); err != nil {
 						panic(err)
@@ -100,6 +105,11 @@ func TestAdopt(t *testing.T) {
 		run(t, old, dnsTo(targets[r.IntN(len(targets))]), nil) // a program of the life before, on the same maps
 		old.Close()
 
+		for _, slot := range k.Adopted {
+			if h, err := k.Holder(slot); err != nil || k.flags(t, slot, h) != 0 {
+				t.Errorf("life %d: %s keeps the marks of a process that has died (%v)", life, h.Network, err)
+			}
+		}
 		for _, slot := range k.Unlinked { // as the meter does when it has reported what they counted
 			if h, err := k.Holder(slot); err != nil || !h.Network.IsValid() || isHeld(t, k, slot, h) {
 				t.Errorf("life %d: slot %d is unlinked, and held by %v (%v)", life, slot, h, err)
