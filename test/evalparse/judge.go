@@ -56,6 +56,8 @@ func judge(ours classify.Result, d dissection) verdict {
 		return verdict{differs: "not IP"}
 	case ours.Vector == vector.Malformed && unhappy:
 		return verdict{}
+	case ours.Vector == vector.Malformed && ours.Fragment && strings.Contains(strings.ToLower(d.expert), "unreassembled fragment"):
+		return verdict{} // a first fragment that does not hold the transport header (RFC 1858), of which tshark shows a part
 	case ours.Vector == vector.Malformed:
 		return verdict{differs: fmt.Sprintf("malformed (%s), tshark has no complaint", ours.Reason)}
 	case at < 0 || hidden != "":
@@ -84,6 +86,8 @@ func judge(ours classify.Result, d dissection) verdict {
 		return differs("later fragment", ours.Vector == vector.Fragment, o.later)
 	case o.later:
 		return verdict{}
+	case !o.transport && unsound(d):
+		return verdict{left: "tshark gave up before the transport header, at an option that is broken; the protocol agrees"}
 	case !o.transport:
 		return differs("transport header", "sound", "not seen")
 	case ours.Ports && (int(ours.SourcePort) != o.source || int(ours.DestinationPort) != o.target):
