@@ -1,6 +1,7 @@
 package sensor
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -68,7 +69,7 @@ func (m *meter) trigger(t trigger, now time.Time) (*pb.Report, error) {
 			h.add(bpf.Column(c))
 		}
 	}
-	if err := m.k.SetHot(t.slot, h.vectors); err != nil {
+	if err := errors.Join(m.k.SetHot(t.slot, h.vectors), m.watch(t.slot, h, t.column.Direction())); err != nil {
 		return nil, err
 	}
 	r := m.report(pb.Report_CAUSE_TRIGGER, t.start, m.window)
@@ -150,7 +151,11 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 				quiet = false
 			}
 		}
-		r.Profiles = append(r.Profiles, m.profiles.ofHot(target, now)...)
+		profiles := m.profiles.ofHot(target, now)
+		if err := m.distinct(h, profiles); err != nil {
+			return nil, err
+		}
+		r.Profiles = append(r.Profiles, profiles...)
 		h.span.reset()
 		h.since = now
 		switch {
@@ -174,9 +179,11 @@ func (m *meter) hotReports(now time.Time) ([]*pb.Report, error) {
 
 // calm ends a target's being hot: it may trigger again.
 func (m *meter) calm(n uint32) error {
-	if h := m.hot[n]; h != nil {
-		m.profiles.cool(h.target)
+	h := m.hot[n]
+	if h == nil {
+		return nil
 	}
+	m.profiles.cool(h.target)
 	delete(m.hot, n)
-	return m.k.SetHot(n, [vector.Directions]uint64{})
+	return errors.Join(m.unwatch(n, h), m.k.SetHot(n, [vector.Directions]uint64{}))
 }

@@ -136,6 +136,8 @@ func (a *agent) count() error {
 	a.metrics.counters.Store(c)
 	a.metrics.stats.Store(&st)
 	a.metrics.unprofiled.Store(a.meter.unprofiled)
+	a.metrics.unsketched.Store(a.meter.unsketched)
+	a.metrics.sketches.Set(float64(bpf.Sketches - len(a.meter.sketches)))
 	a.metrics.profiles.Set(float64(len(a.meter.profiles.of)))
 	return nil
 }

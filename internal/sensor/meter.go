@@ -22,6 +22,10 @@ type kernel interface {
 	Holder(slot uint32) (bpf.Holder, error)
 	SetParent(slot, parent uint32) error
 	Stats() (bpf.Stats, error)
+	SetFlag(slot uint32, f bpf.Flag, on bool) error
+	SetSketch(slot uint32, d vector.Direction, sketch int) error
+	ReadSketch(sketch int) (bpf.Sketch, error)
+	ClearSketch(sketch int) error
 	SetHot(slot uint32, vectors [vector.Directions]uint64) error
 	Unlink(slot uint32, h bpf.Holder, protected bool) error
 	PushFree(slot uint32) error
@@ -54,7 +58,9 @@ type meter struct {
 	profiles *profiler
 	// unprofiled counts vectors of hot targets that no profile was free for, at each hot report.
 	unprofiled uint64
-	tree       tree // of the protected prefixes
+	sketches   []int  // of the kernel, that are free
+	unsketched uint64 // hot targets no sketch was free for
+	tree       tree   // of the protected prefixes
 	treeOf     *directive
 	directErr  string
 }
@@ -72,6 +78,8 @@ type slot struct {
 type hotTarget struct {
 	target  netip.Prefix
 	vectors [vector.Directions]uint64 // those that triggered, one bit each
+	watched bool                      // by the kernel's mark
+	sketch  [vector.Directions]int    // number of the kernel's sketch, from 1; 0 for none
 	span    span                      // since the last hot report
 	since   time.Time                 // begin of span
 	below   time.Time                 // since when it has been below half of its triggers; zero when it is not
@@ -85,7 +93,7 @@ func newMeter(k kernel, sizes bpf.Sizes, window, tick, idle time.Duration, now t
 		k: k, sizes: sizes, window: window, tick: tick, idle: idle, since: now,
 		slots: make([]slot, sizes.Slots()), children: make([]int, sizes.Networks6),
 		hosts: pool{end: uint32(sizes.Hosts)}, networks: pool{first: uint32(sizes.FirstNetwork()), end: uint32(sizes.Slots())},
-		hot: map[uint32]*hotTarget{}, profiles: newProfiler(),
+		hot: map[uint32]*hotTarget{}, profiles: newProfiler(), sketches: freeSketches(),
 	}
 }
 

@@ -26,6 +26,9 @@ type fakeKernel struct {
 	hot     map[uint32][vector.Directions]uint64
 	free    []uint32
 	freed   []string
+	watched map[uint32]bool
+	sketch  map[[2]uint32]int // by slot and direction
+	cleared []int
 	fail    error
 }
 
@@ -34,7 +37,7 @@ var testSizes = bpf.Sizes{CPUs: 1, Hosts: 4, Prefixes: 3, Networks4: 4, Blocks4:
 func newFake() *fakeKernel {
 	return &fakeKernel{
 		counts: make([]bpf.Row, testSizes.Slots()), told: make([]bpf.Row, testSizes.Slots()),
-		holders: map[uint32]netip.Addr{}, parents: map[uint32]uint32{}, hot: map[uint32][vector.Directions]uint64{},
+		holders: map[uint32]netip.Addr{}, parents: map[uint32]uint32{}, hot: map[uint32][vector.Directions]uint64{}, watched: map[uint32]bool{}, sketch: map[[2]uint32]int{},
 		free: []uint32{0, 1, 2, 3},
 	}
 }
@@ -113,6 +116,27 @@ func (k *fakeKernel) SetParent(slot, parent uint32) error {
 
 func (k *fakeKernel) Stats() (bpf.Stats, error) {
 	return bpf.Stats{Packets: [2]uint64{18, 2}, UnprotectedPackets: [2]uint64{7, 1}}, k.fail
+}
+
+func (k *fakeKernel) SetFlag(slot uint32, f bpf.Flag, on bool) error {
+	if f == bpf.Watched {
+		k.watched[slot] = on
+	}
+	return k.fail
+}
+
+func (k *fakeKernel) SetSketch(slot uint32, d vector.Direction, sketch int) error {
+	k.sketch[[2]uint32{slot, uint32(d)}] = sketch
+	return k.fail
+}
+
+func (k *fakeKernel) ReadSketch(n int) (bpf.Sketch, error) {
+	return bpf.Sketch{byte(n), 7}, k.fail
+}
+
+func (k *fakeKernel) ClearSketch(n int) error {
+	k.cleared = append(k.cleared, n)
+	return k.fail
 }
 
 func (k *fakeKernel) SetHot(slot uint32, vectors [vector.Directions]uint64) error {

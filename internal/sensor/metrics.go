@@ -29,6 +29,8 @@ type metrics struct {
 	stats        atomic.Pointer[bpf.Stats]
 	unprofiled   atomic.Uint64
 	profiles     prometheus.Gauge
+	unsketched   atomic.Uint64
+	sketches     prometheus.Gauge
 	backlogDescs [4]*prometheus.Desc
 	backlogs     map[string]*backlog
 }
@@ -84,6 +86,12 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 	m.profiles = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "trafficmonitor_sensor_profiles", Help: "Vectors of hot and of the busiest targets whose packets are described now.",
 	})
+	m.sketches = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "trafficmonitor_sensor_sketches", Help: "Hot targets, by direction, whose sources the kernel counts; there is room for 64.",
+	})
+	reg.MustRegister(m.sketches, prometheus.NewCounterFunc(prometheus.CounterOpts{
+		Name: "trafficmonitor_sensor_sketches_refused_total", Help: "Triggers of targets whose sources are counted from samples only, because no sketch of the kernel was free.",
+	}, func() float64 { return float64(m.unsketched.Load()) }))
 	reg.MustRegister(m.profiles, prometheus.NewCounterFunc(prometheus.CounterOpts{
 		Name: "trafficmonitor_sensor_profiles_refused_total", Help: "Vectors of hot targets that could not be described because too many others were, counted at each hot report.",
 	}, func() float64 { return float64(m.unprofiled.Load()) }))
@@ -125,23 +133,31 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 			return 0
 		}))
 	}
-	for reason := range classify.Reason(classify.Reasons) {
-		reg.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "trafficmonitor_sensor_malformed_reasons_total", Help: "Packets that could not be parsed, by reason.",
-			ConstLabels: prometheus.Labels{"reason": reason.String()},
-		}, func() float64 {
-			if s := m.stats.Load(); s != nil {
-				return float64(s.Malformed[reason])
-			}
-			return 0
-		}))
-	}
+	reg.MustRegister(reasonCollector{m})
 	stat("trafficmonitor_sensor_samples_total", "Packets sampled.", func(s *bpf.Stats) uint64 { return s.Samples })
 	stat("trafficmonitor_sensor_slots_refused_packets_total", "Packets counted for the network or prefix because the last slots of hosts, or of IPv6 /64 networks, are kept for heavier targets; many say that addresses are scanned.", func(s *bpf.Stats) uint64 { return s.RefusedHosts + s.RefusedNetworks })
 	stat("trafficmonitor_sensor_network_slots_exhausted_packets_total", "Packets counted for the prefix because no slot for their IPv6 /64 network was free.", func(s *bpf.Stats) uint64 { return s.NetworkExhausted })
 	stat("trafficmonitor_sensor_ipv6_table_overflow_packets_total", "Packets counted for the network or prefix because both places for their IPv6 host or network were full.", func(s *bpf.Stats) uint64 { return s.Table6Overflows })
 	stat("trafficmonitor_sensor_slots_lost_total", "Slots a program could not put back; they stay unused until a restart.", func(s *bpf.Stats) uint64 { return s.LostSlots })
 	return m
+}
+
+// reasonCollector counts by a label that is known before anything is counted.
+type reasonCollector struct{ m *metrics }
+
+var reasonDesc = prometheus.NewDesc("trafficmonitor_sensor_malformed_reasons_total", "Packets that could not be parsed, by reason.", []string{"reason"}, nil)
+
+func (c reasonCollector) Describe(ch chan<- *prometheus.Desc) { ch <- reasonDesc }
+
+func (c reasonCollector) Collect(ch chan<- prometheus.Metric) {
+	s := c.m.stats.Load()
+	for reason := range classify.Reason(classify.Reasons) {
+		n := 0.0
+		if s != nil {
+			n = float64(s.Malformed[reason])
+		}
+		ch <- prometheus.MustNewConstMetric(reasonDesc, prometheus.CounterValue, n, reason.String())
+	}
 }
 
 type backlogCollector struct{ m *metrics }

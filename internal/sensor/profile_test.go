@@ -264,3 +264,44 @@ func TestProfilesAreBounded(t *testing.T) {
 		t.Errorf("%v allocations for a sample", n)
 	}
 }
+
+// A hot target is marked in the kernel and gets a sketch, which is in its profiles and free again when it calms down.
+func TestHotTargetsAreWatched(t *testing.T) {
+	m, k := watching(t, "192.0.2.0/24")
+	k.packets("192.0.2.1", vector.DNS, 50_000)
+	if err := m.scan(at(time.Millisecond)); err != nil {
+		t.Fatal(err)
+	}
+	event := func(d vector.Direction, v vector.ID) {
+		t.Helper()
+		e := trigger{slot: 0, window: 1, column: bpf.ColumnOf(d, v), addr: netip.MustParseAddr("192.0.2.1"), packets: 700, bytes: 70_000}
+		if _, err := m.trigger(e, at(0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	event(vector.Inbound, vector.DNS)
+	in := [2]uint32{0, uint32(vector.Inbound)}
+	if !k.watched[0] || k.sketch[in] != bpf.Sketches-1 || !slices.Equal(k.cleared, []int{bpf.Sketches - 1}) {
+		t.Errorf("watched %v, sketches %v, cleared %v", k.watched, k.sketch, k.cleared)
+	}
+	m.profiles.add(sampled(vector.Inbound, vector.DNS, netip.MustParseAddrPort("198.51.100.1:53"), netip.MustParseAddrPort("192.0.2.1:4000"), 60, 0, 500))
+	k.packets("192.0.2.1", vector.DNS, 5000)
+	reports, err := m.hotReports(at(1500 * time.Millisecond))
+	if err != nil || len(reports) != 1 || len(reports[0].Profiles) != 1 {
+		t.Fatalf("reports %v, %v", reports, err)
+	}
+	if p := reports[0].Profiles[0]; !p.DistinctExact || !slices.Equal(p.DistinctSources[:2], []byte{bpf.Sketches - 1, 7}) {
+		t.Errorf("profile %v", p)
+	}
+	m.sketches = m.sketches[:0]
+	event(vector.Outbound, vector.SYN)
+	if _, given := k.sketch[[2]uint32{0, uint32(vector.Outbound)}]; given || m.unsketched != 1 {
+		t.Errorf("sketches %v, %d refused", k.sketch, m.unsketched)
+	}
+	if err := m.calm(0); err != nil {
+		t.Fatal(err)
+	}
+	if k.watched[0] || k.sketch[in] != -1 || len(m.sketches) != 1 {
+		t.Errorf("after it calmed down: watched %v, sketches %v, %d free", k.watched, k.sketch, len(m.sketches))
+	}
+}
