@@ -181,6 +181,11 @@ func newContinuity(t *testing.T, hook string, packets int) *continuity {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(strings.Join(c.controller.heard, "\n"))
+		}
+	})
 	c.controller = &collector{t: t, path: filepath.Join(l.Dir(), "c.sock")}
 	c.controller.start()
 	t.Cleanup(c.controller.stop)
@@ -341,9 +346,10 @@ type collector struct {
 	server *grpc.Server
 
 	mu       sync.Mutex
-	packets  uint64 // guarded by mu
-	followed bool   // guarded by mu
-	leaving  bool   // guarded by mu; ends each stream behind its next report
+	packets  uint64   // guarded by mu
+	followed bool     // guarded by mu
+	heard    []string // guarded by mu; for a test that fails
+	leaving  bool     // guarded by mu; ends each stream behind its next report
 }
 
 func (c *collector) start() {
@@ -393,6 +399,8 @@ func (c *collector) Connect(s pb.SensorService_ConnectServer) error {
 		for _, a := range r.Aggregates {
 			if a.Vector == 0 && a.Direction != pb.Direction_DIRECTION_OUTBOUND {
 				c.packets += a.Packets
+				c.heard = append(c.heard, fmt.Sprintf("report %d from %s for %s, %d merged: %d packets to a /%d", r.Sequence,
+					r.StartTime.AsTime().Format(time.StampMilli), r.Span.AsDuration().Round(time.Millisecond), r.Merged, a.Packets, a.PrefixLength))
 			}
 		}
 		leaving := c.leaving

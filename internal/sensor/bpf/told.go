@@ -46,9 +46,10 @@ func (k *Kernel) Resume(told []byte) error {
 	for c, now := range x.told {
 		for slot := range now {
 			then := before[uint32(c)<<slotBits|uint32(slot)]
-			if int64(now[slot]-then) <= 0 {
+			if then == now[slot] {
 				continue
 			}
+			// Also when it is more than was found: that is being moved from a cell to its record at this moment.
 			now[slot] = then
 			word := c*x.sizes.blocks() + slot/blockRecords
 			atomic.OrUint64(&x.dirty[word], 1<<(slot%blockRecords))
