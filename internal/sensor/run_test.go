@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"log/slog"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"runtime"
@@ -26,6 +27,7 @@ import (
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
+	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -261,6 +263,7 @@ func TestTriggerIsReportedAtOnce(t *testing.T) {
 		out, _ := wire(t)
 		d := told(1, 1)
 		d.ReportInterval.Seconds = 5 // a report at the interval would come too late for this test
+		d.HotSampleOneIn = 10
 		c := newController(t, "", d)
 		reg, stop := start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host}}, Controllers: []Controller{{Address: c.address}}})
 		defer stop()
@@ -289,6 +292,16 @@ func TestTriggerIsReportedAtOnce(t *testing.T) {
 		hot := c.await(t, "hot report", cause(pb.Report_CAUSE_HOT)).GetReport()
 		if len(hot.GetAggregates()) == 0 {
 			t.Error("a hot report without its target")
+		}
+		// By now it is sampled as hot targets are, and the kernel sees all its sources.
+		send(t, out, flood...)
+		said := c.await(t, "profile", func(m *pb.ConnectRequest) bool {
+			return slices.ContainsFunc(m.GetReport().GetProfiles(), func(p *pb.Profile) bool { return p.GetDistinctExact() })
+		}).GetReport()
+		p := said.GetProfiles()[0]
+		h, err := sketch.Parse(p.GetDistinctSources())
+		if said.GetCause() != pb.Report_CAUSE_HOT || vector.ID(p.GetVector()) != vector.DNS || p.GetSamples() == 0 || p.GetSourcePorts()[0].GetValue() != 53 || err != nil || math.Round(h.Estimate()) != 1 {
+			t.Errorf("profile %v, %v", p, err)
 		}
 		// It says that nothing comes any more, then the target is not hot any longer.
 		c.await(t, "hot report of silence", func(m *pb.ConnectRequest) bool {
