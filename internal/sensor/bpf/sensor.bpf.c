@@ -50,7 +50,8 @@ static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 	if (p.sketch) {
 		__u64 address[2] = {};
 
-		if (!bpf_skb_load_bytes(skb, other_address(&p), address, p.family == 4 ? 4 : 16))
+		if (other_linear(&p, (void *)(long)skb->data, (void *)(long)skb->data_end, address) ||
+		    !bpf_skb_load_bytes(skb, other_address(&p), address, p.family == 4 ? 4 : 16))
 			sketch_add(p.sketch, address[0], address[1]);
 	}
 	if (!every)
@@ -90,7 +91,8 @@ int sensor_xdp(struct xdp_md *xdp)
 	if (p.sketch) {
 		__u64 address[2] = {};
 
-		if (!bpf_xdp_load_bytes(xdp, other_address(&p), address, p.family == 4 ? 4 : 16))
+		if (other_linear(&p, (void *)(long)xdp->data, (void *)(long)xdp->data_end, address) ||
+		    !bpf_xdp_load_bytes(xdp, other_address(&p), address, p.family == 4 ? 4 : 16))
 			sketch_add(p.sketch, address[0], address[1]);
 	}
 	if (!every)

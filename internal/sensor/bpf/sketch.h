@@ -1,6 +1,7 @@
 /* How many different addresses there were: HyperLogLog, for the few slots that are watched. See internal/sketch. */
 #pragma once
 
+#include "bounded.h"
 #include "maps.h"
 #include "parse.h"
 
@@ -10,6 +11,23 @@ static __always_inline __u32 other_address(const struct packet *p)
 	__u32 first = p->family == 4 ? 12 : 8, size = p->family == 4 ? 4 : 16;
 
 	return p->l3 + first + (p->outbound ? size : 0);
+}
+
+/* Copies that address from the linear part, which saves a helper; false when it is not all there. */
+static __always_inline bool other_linear(const struct packet *p, void *data, void *end, __u64 address[2])
+{
+	void *at = data + bounded(other_address(p), 0x3ff);
+
+	if (p->family == 4) {
+		if (at + 4 > end)
+			return false;
+		address[0] = *(__u32 *)at;
+		return true;
+	}
+	if (at + 16 > end)
+		return false;
+	__builtin_memcpy(address, at, 16);
+	return true;
 }
 
 /* The finaliser of MurmurHash3. The hash of an address is sketch.Mix's, so that sketches can be merged with Go's. */
