@@ -67,12 +67,11 @@ static __always_inline enum parsed parse_skb(struct __sk_buff *skb, struct packe
 	return parsed;
 }
 
-/* A frame may lie in several buffers, and only a helper says how long it is as a whole. */
+/* Frames that lie in several buffers. */
 __noinline int parse_rare_xdp(struct xdp_md *xdp, struct packet *p)
 {
 	if (!p)
 		return PARSE_SHORT;
-	p->wire = bpf_xdp_get_buff_len(xdp);
 	return parse(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end);
 }
 
@@ -81,12 +80,21 @@ static __always_inline enum parsed parse_xdp(struct xdp_md *xdp, struct packet *
 {
 	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
 	enum parsed parsed;
+	__u32 wire;
 
-	/* Taken for the whole frame; if it is not, the IP header says more, and the packet looks malformed. */
+	/*
+	 * The first buffer is taken for the whole frame, because only a helper says how long that is. If there are more,
+	 * the IP header says so, and the packet looks malformed.
+	 */
 	p->wire = end - data;
 	p->cut = truncated_mirror;
 	parsed = parse(p, data, end);
-	if (parsed != PARSED || p->vector == VECTOR_MALFORMED)
-		parsed = parse_rare_xdp(xdp, p);
+	if (parsed != PARSED || p->vector == VECTOR_MALFORMED) {
+		wire = bpf_xdp_get_buff_len(xdp);
+		if (wire != p->wire) {
+			p->wire = wire;
+			parsed = parse_rare_xdp(xdp, p);
+		}
+	}
 	return is_tunnel(p, parsed) ? parse_tunnel_xdp(xdp, p) : parsed;
 }
