@@ -38,12 +38,16 @@ type scanner struct {
 	memory  [][]byte
 	lanes   []SensorLane
 
-	told  [Columns][]uint64           // by slot: what the caller was told of; nil before the first
-	live  [][Columns / 64]uint64      // by block: columns in which it ever counted anything
-	cells []cells                     // by CPU
-	found []candidate                 // cells that hold something, sorted by key
-	each  func(uint32, Column, Count) // the caller's, during a scan
+	told   [Columns][]*toldBlock       // by block: what the caller was told of; nil before the first
+	live   [][Columns / 64]uint64      // by block: columns in which it ever counted anything
+	cells  []cells                     // by CPU
+	wanted []uint32                    // slots of a column to read, during ScanSlots
+	found  []candidate                 // cells that hold something, sorted by key
+	each   func(uint32, Column, Count) // the caller's, during a scan
 }
+
+// toldBlock is by slot of a block. Of most columns few blocks count anything, also when sources and ports are invented.
+type toldBlock [blockRecords]uint64
 
 // cells are those of one CPU that held something when it was last looked at.
 type cells struct {
@@ -139,8 +143,26 @@ func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Count)) error {
 	x := k.scanner
 	x.each = each
-	for _, slot := range slots {
-		err := x.row(slot, func(c Column, r *SensorRecord) { x.tell(slot, c, atomic.LoadUint64(&r.Total)) })
+	if len(slots) == 0 {
+		return x.pending()
+	}
+	// A column is mapped into memory once, however many slots are hot.
+	first, last := int(slices.Min(slots))/blockRecords, int(slices.Max(slots))/blockRecords
+	for c := range Column(x.sizes.columns()) {
+		x.wanted = x.wanted[:0]
+		for _, slot := range slots {
+			if x.counted(int(slot)/blockRecords, c) {
+				x.wanted = append(x.wanted, slot)
+			}
+		}
+		if len(x.wanted) == 0 {
+			continue
+		}
+		err := x.open(c, first, last, func(records []SensorRecord) {
+			for _, slot := range x.wanted {
+				x.tell(slot, c, atomic.LoadUint64(&records[int(slot)-first*blockRecords].Total))
+			}
+		})
 		if err != nil {
 			return err
 		}
@@ -208,23 +230,30 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 
 // tell says what of a sum is new.
 func (x *scanner) tell(slot uint32, c Column, sum uint64) {
-	if x.told[c] == nil {
-		x.told[c] = make([]uint64, x.sizes.Slots())
-	}
-	if n := sum - x.told[c][slot]; int64(n) > 0 {
-		x.told[c][slot] = sum
+	told := x.toldOf(c, slot)
+	if n := sum - *told; int64(n) > 0 {
+		*told = sum
 		x.each(slot, c, Count(n))
 	}
 }
 
+// toldOf is where it stands what the caller was told of a slot and column.
+func (x *scanner) toldOf(c Column, slot uint32) *uint64 {
+	if x.told[c] == nil {
+		x.told[c] = make([]*toldBlock, x.sizes.blocks())
+	}
+	block := &x.told[c][slot/uint32(blockRecords)]
+	if *block == nil {
+		*block = new(toldBlock)
+	}
+	return &(*block)[slot%uint32(blockRecords)]
+}
+
 // row looks at the records of a slot that may have counted anything.
 func (x *scanner) row(slot uint32, look func(c Column, r *SensorRecord)) error {
-	b, blocks := int(slot)/blockRecords, x.sizes.blocks()
+	b := int(slot) / blockRecords
 	for c := range Column(x.sizes.columns()) {
-		if atomic.LoadUint64(&x.dirty[int(c)*blocks+b]) != 0 {
-			x.live[b][c/64] |= 1 << (c % 64)
-		}
-		if x.live[b][c/64]&(1<<(c%64)) == 0 {
+		if !x.counted(b, c) {
 			continue
 		}
 		if err := x.open(c, b, b, func(records []SensorRecord) { look(c, &records[int(slot)%blockRecords]) }); err != nil {
@@ -232,6 +261,14 @@ func (x *scanner) row(slot uint32, look func(c Column, r *SensorRecord)) error {
 		}
 	}
 	return nil
+}
+
+// counted tells whether a block ever counted anything in a column.
+func (x *scanner) counted(b int, c Column) bool {
+	if atomic.LoadUint64(&x.dirty[int(c)*x.sizes.blocks()+b]) != 0 {
+		x.live[b][c/64] |= 1 << (c % 64)
+	}
+	return x.live[b][c/64]&(1<<(c%64)) != 0
 }
 
 // pending tells what is in cells and not in records.

@@ -214,7 +214,7 @@ func TestCountsMayWrap(t *testing.T) {
 	if err := k.skip(); err != nil {
 		t.Fatal(err)
 	}
-	k.scanner.told[vector.DNS][0] = block.Records[0].Total
+	*k.scanner.toldOf(Column(vector.DNS), 0) = block.Records[0].Total
 	delete(scanned, k)
 	repeat(t, k.Ingress(), dnsTo(host4), 100_000)
 	// The packet that was in a cell belongs to what was told before.

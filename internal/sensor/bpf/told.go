@@ -17,11 +17,16 @@ const toldHeader = 32 + 8
 func (k *Kernel) AppendTold(b []byte) []byte {
 	b = append(b, k.identity.Layout[:]...)
 	b = binary.LittleEndian.AppendUint64(b, uint64(k.identity.Began))
-	for c, told := range k.scanner.told {
-		for slot, n := range told {
-			if n != 0 {
-				b = binary.LittleEndian.AppendUint32(b, uint32(c)<<slotBits|uint32(slot))
-				b = binary.LittleEndian.AppendUint64(b, n)
+	for c, blocks := range k.scanner.told {
+		for i, block := range blocks {
+			if block == nil {
+				continue
+			}
+			for j, n := range block {
+				if n != 0 {
+					b = binary.LittleEndian.AppendUint32(b, uint32(c)<<slotBits|uint32(i*blockRecords+j))
+					b = binary.LittleEndian.AppendUint64(b, n)
+				}
 			}
 		}
 	}
@@ -43,16 +48,25 @@ func (k *Kernel) Resume(told []byte) error {
 	for b := told[toldHeader:]; len(b) > 0; b = b[entry:] {
 		before[binary.LittleEndian.Uint32(b)] = binary.LittleEndian.Uint64(b[4:])
 	}
-	for c, now := range x.told {
-		for slot := range now {
-			then := before[uint32(c)<<slotBits|uint32(slot)]
-			if then == now[slot] {
+	for key := range before { // also what is nowhere to be found at this moment, see below
+		if c, slot := Column(key>>slotBits), key&(1<<slotBits-1); int(c) < x.sizes.columns() && int(slot) < x.sizes.Slots() {
+			x.toldOf(c, slot)
+		}
+	}
+	for c, blocks := range x.told {
+		for i, now := range blocks {
+			if now == nil {
 				continue
 			}
-			// Also when it is more than was found: that is being moved from a cell to its record at this moment.
-			now[slot] = then
-			word := c*x.sizes.blocks() + slot/blockRecords
-			atomic.OrUint64(&x.dirty[word], 1<<(slot%blockRecords))
+			for j := range now {
+				then := before[uint32(c)<<slotBits|uint32(i*blockRecords+j)]
+				if then == now[j] {
+					continue
+				}
+				// Also when it is more than was found: that is being moved from a cell to its record at this moment.
+				now[j] = then
+				atomic.OrUint64(&x.dirty[c*x.sizes.blocks()+i], 1<<j)
+			}
 		}
 	}
 	return nil

@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"path/filepath"
@@ -83,6 +84,17 @@ func TestResume(t *testing.T) {
 			end(t, k, p)
 		})
 	}
+	t.Run("what was on its way from a cell to its record when we looked", func(t *testing.T) {
+		k, p := pinned(t, dir, smallSizes)
+		defer end(t, k, p)
+		const unseen = Column(vector.TFTP)
+		entry := binary.LittleEndian.AppendUint32(told[:toldHeader:toldHeader], uint32(unseen)<<slotBits|64)
+		if err := k.Resume(binary.LittleEndian.AppendUint64(entry, uint64(CountOf(5, 500)))); err != nil {
+			t.Fatal(err)
+		}
+		k.scanner.each = func(_ uint32, _ Column, n Count) { t.Errorf("%d packets told twice", n.Packets()) }
+		k.scanner.tell(64, unseen, uint64(CountOf(5, 500)))
+	})
 	other, _ := pinned(t, filepath.Join(root, "b"), smallSizes)
 	if err := other.Resume(told); err == nil {
 		t.Error("what was told of other maps is believed")
