@@ -183,7 +183,7 @@ func Classify(f Frame, ports Ports) Result {
 		d.result.IP = false
 	}
 	if d.inner != nil {
-		d.inner()
+		d.inner(&d)
 	}
 	return d.result
 }
@@ -236,10 +236,10 @@ type dissector struct {
 	available int // octets from the IP header on, as the layer below says
 	cut       bool
 	merged    int
-	segments  int    // as the frame says
-	sound     bool   // the last IP header is
-	inside    bool   // of a tunnel
-	inner     func() // looks into the tunnel that was found
+	segments  int                // as the frame says
+	sound     bool               // the last IP header is
+	inside    bool               // of a tunnel
+	inner     func(d *dissector) // looks into the tunnel that was found; told of d, for d must not escape
 }
 
 func (d *dissector) malformed(why Reason) { d.result.Vector, d.result.Reason = vector.Malformed, why }

@@ -81,3 +81,11 @@ func FuzzClassify(f *testing.F) {
 		}
 	})
 }
+
+// Each sample of a hot target is classified: thousands a second.
+func TestPacketNeedsNoMemory(t *testing.T) {
+	packet := udp4(53, 100)[14:]
+	if n := testing.AllocsPerRun(100, func() { Packet(packet, 128, nil) }); n != 0 {
+		t.Errorf("%v allocations, want none", n)
+	}
+}

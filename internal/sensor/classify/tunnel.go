@@ -66,15 +66,15 @@ func (d *dissector) tunnel(b []byte, proto uint8, rest int) {
 	want, r := d.frame.Decapsulate, &d.result
 	switch {
 	case proto == 4 && want&IPIP != 0:
-		d.inner = func() { d.look(IPIP, b, rest, 0, ethernetIPv4) }
+		d.inner = func(d *dissector) { d.look(IPIP, b, rest, 0, ethernetIPv4) }
 	case proto == 41 && want&IPIP != 0:
-		d.inner = func() { d.look(IPIP, b, rest, 0, ethernetIPv6) }
+		d.inner = func(d *dissector) { d.look(IPIP, b, rest, 0, ethernetIPv6) }
 	case proto == 47 && want&GRE != 0:
-		d.inner = func() { d.gre(b, rest) }
+		d.inner = func(d *dissector) { d.gre(b, rest) }
 	case proto == 17 && r.DestinationPort == PortVXLAN && want&VXLAN != 0:
-		d.inner = func() { d.vxlan(b, rest) }
+		d.inner = func(d *dissector) { d.vxlan(b, rest) }
 	case proto == 17 && r.DestinationPort == PortGeneve && want&Geneve != 0:
-		d.inner = func() { d.geneve(b, rest) }
+		d.inner = func(d *dissector) { d.geneve(b, rest) }
 	}
 }
 
