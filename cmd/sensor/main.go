@@ -89,7 +89,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return daemon.ExitOK
 	}
 
-	sensor.Confine(cfg.MemoryLimit)
+	sensor.Confine(cfg.MemoryLimit, cfg.Pprof)
 	manager, err := daemon.NewNotifier()
 	if err != nil {
 		log.Warn("the service manager is not told how we are", "err", err)

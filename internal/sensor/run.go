@@ -27,8 +27,9 @@ const (
 	scanAtLeast = time.Second
 	// lastWords is how long a sensor that ends waits for controllers to take its last report.
 	lastWords = time.Second
-	// batch is the number of samples in one message.
-	batch = 512
+	// batch is the number of samples in one message: what they take fits a buffer of 32 KiB, and a trigger does not wait
+	// long behind it.
+	batch = 128
 )
 
 // Run counts, reports and follows directives until ctx ends. The interfaces are those of the calling thread's network
