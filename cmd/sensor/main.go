@@ -170,7 +170,7 @@ func identity(cfg config.Sensor) pki.Files {
 // options turns the configuration into what the sensor needs to know.
 func options(cfg config.Sensor, log *slog.Logger, reg *prometheus.Registry, health *telemetry.Health) (sensor.Options, error) {
 	o := sensor.Options{
-		Name: cfg.Name, Version: version, Slots: cfg.Slots, Prefixes: cfg.Prefixes, Networks4: cfg.Networks4,
+		Name: cfg.Name, Version: version, Slots: cfg.Slots, Prefixes: cfg.Prefixes, Networks4: cfg.Networks4, Networks6: cfg.Networks6,
 		CutMirrors: cfg.CutMirrors, IdleAfter: cfg.IdleAfter, Backlog: cfg.Backlog, StateFile: cfg.StateFile,
 		Pin: sensor.PinDir(cfg.Pin, cfg.Name), Checkpoint: cfg.Checkpoint, OnExit: sensor.OnExit(cfg.OnExit),
 		Budget: sensor.Budget{Rest: cfg.CPU.Rest, Most: cfg.CPU.Most}, DropCapabilities: cfg.DropCaps,

@@ -19,6 +19,7 @@ type Sensor struct {
 	Slots       int
 	Prefixes    int
 	Networks4   int
+	Networks6   int
 	CutMirrors  bool
 	Decapsulate []string // names of classify.TunnelNames
 	IdleAfter   time.Duration
@@ -79,6 +80,7 @@ func DefaultSensor() Sensor {
 		Slots:      4096,
 		Prefixes:   512,
 		Networks4:  4096,
+		Networks6:  1024,
 		IdleAfter:  time.Minute,
 		Backlog:    256,
 		StateFile:  "/var/lib/trafficmonitor/sensor.state",
@@ -128,7 +130,7 @@ func (s *Sensor) schema() document.Value {
 		document.Field{
 			Key: "slots", Value: document.Scalar(&s.Slots, document.Number(64, 1<<20)),
 			Help:   "Hosts that can be counted one by one; what does not find a slot is counted for its prefix. Memory is fixed at the start, and printed.",
-			Danger: "Every slot costs memory on every CPU, whether it is used or not.",
+			Danger: "Every slot costs memory, about 1 kB and with outbound 2, whether it is used or not.",
 		},
 		document.Field{
 			Key: "prefixes", Value: document.Scalar(&s.Prefixes, document.Number(1, 1<<16)),
@@ -137,6 +139,10 @@ func (s *Sensor) schema() document.Value {
 		document.Field{
 			Key: "networks4", Value: document.Scalar(&s.Networks4, document.Number(1, 1<<20)),
 			Help: "IPv4 /24 networks that protected prefixes may hold; a directive with more is refused.",
+		},
+		document.Field{
+			Key: "networks6", Value: document.Scalar(&s.Networks6, document.Number(1, 1<<20)),
+			Help: "IPv6 /64 networks with traffic that can be counted one by one; a host gets a slot only where its /64 has a place, all else is counted for the prefix.",
 		},
 		document.Field{
 			Key: "cut_mirrors", Value: document.Scalar(&s.CutMirrors, document.Bool()),

@@ -94,6 +94,9 @@ type Options struct {
 	Prefixes int
 	// Networks4 is the number of IPv4 /24 networks that protected prefixes may hold.
 	Networks4 int
+	// Networks6 is the number of IPv6 /64 networks counted one by one, besides prefixes; what finds no room is counted for
+	// its prefix, and so are its hosts.
+	Networks6 int
 	// CutMirrors says that mirrors cut frames short, so that their length fields are to be believed.
 	CutMirrors bool
 	// Decapsulate is the tunnels whose inner packets are counted instead of the outer ones.
@@ -160,6 +163,7 @@ func (o *Options) check() error {
 	def(&o.Slots, 4096)
 	def(&o.Prefixes, 512)
 	def(&o.Networks4, 4096)
+	def(&o.Networks6, 1024)
 	def(&o.Backlog, 256)
 	if o.IdleAfter == 0 {
 		o.IdleAfter = time.Minute

@@ -20,8 +20,6 @@ const (
 	triggerRing = 64 << 10
 	sampleRing  = 128 << 10
 	blocks4     = 256 // /16 networks of IPv4 targets
-	// networks6Share of the hosts' slots are there again for IPv6 /64 networks.
-	networks6Share = 4
 
 	// scanAtLeast is how often counters are read even if reports are rarer: see bpf.Count.
 	scanAtLeast = time.Second
@@ -87,7 +85,7 @@ func newAgent(o Options) (_ *agent, err error) {
 		return nil, fmt.Errorf("count the CPUs: %w", err)
 	}
 	sizes := bpf.Sizes{
-		CPUs: cpus, Hosts: o.Slots, Prefixes: o.Prefixes, Networks4: o.Networks4, Networks6: o.Slots / networks6Share, Blocks4: blocks4,
+		CPUs: cpus, Hosts: o.Slots, Prefixes: o.Prefixes, Networks4: o.Networks4, Networks6: o.Networks6, Blocks4: blocks4,
 		Triggers: triggerRing, Samples: sampleRing, CutMirrors: o.CutMirrors, Decapsulate: o.Decapsulate, Outbound: outbound(o.Interfaces),
 	}
 	wanting := newWanting(o.Ready)
