@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"math/bits"
 	"os"
 	"slices"
@@ -103,7 +104,7 @@ func (x *scanner) lane(cpu int) *SensorLane { return &x.lanes[cpu] }
 
 // Scan tells each what was counted since it, or [Kernel.ScanSlots], was told last, in any order and maybe in parts; the
 // sums are never more than the truth, and all of it as soon as the programs rest. That of vector.Total is not told: it is the sum of
-// all. It must be called at least once a second: up to 2^27 packets and 64 GiB of one slot and column are told exactly.
+// all. It must be called at least once a second: up to 250 million packets and 64 GiB of one slot and column are told exactly.
 func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 	x := k.scanner
 	x.each = each
@@ -179,7 +180,7 @@ func (k *Kernel) skip() error {
 			for slot := range records {
 				if n := atomic.LoadUint64(&records[slot].Total); n != 0 && c.Vector() != vector.Total {
 					x.live[slot/blockRecords][c/64] |= 1 << (c % 64)
-					x.tell(uint32(slot), c, n)
+					*x.toldOf(c, uint32(slot)) = n // wherever the word stands: tell() would compare it with 0
 				}
 			}
 		})
@@ -228,10 +229,13 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 	return counts, nil
 }
 
-// tell says what of a sum is new.
+// mostMoved is more than cells can hold of one record while it is moved there, which is what they counted in a window.
+const mostMoved = 1 << 24 << byteBits
+
+// tell says what of a sum is new. A sum a little below what was told is one of which a part is being moved.
 func (x *scanner) tell(slot uint32, c Column, sum uint64) {
 	told := x.toldOf(c, slot)
-	if n := sum - *told; int64(n) > 0 {
+	if n := sum - *told; n != 0 && n < math.MaxUint64-mostMoved {
 		*told = sum
 		x.each(slot, c, Count(n))
 	}

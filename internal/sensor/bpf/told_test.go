@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -98,5 +99,66 @@ func TestResume(t *testing.T) {
 	other, _ := pinned(t, filepath.Join(root, "b"), smallSizes)
 	if err := other.Resume(told); err == nil {
 		t.Error("what was told of other maps is believed")
+	}
+}
+
+// A record's word counts round and round. Where it stands when a process finds it, and how far it went while none ran, must
+// not make the process deaf to what comes.
+func TestLongCountsGoOn(t *testing.T) {
+	root := bpffs(t)
+	target := append([]byte(nil), stray...)
+	copy(target[30:], []byte{192, 0, 2, 1})
+	for name, c := range map[string]struct {
+		before, meanwhile uint64 // packets
+		resume            bool
+		want              uint64
+	}{
+		"found far on":         {before: 1<<27 + 7, want: 5},
+		"found before its end": {before: 1<<28 - 7, want: 5},
+		"a long gap":           {meanwhile: 1<<27 + 7, resume: true, want: 1<<27 + 7 + 5},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join(root, strings.ReplaceAll(name, " ", ""))
+			k, p := pinned(t, dir, smallSizes)
+			if err := k.SetTargets(Table{watchedPrefix: 64}); err != nil {
+				t.Fatal(err)
+			}
+			run(t, k.Ingress(), target, nil)
+			var slot uint32
+			var column Column
+			err := k.Scan(func(s uint32, c Column, _ Count) { slot, column = s, c })
+			if err != nil {
+				t.Fatal(err)
+			}
+			told := k.AppendTold(nil)
+			// As if so many had come: all of them in the record.
+			key, block := uint32(int(column)*k.Sizes.blocks()+int(slot)/blockRecords), SensorRecordBlock{}
+			if err := k.objects.Records.Lookup(key, &block); err != nil {
+				t.Fatal(err)
+			}
+			block.Records[int(slot)%blockRecords].Total += uint64(CountOf(c.before+c.meanwhile, 0))
+			if err := k.objects.Records.Put(key, &block); err != nil {
+				t.Fatal(err)
+			}
+			end(t, k, p)
+
+			k, p = pinned(t, dir, smallSizes)
+			defer end(t, k, p)
+			if c.resume {
+				if err := k.Resume(told); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for range 5 {
+				run(t, k.Ingress(), target, nil)
+			}
+			n := uint64(0)
+			if err := k.Scan(func(_ uint32, _ Column, count Count) { n += count.Packets() }); err != nil {
+				t.Fatal(err)
+			}
+			if n != c.want {
+				t.Errorf("%d packets told, want %d", n, c.want)
+			}
+		})
 	}
 }
