@@ -134,6 +134,13 @@ func (d *doors) check(x *door) error {
 	}
 	if x.attachment != nil {
 		if x.attachment.index == l.Attrs().Index && x.attachment.alive() {
+			if x.Mode != Mirror || x.Force {
+				return nil
+			}
+			if err := stillMirror(l); err != nil {
+				d.lost(x, err)
+				return err
+			}
 			return nil
 		}
 		why := errors.New("it is another interface now")

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -127,6 +129,35 @@ func TestInterfacesAreFollowed(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A mirror port that is given traffic of its own while it is watched is let go of, for all of that would be dropped.
+func TestMirrorPortThatBecomesAnother(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		var ready readiness
+		o := Options{
+			Interfaces:  []Interface{{Name: "in", Mode: Mirror}},
+			Controllers: nobody, Pin: bpffs(t), Ready: ready.set,
+		}
+		reg, _ := start(t, o)
+		wantPresent(t, "a mirror port", in.Attrs().Index, "xdp", "promiscuous")
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetMaster(in, bridge); err != nil {
+			t.Fatal(err)
+		}
+		until(t, func() bool { return strings.Contains(ready.reason("interface in"), "is a port of another interface") }, "it is refused")
+		if got := present(t, in.Attrs().Index); slices.Contains(got, "xdp") {
+			t.Errorf("a bridge's port still has %q", got)
+		}
+		if err := netlink.LinkDel(bridge); err != nil {
+			t.Fatal(err)
+		}
+		until(t, func() bool { return changes(t, reg, "in", "reattached") == 1 }, "it is watched again")
+	})
 }
 
 func del(t *testing.T, name string) {

@@ -13,18 +13,9 @@ import (
 
 // mirrorOnly refuses an interface that seems to carry traffic of its own: in mirror mode all of it would be lost.
 func mirrorOnly(l netlink.Link) error {
-	var uses []string
-	if m := l.Attrs().MasterIndex; m != 0 {
-		uses = append(uses, "is a port of another interface")
-	}
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	uses, err := ownUses(l)
 	if err != nil {
-		return fmt.Errorf("interface %s: list addresses: %w", l.Attrs().Name, err)
-	}
-	for _, a := range addrs {
-		if !a.IP.IsLinkLocalUnicast() || a.IP.To4() != nil {
-			uses = append(uses, "has the address "+a.IPNet.String())
-		}
+		return err
 	}
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{LinkIndex: l.Attrs().Index}, netlink.RT_FILTER_OIF)
 	if err != nil {
@@ -38,19 +29,50 @@ func mirrorOnly(l netlink.Link) error {
 			uses = append(uses, "has the route "+r.Dst.String())
 		}
 	}
+	return refuseMirror(l, uses)
+}
+
+// stillMirror is mirrorOnly for a port that was one when we attached to it, to be asked often: without the host's routes, of
+// which there may be a million.
+func stillMirror(l netlink.Link) error {
+	uses, err := ownUses(l)
+	if err != nil {
+		return nil // no reason to stop
+	}
+	return refuseMirror(l, uses)
+}
+
+func refuseMirror(l netlink.Link, uses []string) error {
+	if len(uses) == 0 {
+		return nil
+	}
+	return fmt.Errorf("interface %s %s: mode %s would drop all its traffic; use mode %s, or force if it really receives copies only",
+		l.Attrs().Name, strings.Join(uses, ", "), Mirror, Host)
+}
+
+// ownUses lists what makes an interface more than a mirror port, but for routes.
+func ownUses(l netlink.Link) (uses []string, err error) {
+	if m := l.Attrs().MasterIndex; m != 0 {
+		uses = append(uses, "is a port of another interface")
+	}
+	addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: list addresses: %w", l.Attrs().Name, err)
+	}
+	for _, a := range addrs {
+		if !a.IP.IsLinkLocalUnicast() || a.IP.To4() != nil {
+			uses = append(uses, "has the address "+a.IPNet.String())
+		}
+	}
 	above, err := netlink.LinkList()
 	if err != nil {
-		return fmt.Errorf("interface %s: list what lies on it: %w", l.Attrs().Name, err)
+		return nil, fmt.Errorf("interface %s: list what lies on it: %w", l.Attrs().Name, err)
 	}
 	uses = append(uses, carries(l.Attrs().Index, above)...)
 	if l.Attrs().Flags&net.FlagLoopback != 0 {
 		uses = append(uses, "is the loopback interface")
 	}
-	if len(uses) > 0 {
-		return fmt.Errorf("interface %s %s: mode %s would drop all its traffic; use mode %s, or force if it really receives copies only",
-			l.Attrs().Name, strings.Join(uses, ", "), Mirror, Host)
-	}
-	return nil
+	return uses, nil
 }
 
 // stacked are the kinds of interfaces that receive their packets through another one. The other end of a veth pair, which
