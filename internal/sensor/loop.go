@@ -179,7 +179,7 @@ func (a *agent) follow(p *pb.Directive) error {
 	}
 	d, err := parseDirective(p)
 	if err == nil {
-		err = a.meter.direct(d)
+		err = a.meter.direct(d, time.Now())
 	}
 	if err != nil {
 		a.meter.directErr = fmt.Sprintf("directive %s: %v", v, err)

@@ -172,7 +172,7 @@ func follow(t *testing.T, m *meter, revision uint64, prefixes ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.direct(d); err != nil {
+	if err := m.direct(d, begin); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -304,7 +304,7 @@ func TestDirectiveMovesHosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.direct(d); err == nil || m.now.version != (version{1, 2}) || len(m.table) != 2 {
+	if err := m.direct(d, begin); err == nil || m.now.version != (version{1, 2}) || len(m.table) != 2 {
 		t.Errorf("a directive that does not fit: %v, now %s", err, m.now.version)
 	}
 }

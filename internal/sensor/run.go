@@ -137,9 +137,9 @@ func newAgent(o Options) (_ *agent, err error) {
 	}
 	a.doors = newDoors(at, o.Interfaces, o.Registerer, o.Ready, o.Log)
 	newPinMetrics(o.Registerer).set(a.pins, a.kernel)
-	a.restore()
 	a.checkpoint.path = o.Checkpoint
 	a.resume()
+	a.restore() // may read counters, so what was reported must be known
 	return a, a.count()
 }
 

@@ -38,7 +38,7 @@ func (m *meter) poolOf(n uint32) *pool {
 }
 
 // direct follows a directive: all of it, or nothing.
-func (m *meter) direct(d *directive) error {
+func (m *meter) direct(d *directive, now time.Time) error {
 	table, fresh, err := m.assign(d.protected)
 	if err != nil {
 		return err
@@ -63,8 +63,14 @@ func (m *meter) direct(d *directive) error {
 			return err
 		}
 	}
-	for _, n := range fresh {
-		m.slots[n].span.reset() // what the prefix before received
+	if len(fresh) > 0 {
+		// What the prefix before received, read by now or not.
+		if err := m.read(now, m.k.Scan); err != nil {
+			return err
+		}
+		for _, n := range fresh {
+			m.slots[n].span.reset()
+		}
 	}
 	for n := range m.hot {
 		if _, ok := m.target(n); !ok || slices.Contains(fresh, n) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // overKernel is a meter over real programs.
@@ -202,5 +204,32 @@ func TestMapsSayHowFullTheyAre(t *testing.T) {
 		if got := uses[name]; got != want {
 			t.Errorf("%s: %s, want %s", name, fmt.Sprint(got), fmt.Sprint(want))
 		}
+	}
+}
+
+// A prefix that gets the slot of another does not get what that one received, not even what nobody has read yet.
+func TestPrefixTakesOverAnothersSlot(t *testing.T) {
+	m, k := overKernel(t, "192.0.2.0/24")
+	for i := range 200 { // more than there are slots for, so that the prefix counts
+		deliver(t, k, netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}))
+	}
+	follow(t, m, 2, "198.51.100.0/24")
+	if got := scanned(t, m, at(time.Second)); strings.Contains(got, "198.51.100.0/24") {
+		t.Errorf("after the directive: %s", got)
+	}
+	for i := range 2 {
+		deliver(t, k, netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}))
+	}
+	n := uint64(0)
+	if err := m.scan(at(2 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range m.interval(at(2 * time.Second)).GetAggregates() {
+		if vector.ID(a.GetVector()) == vector.Total {
+			n += a.GetPackets()
+		}
+	}
+	if n != 2 {
+		t.Errorf("%d packets reported, want 2", n)
 	}
 }
