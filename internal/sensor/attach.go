@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -66,6 +67,7 @@ func (a *attachment) add(h hook, at place, adopted bool) {
 // attacher puts programs in place.
 type attacher struct {
 	programs programs
+	tcx      bool // the kernel has it
 	pins     pins
 	netns    uint64
 	filter   string // name of our filters
@@ -115,16 +117,20 @@ func (a *attacher) attach(i Interface) (_ *attachment, err error) {
 		}
 		return x, named(i.Name, a.attachXDP(x, l, i))
 	}
-	if i.Hook != HookClsact {
-		err := a.attachTCX(x)
-		if err == nil || i.Hook == HookTCX || !errors.Is(err, ebpf.ErrNotSupported) {
-			if errors.Is(err, ebpf.ErrNotSupported) {
-				err = fmt.Errorf("this kernel has no tcx, which came with Linux 6.6; set hook to %s or %s: %w", HookAuto, HookClsact, err)
-			}
-			return x, named(i.Name, err)
-		}
+	switch {
+	case i.Hook != HookClsact && a.tcx:
+		return x, named(i.Name, a.attachTCX(x))
+	case i.Hook == HookTCX:
+		return x, named(i.Name, fmt.Errorf("this kernel has no tcx, which came with Linux 6.6; set hook to %s or %s", HookAuto, HookClsact))
 	}
 	return x, named(i.Name, a.attachClsact(x, i))
+}
+
+// haveTCX asks the kernel for tcx, at an interface that cannot be: to try it at a real one, the filter that an earlier process
+// left there would have to go first. It needs the right to load a program.
+func haveTCX(p *ebpf.Program) bool {
+	_, err := link.AttachTCX(link.TCXOptions{Interface: math.MaxInt32, Program: p, Attach: ebpf.AttachTCXIngress})
+	return !errors.Is(err, ebpf.ErrNotSupported)
 }
 
 func named(name string, err error) error {

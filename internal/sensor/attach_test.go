@@ -3,6 +3,7 @@ package sensor
 import (
 	"bytes"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +16,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf"
 )
 
 // bpffs mounts a bpf file system of the test's own and returns a pin directory in it.
@@ -183,6 +186,42 @@ func TestConfigurationChanges(t *testing.T) {
 			t.Errorf("mirror mode with an address: %v", err)
 		}
 		wantPresent(t, "refused", index)
+	})
+}
+
+// Where there is no tcx, the filter an earlier process left is exchanged as a link is, and never taken away in between.
+func TestWithoutTCX(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if !haveTCX(p) {
+			t.Error("this kernel has no tcx?")
+		}
+		found, err := bpf.OpenPins(bpffs(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer found.Close()
+		ns, err := thisNetns()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a := &attacher{programs: programs{ingress: p}, pins: pins{found}, netns: ns, filter: filterPrefix + "rack1", log: slog.New(slog.DiscardHandler)}
+		for _, adopted := range []bool{false, true} {
+			x, err := a.attach(Interface{Name: "in", Mode: Host})
+			if err != nil || x.adopted != adopted || x.kind != pb.Interface_ATTACHMENT_CLSACT {
+				t.Fatalf("%+v, %v; adopted should be %v", x, err, adopted)
+			}
+			wantPresent(t, "attached", in.Attrs().Index, "clsact", "filter ingress")
+		}
+		if _, err := a.attach(Interface{Name: "in", Mode: Host, Hook: HookTCX}); err == nil || !strings.Contains(err.Error(), "no tcx") {
+			t.Errorf("hook tcx: %v", err)
+		}
+		wantPresent(t, "refused", in.Attrs().Index, "clsact", "filter ingress")
 	})
 }
 

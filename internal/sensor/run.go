@@ -133,7 +133,8 @@ func newAgent(o Options) (_ *agent, err error) {
 		return nil, err
 	}
 	at := &attacher{
-		programs: programs{ingress: a.kernel.Ingress(), egress: a.kernel.Egress(), xdp: a.kernel.XDP()}, pins: a.pins, netns: netns, filter: filterPrefix + o.Name, log: o.Log,
+		programs: programs{ingress: a.kernel.Ingress(), egress: a.kernel.Egress(), xdp: a.kernel.XDP()}, tcx: haveTCX(a.kernel.Ingress()),
+		pins: a.pins, netns: netns, filter: filterPrefix + o.Name, log: o.Log,
 	}
 	a.doors = newDoors(at, o.Interfaces, o.Registerer, o.Ready, o.Log)
 	newPinMetrics(o.Registerer).set(a.pins, a.kernel)
