@@ -212,10 +212,10 @@ func (a *agent) readTriggers(ctx context.Context, events chan<- trigger) error {
 		if err != nil {
 			return err
 		}
-		raised := wall(e.Ktime)
-		if raised.Before(a.started) {
+		if e.Ktime < a.born {
 			continue // left in a pinned ring; what still holds is raised again in the next window
 		}
+		raised := wall(e.Ktime)
 		t := trigger{
 			slot: e.Slot, window: e.Window, column: bpf.ColumnOf(vector.Direction(e.Direction), vector.ID(e.Vector)), packets: uint64(e.Packets), bytes: e.Bytes,
 			addr: bpf.Address(uint32(e.Family), e.Address), raised: raised,
@@ -273,10 +273,13 @@ func (a *agent) drain() {
 // wall turns the kernel's monotonic time into wall-clock time.
 func wall(ktime uint64) time.Time { return time.Unix(0, int64(ktime)+monotonicOffset()) }
 
-func monotonicOffset() int64 {
+func monotonicOffset() int64 { return time.Now().UnixNano() - int64(ktime()) }
+
+// ktime is the kernel's monotonic time, which no one sets.
+func ktime() uint64 {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return 0 // cannot fail for this clock
 	}
-	return time.Now().UnixNano() - ts.Nano()
+	return uint64(ts.Nano())
 }

@@ -66,6 +66,7 @@ type agent struct {
 	mapBytes uint64
 	memory   []bpf.MapMemory
 	started  time.Time
+	born     uint64 // the same in the kernel's time
 	follows  atomic.Pointer[version]
 
 	pins       pins
@@ -90,7 +91,7 @@ func newAgent(o Options) (_ *agent, err error) {
 	}
 	wanting := newWanting(o.Ready)
 	o.Ready = wanting.set
-	a := &agent{o: o, wanting: wanting, backlogs: map[string]*backlog{}, started: time.Now()}
+	a := &agent{o: o, wanting: wanting, backlogs: map[string]*backlog{}, started: time.Now(), born: ktime()}
 	defer func() {
 		if err != nil {
 			a.close()

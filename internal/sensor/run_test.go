@@ -318,6 +318,38 @@ func TestTriggerIsReportedAtOnce(t *testing.T) {
 
 const longest = 40_000_000 // ns
 
+// A clock that is put back after the start, as at a boot before NTP, does not make triggers look as if they were old.
+func TestTriggersAndTheClock(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		o := Options{
+			Name: "rack1", Interfaces: []Interface{{Name: "in", Mode: Host}}, Controllers: nobody, Slots: 64,
+			Registerer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
+		}
+		if err := o.check(); err != nil {
+			t.Fatal(err)
+		}
+		a, err := newAgent(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer a.close()
+		a.started = time.Now().Add(time.Hour) // by the clock as it was then
+		if err := a.follow(told(1, 1)); err != nil {
+			t.Fatal(err)
+		}
+		events := make(chan trigger, 64)
+		go func() { _ = a.readTriggers(t.Context(), events) }() // ends with the ring
+		if _, err := a.kernel.Ingress().Run(&ebpf.RunOptions{Data: udpFrame("192.0.2.66", 53, 100), Repeat: 20_000}); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-events:
+		case <-time.After(10 * time.Second):
+			t.Error("no trigger")
+		}
+	})
+}
+
 // metric returns a collector of one series of the registry.
 func metric(t *testing.T, reg *prometheus.Registry, name string) prometheus.Collector {
 	t.Helper()
