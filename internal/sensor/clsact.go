@@ -62,7 +62,10 @@ func ourFilter(at place, name string) (*netlink.BpfFilter, error) {
 
 func (h *filterHook) alive() bool {
 	f, err := ourFilter(h.at, h.name)
-	return err == nil && f != nil && f.Id == h.program
+	if err != nil {
+		return true // no answer, as when others change filters meanwhile, does not say that it is gone
+	}
+	return f != nil && f.Id == h.program
 }
 
 func (h *filterHook) leave() error {

@@ -129,6 +129,10 @@ func (d *doors) after(now time.Time) {
 func (d *doors) check(x *door) error {
 	l, err := find(x.Name)
 	if err != nil {
+		if x.attachment != nil && !errors.Is(err, errNoInterface) {
+			d.log.Warn("interface cannot be looked at; it stays watched", "interface", x.Name, "err", err)
+			return err
+		}
 		d.lost(x, err)
 		return err
 	}

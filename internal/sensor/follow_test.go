@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 )
@@ -126,6 +130,47 @@ func TestInterfacesAreFollowed(t *testing.T) {
 				}
 				changed("later", "reattached", 1) // losing its master is an event, too
 				wantPresent(t, "at the end", in.Attrs().Index, "tcx ingress")
+			})
+		})
+	}
+}
+
+// That the kernel could not be asked says nothing about an interface: what is there stays.
+func TestInterfaceThatCannotBeAskedFor(t *testing.T) {
+	for _, hook := range []Hook{HookTCX, HookClsact} {
+		t.Run(string(hook), func(t *testing.T) {
+			inNamespace(t, func(t *testing.T) {
+				_, in := wire(t)
+				p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer p.Close()
+				log := slog.New(slog.NewTextHandler(t.Output(), nil))
+				a := &attacher{programs: programs{ingress: p}, tcx: true, filter: filterPrefix + "rack1", log: log}
+				d := newDoors(a, []Interface{{Name: "in", Mode: Host, Hook: hook}}, prometheus.NewRegistry(), func(string, string) {}, log)
+				defer d.close(false)
+				x := d.list[0]
+				if err := d.check(x); err != nil {
+					t.Fatal(err)
+				}
+				before := present(t, in.Attrs().Index)
+
+				var limit unix.Rlimit
+				if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+					t.Fatal(err)
+				}
+				checked, alive := d.check(x), x.attachment != nil && x.attachment.alive()
+				if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+					t.Fatal(err)
+				}
+				if checked == nil || !alive {
+					t.Errorf("without file descriptors: %v, alive: %v", checked, alive)
+				}
+				wantPresent(t, "afterwards", in.Attrs().Index, before...)
 			})
 		})
 	}
