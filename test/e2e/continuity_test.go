@@ -119,19 +119,18 @@ func fromEnv(t *testing.T, name string, otherwise int) int {
 
 // continuity is a source, a rack with a sensor, and a host behind it.
 type continuity struct {
-	t                  *testing.T
-	rack               *lab.Namespace
-	out, in            lab.Interface // from the source into the rack
-	numbers            *tap.Numbers  // at the host
-	pins, config       string
-	sensor             *lab.Process
-	controller         *collector
-	target             netip.Addr
-	sources            netip.Prefix
-	sent               int
-	newer              string
-	sensorHTTP         *http.Client
-	telemetry, metrics string
+	t            *testing.T
+	rack         *lab.Namespace
+	out, in      lab.Interface // from the source into the rack
+	numbers      *tap.Numbers  // at the host
+	pins, config string
+	sensor       *lab.Process
+	controller   *collector
+	target       netip.Addr
+	sources      netip.Prefix
+	newer        string
+	sensorHTTP   *http.Client
+	metrics      string
 }
 
 func newContinuity(t *testing.T, hook string, packets int) *continuity {

@@ -125,11 +125,11 @@ func (k *Kernel) SetFlag(slot uint32, f Flag, on bool) error {
 	}
 	var b [1]byte
 	at := int64(slot)*int64(infoSize) + int64(unsafe.Offsetof(SensorSlotInfo{}.Flags))
-	if _, err := k.infos.ReadAt(b[:], at); err == nil {
-		b[0] = byte(mark(uint32(b[0])<<flagShift) >> flagShift)
-		_, err = k.infos.WriteAt(b[:], at)
+	if _, err := k.infos.ReadAt(b[:], at); err != nil {
+		return fmt.Errorf("read the marks of slot %d: %w", slot, err)
 	}
-	if err != nil {
+	b[0] = byte(mark(uint32(b[0])<<flagShift) >> flagShift)
+	if _, err := k.infos.WriteAt(b[:], at); err != nil {
 		return fmt.Errorf("mark slot %d: %w", slot, err)
 	}
 	return nil
