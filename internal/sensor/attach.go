@@ -306,12 +306,8 @@ func removeAt(pins pins, at place, filter string) (done bool, err error) {
 // sweep removes what an earlier process left where nothing is to be watched any more: interfaces no longer configured,
 // and those of a network namespace it ran in.
 func (a *attacher) sweep(interfaces []Interface) error {
-	if a.pins.Pins == nil {
-		return nil
-	}
-	links, err := a.pins.Links()
-	marks, err2 := a.pins.Marks()
-	if err := errors.Join(err, err2); err != nil {
+	places, err := a.left()
+	if err != nil {
 		return err
 	}
 	wanted := map[int]bool{}
@@ -321,9 +317,8 @@ func (a *attacher) sweep(interfaces []Interface) error {
 		}
 	}
 	var errs []error
-	for _, name := range append(links, marks...) {
-		at, ok := parsePlace(name)
-		if !ok || at.netns == a.netns && wanted[at.index] {
+	for _, at := range places {
+		if at.netns == a.netns && wanted[at.index] {
 			continue
 		}
 		if at.netns != a.netns && !isLink(at.what) {
@@ -337,6 +332,29 @@ func (a *attacher) sweep(interfaces []Interface) error {
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// left lists where an earlier process may have left something.
+func (a *attacher) left() (places []place, err error) {
+	if a.pins.Pins == nil {
+		// Nothing is noted, and nothing but filters can have outlived it.
+		all, err := netlink.LinkList()
+		if err != nil {
+			return nil, fmt.Errorf("list the interfaces: %w", err)
+		}
+		for _, l := range all {
+			places = append(places, a.place(filterIngress, l.Attrs().Index), a.place(filterEgress, l.Attrs().Index))
+		}
+		return places, nil
+	}
+	links, err := a.pins.Links()
+	marks, err2 := a.pins.Marks()
+	for _, name := range append(links, marks...) {
+		if at, ok := parsePlace(name); ok {
+			places = append(places, at)
+		}
+	}
+	return places, errors.Join(err, err2)
 }
 
 func isLink(what string) bool { return what == tcxIngress || what == tcxEgress || what == xdpHook }

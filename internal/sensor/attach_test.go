@@ -256,6 +256,33 @@ func TestUnpinned(t *testing.T) {
 	})
 }
 
+// What kill -9 leaves of a sensor that pins nothing is a filter; the next start removes it where nothing is to be watched.
+func TestUnpinnedLeavesNoFilter(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		out, in := wire(t)
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		for _, name := range []string{filterPrefix + "rack1", filterPrefix + "rack2"} {
+			a := &attacher{programs: programs{ingress: p, egress: p}, filter: name, log: slog.New(slog.DiscardHandler)}
+			l := map[bool]netlink.Link{true: in, false: out}[name == filterPrefix+"rack1"]
+			if _, err := a.attach(Interface{Name: l.Attrs().Name, Mode: Host, Hook: HookClsact, Outbound: true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		other := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "other"}, PeerName: "another"}
+		if err := netlink.LinkAdd(other); err != nil {
+			t.Fatal(err)
+		}
+		_, stop := start(t, Options{Interfaces: []Interface{{Name: "other", Mode: Host}}, Controllers: nobody})
+		defer stop()
+		wantPresent(t, "ours", in.Attrs().Index, "clsact")
+		wantPresent(t, "another sensor's", out.Attrs().Index, "clsact", "filter ingress", "filter egress")
+	})
+}
+
 func TestOneSensorPerPinDirectory(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		wire(t)
