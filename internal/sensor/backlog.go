@@ -35,6 +35,7 @@ type message struct {
 	order   uint64
 	ktime   int64 // of a trigger, in ns since the epoch; 0 otherwise
 	sent    bool  // once, without a receipt: merged with another it could not be told from a new one
+	again   bool  // and then once more
 }
 
 func (m *message) entries() int {
@@ -162,6 +163,13 @@ func (b *backlog) coarsenOldest() bool {
 	return false
 }
 
+// giveUp counts a report that cannot be delivered as dropped.
+func (b *backlog) giveUp(m message) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.dropped[m.worth]++
+}
+
 // back puts messages of one worth, the oldest first, where they were.
 func (b *backlog) back(list ...message) {
 	if len(list) == 0 {
@@ -234,7 +242,7 @@ func (b *backlog) take(ctx context.Context) (message, error) {
 
 // losses says what a backlog could not keep as it was.
 type losses struct {
-	reports uint64 // hot and trigger reports dropped
+	reports uint64 // hot and trigger reports dropped, and interval reports the controller refused
 	samples uint64 // sample batches dropped
 	merged  uint64 // interval reports that became part of another
 	waiting int    // messages that wait

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
@@ -23,6 +25,7 @@ type controller struct {
 	server   *grpc.Server
 	messages chan *pb.ConnectRequest
 	hang     chan struct{} // when not nil: reads nothing until it is closed
+	refuses  uint64        // ends streams that bring the interval report of this sequence; then it receipts the others
 
 	mu      sync.Mutex
 	streams []pb.SensorService_ConnectServer // guarded by mu
@@ -71,6 +74,14 @@ func (c *controller) Connect(s pb.SensorService_ConnectServer) error {
 		m, err := s.Recv()
 		if err != nil {
 			return err
+		}
+		if r := m.GetReport(); c.refuses != 0 && r != nil {
+			if r.Sequence == c.refuses {
+				return status.Error(codes.InvalidArgument, "aggregates[0].vector: 99 is not known")
+			}
+			if err := s.Send(&pb.ConnectResponse{Message: &pb.ConnectResponse_ReportReceipt{ReportReceipt: &pb.ReportReceipt{Sequence: r.Sequence}}}); err != nil {
+				return err
+			}
 		}
 		c.messages <- m
 	}

@@ -22,7 +22,7 @@ func (f *flight) start(m message) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	m.sent = true
+	m.again, m.sent = m.sent, true
 	if f.sent = append(f.sent, m); len(f.sent) > maxFlight {
 		f.sent = append(f.sent[:0], f.sent[1:]...)
 	}

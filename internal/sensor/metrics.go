@@ -98,7 +98,7 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 	label := []string{"controller"}
 	m.backlogDescs = [4]*prometheus.Desc{
 		prometheus.NewDesc("trafficmonitor_sensor_backlog_messages", "Messages that wait for the controller to take them.", label, nil),
-		prometheus.NewDesc("trafficmonitor_sensor_reports_dropped_total", "Hot and trigger reports dropped because the controller did not take them in time.", label, nil),
+		prometheus.NewDesc("trafficmonitor_sensor_reports_dropped_total", "Hot and trigger reports dropped because the controller did not take them in time, and interval reports it refused twice; the log says why.", label, nil),
 		prometheus.NewDesc("trafficmonitor_sensor_sample_batches_dropped_total", "Sample batches dropped because the controller did not take them in time.", label, nil),
 		prometheus.NewDesc("trafficmonitor_sensor_reports_merged_total", "Interval reports merged into another because the controller did not take them in time; no packet of them is lost.", label, nil),
 	}

@@ -15,6 +15,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/keepalive"
@@ -163,7 +164,15 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 		cancel(nil)
 		<-received
 		others.Wait()
-		s.backlog.back(s.flight.lost()...)
+		lost := s.flight.lost()
+		if err := context.Cause(ctx); refusal(err) && len(lost) > 0 && lost[0].again {
+			// Either this is what it refuses, and would for ever, or what it refuses came behind: then it has this.
+			s.log.Error("a report is dropped: the controller refused it twice", "sequence", lost[0].report.GetSequence(), "err", err,
+				"remedy", "give this sensor and the controller the same version")
+			s.backlog.giveUp(lost[0])
+			lost = lost[1:]
+		}
+		s.backlog.back(lost...)
 	}()
 
 	for {
@@ -194,6 +203,12 @@ func (s *stream) once(ctx context.Context, conn *grpc.ClientConn) error {
 		}
 		s.metrics.sent.WithLabelValues(s.controller.Address).Inc()
 	}
+}
+
+// refusal tells whether a controller ended the stream for what we sent.
+func refusal(err error) bool {
+	c := status.Code(err)
+	return c == codes.InvalidArgument || c == codes.ResourceExhausted
 }
 
 // request makes what is sent of a message that other streams share.

@@ -182,6 +182,22 @@ func TestIntervalReportsAreSentUntilTheyAreReceipted(t *testing.T) {
 	}
 }
 
+// What a controller refuses is not sent for ever: all behind it would be lost with the stream each time.
+func TestReportThatIsRefusedIsGivenUp(t *testing.T) {
+	c := newController(t, "", told(1, 1))
+	c.refuses = 2
+	b := newBacklog(6)
+	for i := range uint64(4) {
+		b.put(one(worthInterval, 1+i))
+	}
+	runStream(t, c.address, b)
+	c.await(t, "report behind the one that is refused", isReport(3))
+	c.await(t, "report behind that", isReport(4))
+	if dropped := b.losses().reports; dropped != 1 {
+		t.Errorf("%d reports are counted as dropped, want 1", dropped)
+	}
+}
+
 func TestFlightIsBounded(t *testing.T) {
 	var f flight
 	for i := range uint64(maxFlight + 5) {
