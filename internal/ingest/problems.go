@@ -41,7 +41,7 @@ var lossKinds = [...]struct {
 }{
 	{problemTriggers, func(c Counters) uint64 { return c.LostTriggers }, "it loses triggers, %d so far: attacks are reported a report interval late"},
 	{problemSlots, func(c Counters) uint64 { return c.SlotExhausted }, "%d packets were counted for a network because no slot for their host was free"},
-	{problemBacklog, func(c Counters) uint64 { return c.DroppedReports }, "it could not send %d hot or trigger reports: its backlog was full"},
+	{problemBacklog, func(c Counters) uint64 { return c.DroppedReports }, "it dropped %d reports: its backlog was full, or this controller refused them (the log of the sensor says which)"},
 	{problemBacklog, func(c Counters) uint64 { return c.MergedReports }, "it merged %d interval reports that could not be sent in time"},
 	{problemSamples, func(c Counters) uint64 { return c.LostSamples }, "it loses samples, %d so far"},
 }

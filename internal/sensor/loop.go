@@ -21,6 +21,9 @@ import (
 func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, events <-chan trigger) error {
 	now := time.Now()
 	nextScan, nextReport, nextHot := now, now.Add(a.reportInterval()), now
+	if a.meter.since.Before(a.started) {
+		nextReport = now // what was counted while no process ran has waited long enough, see longestGap
+	}
 	a.exert()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
