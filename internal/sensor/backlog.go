@@ -20,12 +20,12 @@ const (
 	worthLevels
 )
 
-// maxEntries bounds what a backlog holds, in aggregates and samples of about 100 bytes each; there is room for two
+// maxEntries bounds what a backlog holds, in aggregates of about 100 bytes each; there is room for two
 // interval reports in any case, whose size the number of slots bounds.
 const maxEntries = 1 << 16
 
-// A profile takes as much room as so many aggregates.
-const profileEntries = 16
+// A profile, and a sample, take as much room as so many aggregates.
+const profileEntries, sampleEntries = 16, 4
 
 // message is one thing to send; report and samples are shared with other backlogs and never written.
 type message struct {
@@ -40,7 +40,7 @@ type message struct {
 
 func (m *message) entries() int {
 	r := m.report
-	return len(r.GetAggregates()) + len(r.GetNetworks()) + profileEntries*len(r.GetProfiles()) + len(m.samples.GetSamples()) + 1
+	return len(r.GetAggregates()) + len(r.GetNetworks()) + profileEntries*len(r.GetProfiles()) + sampleEntries*len(m.samples.GetSamples()) + 1
 }
 
 // backlog keeps what a controller has not taken yet. When it is full the oldest sample batches go first, then interval

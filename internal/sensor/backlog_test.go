@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -58,13 +59,35 @@ func TestBacklogIsBoundedByEntriesToo(t *testing.T) {
 		return message{worth: worthSamples, samples: &pb.SampleBatch{Samples: make([]*pb.Sample, n)}}
 	}
 	for range 10 {
-		b.put(batch(maxEntries / 4))
+		b.put(batch(maxEntries / sampleEntries / 4))
 	}
 	expect(t, "what is left", drainAll(b), "0:0 0:0 0:0")
 	hot := one(worthHot, 1)
 	hot.report.Aggregates = make([]*pb.Aggregate, 2*maxEntries)
 	b.put(hot)
 	expect(t, "a single one is kept whatever its size", drainAll(b), "2:1")
+}
+
+// While no controller takes anything, a flood's samples must not fill the memory.
+func TestSamplesThatWaitAreFewMegabytes(t *testing.T) {
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	b, before := newBacklog(256), heap()
+	for range 600 {
+		list := make([]*pb.Sample, batch)
+		for i := range list {
+			list[i] = &pb.Sample{Time: timestamppb.Now(), Weight: 64, Header: make([]byte, 128)}
+		}
+		b.put(message{worth: worthSamples, samples: &pb.SampleBatch{Samples: list}})
+	}
+	if grown := heap() - before; grown > 8<<20 {
+		t.Errorf("%d bytes wait, want at most 8 MiB", grown)
+	}
+	runtime.KeepAlive(b)
 }
 
 // hosts is an interval report of so many hosts of a /64 in a /32, with the networks' totals.
