@@ -1,10 +1,12 @@
 package sensor
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -85,12 +87,30 @@ func (d *doors) open(now time.Time) error {
 		return err
 	}
 	for _, x := range d.list {
-		if err := d.check(x); err != nil && (!x.Optional || !errors.Is(err, errNoInterface)) {
+		switch err := d.check(x); {
+		case err == nil:
+		case !errors.Is(err, errNoInterface):
 			return err
+		case !x.Optional:
+			return fmt.Errorf("%w; there are %s. Correct the name, or set optional for an interface that appears later", err, interfaceNames())
 		}
 	}
 	d.after(now)
 	return nil
+}
+
+// interfaceNames are those there are now, as far as they can be asked for.
+func interfaceNames() string {
+	links, _ := netlink.LinkList() // what was read of an interrupted list is of use, too
+	const enough = 20
+	var names []string
+	for _, l := range links[:min(len(links), enough)] {
+		names = append(names, l.Attrs().Name)
+	}
+	if more := len(links) - enough; more > 0 {
+		names = append(names, fmt.Sprintf("%d more", more))
+	}
+	return cmp.Or(strings.Join(names, ", "), "none")
 }
 
 func interfacesOf(list []*door) []Interface {

@@ -476,7 +476,7 @@ func TestMirrorModeIsRefusedWhereTrafficIs(t *testing.T) {
 			t.Errorf("loopback: %v", err)
 		}
 		o.Interfaces[0].Name = "nosuch"
-		if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "interface nosuch: there is no such interface") {
+		if err := Run(t.Context(), o); err == nil || !strings.Contains(err.Error(), "interface nosuch: there is no such interface; there are lo, ") {
 			t.Errorf("missing: %v", err)
 		}
 	})
