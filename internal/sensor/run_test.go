@@ -550,19 +550,23 @@ func TestHeadersOutsideTheLinearPart(t *testing.T) {
 		}
 		// flags NEEDS_CSUM, type UDP_L4, hdr_len 42, gso_size 1000, csum_start 34, csum_offset 6
 		segments := []byte{1, 5, 42, 0, 0xe8, 3, 34, 0, 6, 0}
-		if err := unix.Sendto(fd, append(segments, udpFrame("192.0.2.10", 123, 6000)...), 0, to); err != nil {
-			t.Fatal(err)
+		want := map[string]sum{"192.0.2.9/32 dns-amplification": {1, 6028}}
+		err = unix.Sendto(fd, append(segments, udpFrame("192.0.2.10", 123, 6000)...), 0, to)
+		merged := !errors.Is(err, unix.EINVAL) // Linux 6.2 and newer
+		if merged {
+			want["192.0.2.10/32 ntp-amplification"] = sum{6, 6000 + 6*28}
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		got := map[string]sum{}
 		c.await(t, "count", func(m *pb.ConnectRequest) bool {
 			if m.GetReport().GetCause() == pb.Report_CAUSE_INTERVAL {
 				total(m.GetReport(), got)
 			}
-			return got["192.0.2.9/32 total"].packets > 0 && got["192.0.2.10/32 total"].packets > 0
+			return got["192.0.2.9/32 total"].packets > 0 && (!merged || got["192.0.2.10/32 total"].packets > 0)
 		})
-		for k, want := range map[string]sum{
-			"192.0.2.9/32 dns-amplification": {1, 6028}, "192.0.2.10/32 ntp-amplification": {6, 6000 + 6*28},
-		} {
+		for k, want := range want {
 			if got[k] != want {
 				t.Errorf("%s: %v, want %v", k, got, want)
 			}

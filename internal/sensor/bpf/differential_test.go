@@ -306,7 +306,7 @@ func FuzzParser(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte, how uint8, segments, size uint16) {
 		if len(data) < 14 || len(data) > 3000 {
-			t.Skip()
+			return
 		}
 		agree(t, probes[how%32], data, how&16 != 0, uint32(segments), uint32(size))
 	})

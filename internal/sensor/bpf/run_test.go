@@ -293,7 +293,7 @@ func FuzzSameAsReference(f *testing.F) {
 	k := loadWatching(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) < 15 || len(data) > 3000 {
-			t.Skip()
+			return
 		}
 		differ(t, k, k.Ingress(), next, data)
 		differ(t, k, k.XDP(), drop, data)

@@ -56,7 +56,7 @@ func FuzzClassify(f *testing.F) {
 	f.Add(udp4(53, 10), 0, 0, 1, false)
 	f.Fuzz(func(t *testing.T, data []byte, wire, merged, segments int, cut bool) {
 		if wire < len(data) || wire > 1<<20 || segments > 64 || merged > 1<<16 {
-			t.Skip()
+			return
 		}
 		frame := Frame{Data: data, Wire: wire, Merged: merged, Segments: segments, Cut: cut}
 		for _, direction := range []vector.Direction{vector.Inbound, vector.Outbound} {
