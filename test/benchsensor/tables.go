@@ -102,6 +102,7 @@ func (r *report) tables() []table {
 		}{{"first packet over the trigger → report at the controller", p.PacketToController}, {"kernel's trigger → report handed to the stream, by the sensor's clock", p.KernelToStream}} {
 			t.rows = append(t.rows, []string{x.name, fmt.Sprintf("%.2f", x.l.P50), fmt.Sprintf("%.2f", x.l.P99), fmt.Sprintf("%.2f", x.l.Max), fmt.Sprint(x.l.N)})
 		}
+		t.rows = append(t.rows, []string{"bursts not reported; bursts whose sender was interrupted", "", "", "", fmt.Sprintf("%d; %d", p.Missed, p.Torn)})
 		list = append(list, t)
 	}
 	return list
