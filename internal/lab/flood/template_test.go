@@ -87,7 +87,7 @@ func TestPackets(t *testing.T) {
 
 func TestNumbered(t *testing.T) {
 	for name, x := range templates(t) {
-		if x.packet[x.protocolAt()] != 17 {
+		if x.packet[x.protocolAt()] != 17 || len(x.packet) < x.l4+8+4 {
 			if _, err := x.Numbered(0); err == nil {
 				t.Errorf("%s was numbered", name)
 			}
