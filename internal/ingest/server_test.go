@@ -261,7 +261,7 @@ func FuzzConnectRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var m pb.ConnectRequest
 		if proto.Unmarshal(b, &m) != nil {
-			t.Skip()
+			return
 		}
 		var delivered []Delivery
 		s := NewServer(Options{
