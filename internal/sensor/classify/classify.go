@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -137,10 +138,15 @@ type Result struct {
 	SourcePort, DestinationPort uint16
 	// Flags are those of TCP.
 	Flags uint8
-	// Type is that of ICMP.
-	Type uint8
-	// Fragment tells whether the packet is a fragment, the first one included.
+	// Type and Code are those of ICMP, where ICMP says that there is such a header.
+	ICMP       bool
+	Type, Code uint8
+	// Fragment tells whether the packet is a fragment, the first one included; Bits are those of traffic.Sample.
 	Fragment bool
+	Bits     uint8
+	// DSCP and, of IPv6, the flow label.
+	DSCP      uint8
+	FlowLabel uint32
 }
 
 const maxExtensions = 8
@@ -274,6 +280,10 @@ func (d *dissector) ipv4(b []byte) {
 	r.Length, r.TTL, r.Protocol = total, b[8], b[9]
 	flags := binary.BigEndian.Uint16(b[6:])
 	r.Fragment = flags&0x3fff != 0
+	r.DSCP, r.Bits = b[1]>>2, fragmentBits(flags&0x1fff != 0, flags&0x2000 != 0)
+	if flags&0x4000 != 0 {
+		r.Bits |= traffic.DontFragment
+	}
 	if flags&0x1fff != 0 {
 		r.Vector = vector.Fragment
 		return
@@ -305,6 +315,7 @@ func (d *dissector) ipv6(b []byte) {
 	}
 	d.sound = true
 	r.Length, r.TTL = total, b[7]
+	r.DSCP, r.FlowLabel = b[0]<<2&0x3c|b[1]>>6, binary.BigEndian.Uint32(b)&0xfffff
 	proto, at := b[6], 40
 	for n := 0; ; n++ {
 		var size int
@@ -332,6 +343,7 @@ func (d *dissector) ipv6(b []byte) {
 			word := binary.BigEndian.Uint16(x[2:])
 			if word&0xfff9 != 0 { // not an atomic one, RFC 6946
 				r.Fragment = true
+				r.Bits = fragmentBits(word>>3 != 0, word&1 != 0)
 			}
 			if word>>3 != 0 {
 				r.Protocol, r.Vector = x[0], vector.Fragment
@@ -401,9 +413,9 @@ func (d *dissector) transport(b []byte, proto uint8, rest, headers int) {
 		}
 		r.Vector = d.udp(binary.BigEndian.Uint16(b), binary.BigEndian.Uint16(b[2:]))
 	case 1:
-		r.Type, r.Vector = b[0], icmp4[b[0]]
+		r.ICMP, r.Type, r.Code, r.Vector = true, b[0], b[1], icmp4[b[0]]
 	case 58:
-		r.Type, r.Vector = b[0], icmp6[b[0]]
+		r.ICMP, r.Type, r.Code, r.Vector = true, b[0], b[1], icmp6[b[0]]
 	case 47:
 		r.Vector = vector.GRE
 	case 50:
@@ -468,6 +480,19 @@ func tcp(flags uint8) vector.ID {
 		return vector.ACK
 	}
 	return vector.TCPOther
+}
+
+// fragmentBits are those of a packet by its offset and whether more follow; none when it is no fragment.
+func fragmentBits(later, more bool) (bits uint8) {
+	switch {
+	case later && more:
+		return traffic.IsFragment
+	case later:
+		return traffic.IsFragment | traffic.LastFragment
+	case more:
+		return traffic.FirstFragment
+	}
+	return 0
 }
 
 func tail(b []byte, at int) []byte {
