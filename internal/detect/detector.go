@@ -96,6 +96,9 @@ func (d *Detector) SetRules(rules Rules) { d.rules = rules }
 
 // Observe takes in what is seen now and returns what follows from it.
 func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
+	if o.Direction != vector.Inbound || o.Network {
+		return nil
+	}
 	limits := d.rules.Limits(o.Target, o.Vector)
 	s := d.targets[o.Target]
 	over := exceeds(o.PPS, limits.PPS) || exceeds(o.BPS, limits.BPS)

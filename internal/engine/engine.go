@@ -244,7 +244,7 @@ func (e *Engine) report(d ingest.Delivery) {
 	observations := e.view.Apply(now, d.Report)
 	e.metrics.view(e.view.Targets())
 	for _, o := range observations {
-		if e.machine != nil {
+		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
 			e.machine.Observe(o)
 		}
 		e.events(now, e.detector.Observe(now, o), origin{triggered: d.Triggered, received: d.Received})
@@ -253,7 +253,7 @@ func (e *Engine) report(d ingest.Delivery) {
 
 func (e *Engine) tick(now time.Time) {
 	for _, o := range e.view.Tick(now) {
-		if e.machine != nil {
+		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
 			e.machine.Observe(o) // evidence, too, ends with the sensor that gave it
 		}
 		e.events(now, e.detector.Observe(now, o), origin{})

@@ -403,6 +403,7 @@ func TestPolicyReload(t *testing.T) {
 func TestWhatThePolicyAsksForNoLongerEnds(t *testing.T) {
 	run(t, func(b *bench) {
 		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.report(traffic.Hot, 100*time.Millisecond, 250)
 		p, err := policy.Parse("t.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all, action: observe}]\n"))
 		if err != nil {
 			t.Fatal(err)

@@ -125,6 +125,13 @@ func interfaces(list []*pb.Interface) []Interface {
 	return out
 }
 
+// countsOutbound reports whether the sensor counts what leaves on all of its interfaces.
+func (x *sensor) countsOutbound() bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return len(x.state.Interfaces) > 0 && !slices.ContainsFunc(x.state.Interfaces, func(i Interface) bool { return !i.Outbound })
+}
+
 func (s *Server) join(name, addr string, h *pb.Hello, cancel context.CancelCauseFunc) (*sensor, error) {
 	s.mu.Lock()
 	x := s.sensors[name]

@@ -270,6 +270,7 @@ func (s *Server) takeReport(now time.Time, x *sensor, p *pb.Report) error {
 		s.metrics.foreign.Add(float64(n))
 	}
 	x.note(now, p)
+	r.Outbound = x.countsOutbound()
 	d := Delivery{Report: r, Received: now}
 	if t := p.GetTriggerTime(); r.Cause == traffic.Trigger && t != nil && t.CheckValid() == nil {
 		d.Triggered = x.ours(now, t.AsTime())

@@ -391,6 +391,26 @@ func TestWrongProfilesAreRefusedWithTheirPlace(t *testing.T) {
 	}
 }
 
+// Only who counts what leaves on every interface can tell that nothing left.
+func TestWhoCountsBothDirections(t *testing.T) {
+	f := start(t, Options{})
+	s := f.connect(t, "rack1")
+	for i, tc := range []struct {
+		of   []*pb.Interface
+		want bool
+	}{
+		{nil, false}, {[]*pb.Interface{{Name: "a", Outbound: true}}, true}, {nil, true},
+		{[]*pb.Interface{{Name: "a", Outbound: true}, {Name: "b", Mode: pb.Interface_MODE_MIRROR}}, false},
+	} {
+		r := every(i+1, nil)
+		r.Counters = &pb.SensorCounters{Interfaces: tc.of}
+		send(t, s, wrap(r))
+		if d := <-f.delivered; d.Report.Outbound != tc.want {
+			t.Errorf("%d: counts both directions: %v", i, d.Report.Outbound)
+		}
+	}
+}
+
 // The mean over an outage is no rate of now, though its span ends now.
 func TestMergedReportsAreNotDecidedOn(t *testing.T) {
 	f := start(t, Options{})

@@ -34,7 +34,7 @@ func TestSensorsClockGoesBack(t *testing.T) {
 	hot.Start = t0.Add(5 * time.Minute)
 	v.Apply(t0, hot)
 	v.Apply(t0.Add(time.Second), report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 5, 1}))
-	if got := v.Observe(victim, vector.DNS).PPS; got != 5 {
+	if got := v.Observe(victim, vector.Inbound, vector.DNS).PPS; got != 5 {
 		t.Errorf("the rate from before the clock was set stands: %v", got)
 	}
 }
@@ -45,17 +45,17 @@ func TestBurstInAShortSpanIsNoRate(t *testing.T) {
 	v := NewView(options())
 	v.Apply(t0, report("a", Trigger, 32*time.Millisecond, Aggregate{victim, vector.Inbound, vector.SYN, 1000, 60_000}))
 	v.Apply(t0, report("a", Hot, 1500*time.Microsecond, Aggregate{victim, vector.Inbound, vector.Total, 64, 96_000}, Aggregate{victim, vector.Inbound, vector.DNS, 64, 96_000}, Aggregate{victim, vector.Inbound, vector.SYN, 0, 0}))
-	if got := v.Observe(victim, vector.DNS); got.PPS > 4000 || got.BPS > 40e6 {
+	if got := v.Observe(victim, vector.Inbound, vector.DNS); got.PPS > 4000 || got.BPS > 40e6 {
 		t.Errorf("64 packets in 1.5 ms are %v packets/s, %v bit/s", got.PPS, got.BPS)
 	}
-	if got := v.Observe(victim, vector.SYN).PPS; got < 30_000 {
+	if got := v.Observe(victim, vector.Inbound, vector.SYN).PPS; got < 30_000 {
 		t.Errorf("a gap of 1.5 ms in a flood lowered its rate to %v", got)
 	}
 	v.Apply(t0, report("a", Hot, 100*time.Millisecond, Aggregate{victim, vector.Inbound, vector.Total, 10, 600}, Aggregate{victim, vector.Inbound, vector.SYN, 10, 600}))
-	if got := v.Observe(victim, vector.SYN).PPS; got != 100 {
+	if got := v.Observe(victim, vector.Inbound, vector.SYN).PPS; got != 100 {
 		t.Errorf("the next hot report: %v packets/s", got)
 	}
-	if got := v.Observe(victim, vector.DNS).PPS; got != 0 {
+	if got := v.Observe(victim, vector.Inbound, vector.DNS).PPS; got != 0 {
 		t.Errorf("the next hot report: %v packets/s of a vector it does not name", got)
 	}
 }

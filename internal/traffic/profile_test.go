@@ -9,12 +9,12 @@ import (
 
 func TestOutboundIsNotReceived(t *testing.T) {
 	v := NewView(options())
-	v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 10}))
-	if got := v.Apply(t0, report("a", Hot, time.Second, Aggregate{victim, vector.Outbound, vector.DNS, 1_000_000, 1})); len(got) != 0 {
-		t.Errorf("an outbound aggregate changed the view: %+v", got)
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 10, 1000}, Aggregate{victim, vector.Outbound, vector.DNS, 1_000_000, 1}))
+	if got := v.Observe(victim, vector.Inbound, vector.DNS); got.PPS != 10 {
+		t.Errorf("observed %v packets per second inbound, want 10", got.PPS)
 	}
-	if o := v.Observe(victim, vector.DNS); o.PPS != 10 {
-		t.Errorf("observed %v packets per second, want 10", o.PPS)
+	if got := v.Observe(victim, vector.Outbound, vector.DNS); got.PPS != 1_000_000 || got.Direction != vector.Outbound {
+		t.Errorf("observed %+v outbound, want 1000000", got)
 	}
 }
 

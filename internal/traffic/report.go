@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -46,6 +47,9 @@ type Report struct {
 	Profiles []Profile
 	// Merged is how many reports this one holds, if more than one.
 	Merged int
+	// Outbound says that the sensor counts what leaves, too, on all of its interfaces: silence about it then means that
+	// nothing left.
+	Outbound bool
 }
 
 // Aggregate counts the packets of one vector to one target, or from it. Bytes are counted from the IP header on.
@@ -57,17 +61,67 @@ type Aggregate struct {
 	Bytes     uint64
 }
 
-// Observation is what all sensors together say of one vector at one target. Rates are per second.
+// Observation is what all sensors together say of one vector at one target, in one direction. Rates are per second.
 type Observation struct {
 	Target netip.Prefix
-	Vector vector.ID
+	// Network is set for the exact total of a network, hosts included; otherwise a prefix that is no host stands for what
+	// was not told apart.
+	Network   bool
+	Direction vector.Direction
+	Vector    vector.ID
 	// PPS and BPS sum the sensors that report in time.
 	PPS, BPS float64
 	// HeldPPS and HeldBPS sum the last word of sensors that went silent: missing, not zero.
 	HeldPPS, HeldBPS float64
-	// Start and Span are those of the report that made the observation.
+	// Packets and Bytes are what was counted since the observation before, each packet once, though hot and interval
+	// reports overlap.
+	Packets, Bytes uint64
+	// TwoWay says that the other direction is watched, too; AnswersPPS is then the rate of what the target sends that
+	// belongs to it, see [vector.OppositeOf]. Of inbound traffic only.
+	TwoWay     bool
+	AnswersPPS float64
+	// ActiveHosts is, of a network, in how many hosts the packets were counted: summed over sensors, so that a host that
+	// several sensors see counts for each.
+	ActiveHosts int
+	// Start is the earliest begin of the reports that made the observation, Span the longest of their spans.
 	Start time.Time
 	Span  time.Duration
-	// Sensors names those that see packets of the vector now, sorted; Missing those that did and went silent.
-	Sensors, Missing []string
+	// Sensors names those that see packets of the vector now, sorted; Missing those that did and went silent. Of many only
+	// the first [MaxNames] are named; SensorCount and MissingCount count all.
+	Sensors, Missing          []string
+	SensorCount, MissingCount int
+}
+
+// MaxNames is how many sensors an observation names.
+const MaxNames = 64
+
+// Rate is an observation in short.
+type Rate struct {
+	Target    netip.Prefix
+	Network   bool
+	Direction vector.Direction
+	Vector    vector.ID
+	PPS, BPS  float64 // those of silent sensors not included
+	Held      bool    // a sensor that saw some is silent
+}
+
+// Sources says from how many sources the packets of one vector at one target came, as told by the profiles that all
+// sensors sent since the last look.
+type Sources struct {
+	Target    netip.Prefix
+	Direction vector.Direction
+	Vector    vector.ID
+	// Packets are those whose sources Distinct holds: all of the vector where Exact, else samples. Others are packets of
+	// other vectors of which Distinct holds the sources, too.
+	Packets, Others uint64
+	Distinct        sketch.HyperLogLog
+	Exact           bool
+	// Start and Span are the time they were counted in.
+	Start time.Time
+	Span  time.Duration
+	// PPS is the vector's rate, AnswersPPS as in Observation; CompletingPPS that of the inbound packets which follow where
+	// an exchange comes about.
+	PPS, AnswersPPS, CompletingPPS float64
+	TwoWay                         bool
+	Sensors                        []string // sorted
 }
