@@ -1,5 +1,6 @@
-// Package signature says what packets of an attack have in common, as a FlowSpec match. For now it knows each vector's
-// own mark; it is pure.
+// Package signature says what packets of an attack have in common, as a FlowSpec match: each vector's own mark, and from
+// samples of the attack and of what the target normally receives the match that hits most of the one and least of the
+// other. It is pure.
 package signature
 
 import (
