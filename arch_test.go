@@ -23,11 +23,11 @@ const module = "github.com/amooglesoft/trafficmonitor"
 // core is deterministic: no I/O, goroutine, clock or hidden randomness. It imports itself and these.
 var core = []string{
 	"internal/route", "internal/vector", "internal/traffic", "internal/detect", "internal/signature", "internal/mitigation",
-	"internal/safety", "internal/compile", "internal/sketch", "policy",
+	"internal/safety", "internal/compile", "internal/sketch", "internal/baseline", "policy",
 }
 
 var pure = []string{
-	"cmp", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "hash/maphash", "iter", "maps", "math",
+	"cmp", "crypto/sha256", "encoding/binary", "encoding/hex", "errors", "fmt", "hash/crc32", "hash/maphash", "iter", "maps", "math",
 	"math/bits", "net/netip", "slices", "sort", "strconv", "strings", "time", "unicode", "unicode/utf8",
 }
 
