@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/console"
 	"github.com/amooglesoft/trafficmonitor/internal/engine"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
+	"github.com/amooglesoft/trafficmonitor/internal/journal"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/rpc"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
@@ -170,6 +172,17 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	}
 	l.onStop("store", c.store.Close)
 
+	var keep func(time.Time, traffic.Report)
+	if cfg.Journal.Enabled {
+		j, err := journal.New(journal.Options{
+			Dir: filepath.Join(cfg.DataDir, "journal"), Size: cfg.Journal.Size, Age: cfg.Journal.Age, Log: c.log, Registerer: c.reg,
+		})
+		if err != nil {
+			return err
+		}
+		l.onStop("journal", func(context.Context) error { return j.Close() })
+		keep = j.Report
+	}
 	c.ingest = ingest.NewServer(ingest.Options{
 		Deliver: func(d ingest.Delivery) bool { return c.engine.Deliver(d) },
 		Own:     cfg.Network.Own, Allowed: cfg.Sensors.Allowed, StaleAfter: cfg.Sensors.StaleAfter, Log: c.log, Registerer: c.reg,
@@ -183,7 +196,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 			ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
 			ReflectionPorts: reflectionPorts(cfg.Sensors.ReflectionPorts),
 		},
-		Direct: c.ingest.Direct, Emit: c.emit, Log: c.log, Registerer: c.reg,
+		Direct: c.ingest.Direct, Emit: c.emit, Journal: keep, Log: c.log, Registerer: c.reg,
 	})
 	l.loop("engine", c.engine.Run)
 

@@ -20,6 +20,8 @@ import (
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/journal"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -179,6 +181,16 @@ func TestFromReportToRecordAndOverARestart(t *testing.T) {
 	}
 	if err := r.stop(); err != nil {
 		t.Fatal(err)
+	}
+
+	// What the sensor reported can be replayed.
+	j, err := journal.Open(filepath.Join(dir, "data", "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := j.Next()
+	if err != nil || rec.Sensor != "rack1" || rec.Report.Cause != traffic.Trigger || len(rec.Report.Aggregates) == 0 || time.Since(rec.Time) > time.Minute {
+		t.Errorf("journal: %+v %v", rec, err)
 	}
 
 	// Another process on the same data goes on: the mitigation is there, and a manual withdraw ends it.

@@ -20,6 +20,7 @@ type Controller struct {
 	Store       Store
 	Speaker     Speaker
 	Sensors     Sensors
+	Journal     Journal
 	Log         Log
 	Pprof       bool
 	DefaultHold time.Duration
@@ -129,6 +130,13 @@ type ReflectionPort struct {
 	Vector vector.ID
 }
 
+// Journal bounds what is kept on disk of the sensors' reports.
+type Journal struct {
+	Enabled bool
+	Size    int64 // octets
+	Age     time.Duration
+}
+
 // DefaultController returns what is in force where the file says nothing.
 func DefaultController() Controller {
 	return Controller{
@@ -161,6 +169,7 @@ func DefaultController() Controller {
 			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,
 			SampleOneIn: 1024, HotSampleOneIn: 64, Profiles: 64, StaleAfter: 3 * time.Second,
 		},
+		Journal:     Journal{Enabled: true, Size: 1 << 30, Age: 7 * day},
 		Log:         Log{Level: "info", Format: "text"},
 		DefaultHold: 30 * time.Minute,
 	}

@@ -20,7 +20,7 @@ func (c *Controller) schema() document.Value {
 		},
 		document.Field{
 			Key: "data_dir", Value: document.Scalar(&c.DataDir, pathCodec()),
-			Help:   "Folder for the embedded etcd and the speaker's journal; one controller per folder.",
+			Help:   "Folder for the embedded etcd, the speaker's journal and that of reports; one controller per folder.",
 			Danger: "Without it decisions do not survive a restart. Local disk, not a network file system.",
 		},
 		document.Field{Key: "listen", Help: "Where this controller is reached; an empty text switches a listener off.", Value: c.Listen.schema()},
@@ -37,6 +37,7 @@ func (c *Controller) schema() document.Value {
 		document.Field{Key: "store", Help: "Where decisions are kept and the leader is elected.", Value: c.Store.schema()},
 		document.Field{Key: "speaker", Help: "The BGP speaker, a process of its own, and its routers.", Value: c.Speaker.schema()},
 		document.Field{Key: "sensors", Help: "What sensors are told and what is expected of them.", Value: c.Sensors.schema()},
+		document.Field{Key: "journal", Help: "What sensors reported, kept on disk below data_dir so that an incident can be replayed. Nothing is decided by it, and nothing waits for it.", Value: c.Journal.schema()},
 		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&c.Log)},
 		document.Field{
 			Key: "pprof", Value: document.Scalar(&c.Pprof, document.Bool()),
@@ -162,6 +163,18 @@ func (p *Peer) schema() document.Value {
 		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(1, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is not sent to this router.", Danger: "FRR 8.4 resets the session above 5."},
 		document.Field{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
 		document.Field{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
+	)
+}
+
+func (j *Journal) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "enabled", Value: document.Scalar(&j.Enabled, document.Bool()), Help: "Keep it.", Danger: "Without it no incident can be replayed, and no policy tried on last week."},
+		document.Field{
+			Key: "size", Value: document.Scalar(&j.Size, document.Size(16<<20, 1<<40)),
+			Help:   "Its size on disk; the oldest goes first. 256MiB of the file system stay free for others in any case.",
+			Danger: "Too small, last night is gone: trafficmonitor_journal_oldest_timestamp_seconds says how far back it reaches.",
+		},
+		document.Field{Key: "age", Value: document.Scalar(&j.Age, document.Duration(time.Hour, 365*day)), Help: "How old it gets, if size allows."},
 	)
 }
 

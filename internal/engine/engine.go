@@ -46,9 +46,10 @@ type Options struct {
 	RetryAfter    time.Duration // before automation tries again what was refused, frozen or held
 	Watch         ingest.Watch  // how closely sensors look
 
-	Direct func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
-	Emit   func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
-	Log    *slog.Logger
+	Direct  func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
+	Emit    func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
+	Journal func(now time.Time, r traffic.Report)                               // keeps a report for replay, with the time the core was told; must not block; may be nil
+	Log     *slog.Logger
 
 	Registerer prometheus.Registerer
 }
@@ -240,6 +241,9 @@ func (e *Engine) report(d ingest.Delivery) {
 	e.metrics.queue.Observe(now.Sub(d.Received).Seconds())
 	if !d.Triggered.IsZero() {
 		e.metrics.stage(stageIngest, d.Received.Sub(d.Triggered))
+	}
+	if e.o.Journal != nil {
+		e.o.Journal(now, d.Report)
 	}
 	observations := e.view.Apply(now, d.Report)
 	e.metrics.view(e.view.Targets())
