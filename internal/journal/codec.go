@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"time"
 
@@ -50,21 +51,63 @@ type memory struct {
 	addr    [2]netip.Addr // the last addresses: targets and destinations, sources
 }
 
-// encoder writes the records of a block.
+// encoder writes the records of a block. Packets and octets of aggregates and networks are most of it and as good as random.
+// Apart from the rest they do not keep that from being compressed: their lengths in bits, the second as the difference to the
+// first, are in columns of octets, what is below their highest bit is packed as it is.
 type encoder struct {
 	memory
 	b       []byte
+	lengths [2][]byte
+	bits    []byte
+	acc     uint64 // bits not in bits yet, the lowest first
+	n       uint   // how many
 	sensors map[string]uint64
 	names   uint64
 }
 
 func (e *encoder) reset() {
 	e.memory, e.b, e.names = memory{}, e.b[:0], 0
+	e.lengths[0], e.lengths[1], e.bits, e.acc, e.n = e.lengths[0][:0], e.lengths[1][:0], e.bits[:0], 0, 0
 	clear(e.sensors)
 }
 
 func (e *encoder) uint(v uint64) { e.b = binary.AppendUvarint(e.b, v) }
 func (e *encoder) int(v int64)   { e.b = binary.AppendVarint(e.b, v) }
+
+// size is that of all columns.
+func (e *encoder) size() int { return len(e.b) + 2*len(e.lengths[0]) + len(e.bits) + 8 }
+
+// columns returns what decodes to the records: the lengths of the first two columns, of which the third is as long as the
+// second, and the four.
+func (e *encoder) columns() [][]byte {
+	head := binary.AppendUvarint(binary.AppendUvarint(nil, uint64(len(e.b))), uint64(len(e.lengths[0])))
+	rest := binary.LittleEndian.AppendUint64(nil, e.acc)[:(e.n+7)/8]
+	return [][]byte{head, e.b, e.lengths[0], e.lengths[1], e.bits, rest}
+}
+
+func (e *encoder) traffic(packets, octets uint64) {
+	p, o := bits.Len64(packets), bits.Len64(octets)
+	e.lengths[0] = append(e.lengths[0], byte(p))
+	e.lengths[1] = append(e.lengths[1], byte(o-p))
+	e.pack(packets, p-1)
+	e.pack(octets, o-1)
+}
+
+// pack writes the lowest n bits of v, n ≤ 63.
+func (e *encoder) pack(v uint64, n int) {
+	for n > 0 {
+		k := min(n, 32)
+		e.acc |= v & (1<<k - 1) << e.n
+		e.n += uint(k)
+		for e.n >= 8 {
+			e.bits = append(e.bits, byte(e.acc))
+			e.acc >>= 8
+			e.n -= 8
+		}
+		v >>= k
+		n -= k
+	}
+}
 
 // time writes a time as the difference in seconds to another and nanoseconds.
 func (e *encoder) time(t time.Time, base int64) {
@@ -110,14 +153,12 @@ func (e *encoder) report(r *traffic.Report) {
 	e.uint(uint64(len(r.Aggregates)))
 	for _, a := range r.Aggregates {
 		e.place(a.Target, a.Direction, a.Vector)
-		e.uint(a.Packets)
-		e.uint(a.Bytes)
+		e.traffic(a.Packets, a.Bytes)
 	}
 	e.uint(uint64(len(r.Networks)))
 	for _, n := range r.Networks {
 		e.place(n.Network, n.Direction, n.Vector)
-		e.uint(n.Packets)
-		e.uint(n.Bytes)
+		e.traffic(n.Packets, n.Bytes)
 		e.uint(uint64(n.ActiveHosts))
 	}
 	e.uint(uint64(len(r.Profiles)))
@@ -179,28 +220,28 @@ func (e *encoder) profile(p *traffic.Profile) {
 }
 
 func (e *encoder) place(p netip.Prefix, d vector.Direction, v vector.ID) {
-	var bits byte
+	var flags byte
 	if d == vector.Outbound {
-		bits = placeOutbound
+		flags = placeOutbound
 	}
 	if p == e.target && p.IsValid() {
-		e.b = append(e.b, bits|placeSame)
+		e.b = append(e.b, flags|placeSame)
 	} else {
-		e.prefix(p, 0, bits)
+		e.prefix(p, 0, flags)
 		e.target = p
 	}
 	e.b = append(e.b, byte(v))
 }
 
 // prefix writes a prefix without the octets it shares with the address before of the same kind.
-func (e *encoder) prefix(p netip.Prefix, which int, bits byte) {
+func (e *encoder) prefix(p netip.Prefix, which int, flags byte) {
 	addr := p.Addr()
 	if !p.IsValid() {
-		e.b = append(e.b, bits|placeNone)
+		e.b = append(e.b, flags|placeNone)
 		return
 	}
 	if p.Bits() == addr.BitLen() {
-		bits |= placeHost
+		flags |= placeHost
 	}
 	var buf [16]byte
 	b, unit := buf[:4], 1
@@ -209,7 +250,7 @@ func (e *encoder) prefix(p netip.Prefix, which int, bits byte) {
 		copy(b, a[:])
 	} else {
 		b, unit, buf = buf[:], 2, addr.As16()
-		bits |= placeIPv6
+		flags |= placeIPv6
 	}
 	shared := 0
 	if last := e.addr[which]; last.IsValid() && last.BitLen() == addr.BitLen() {
@@ -219,8 +260,8 @@ func (e *encoder) prefix(p netip.Prefix, which int, bits byte) {
 		}
 		shared /= unit
 	}
-	e.b = append(e.b, bits|byte(shared)<<placeShared)
-	if bits&placeHost == 0 {
+	e.b = append(e.b, flags|byte(shared)<<placeShared)
+	if flags&placeHost == 0 {
 		e.b = append(e.b, byte(p.Bits()))
 	}
 	e.b = append(e.b, b[shared*unit:]...)
@@ -259,8 +300,75 @@ func (e *encoder) oneSample(s *traffic.Sample) {
 type decoder struct {
 	memory
 	b       []byte
+	lengths [2][]byte
+	bits    []byte
+	at      uint // the first bit of bits that was not read
 	sensors []string
 	err     error
+}
+
+// newDecoder takes the columns apart.
+func newDecoder(raw []byte) *decoder {
+	d := &decoder{b: raw}
+	main, lengths := d.uint(uint64(len(raw))), d.uint(uint64(len(raw)))
+	if uint64(len(d.b)) < main+2*lengths {
+		d.fail(errCut)
+		return d
+	}
+	rest := d.b[main:]
+	d.b = d.b[:main]
+	d.lengths, d.bits = [2][]byte{rest[:lengths], rest[lengths : 2*lengths]}, rest[2*lengths:]
+	return d
+}
+
+// done tells whether all columns are read to their ends.
+func (d *decoder) done() bool {
+	return d.err == nil && len(d.b)+len(d.lengths[0]) == 0 && (d.at+7)/8 == uint(len(d.bits))
+}
+
+func (d *decoder) traffic() (packets, octets uint64) {
+	if len(d.lengths[0]) == 0 {
+		d.fail(errCut)
+		return 0, 0
+	}
+	p := d.lengths[0][0]
+	o := p + d.lengths[1][0]
+	d.lengths[0], d.lengths[1] = d.lengths[0][1:], d.lengths[1][1:]
+	if p > 64 || o > 64 {
+		d.fail(errors.New("a number has more than 64 bits"))
+		return 0, 0
+	}
+	return d.unpack(p), d.unpack(o)
+}
+
+// unpack reads a number of n bits, the highest of which is not written.
+func (d *decoder) unpack(n byte) uint64 {
+	if n == 0 {
+		return 0
+	}
+	low := uint(n) - 1
+	if d.at+low > 8*uint(len(d.bits)) {
+		d.fail(errCut)
+		return 0
+	}
+	v := uint64(1) << low
+	for i := uint(0); i < low; {
+		k := min(8-d.at%8, low-i)
+		v |= uint64(d.bits[d.at/8]>>(d.at%8)&(1<<k-1)) << i
+		i += k
+		d.at += k
+	}
+	return v
+}
+
+// counted reads the length of a list whose elements have traffic.
+func (d *decoder) counted(octets int) int {
+	n := d.many(octets)
+	if n > len(d.lengths[0]) {
+		d.fail(errCut)
+		return 0
+	}
+	return n
 }
 
 var errCut = errors.New("a record is cut short")
@@ -363,20 +471,21 @@ func (d *decoder) report(r *traffic.Report) {
 	r.Start = d.time(d.seconds)
 	r.Span = time.Duration(d.int())
 	r.Merged = int(d.int())
-	n := d.many(4)
+	n := d.counted(2)
 	r.Aggregates = list[traffic.Aggregate](n)
 	for range n {
 		var a traffic.Aggregate
 		a.Target, a.Direction, a.Vector = d.place()
-		a.Packets, a.Bytes = d.uint(1<<64-1), d.uint(1<<64-1)
+		a.Packets, a.Bytes = d.traffic()
 		r.Aggregates = append(r.Aggregates, a)
 	}
-	n = d.many(5)
+	n = d.counted(3)
 	r.Networks = list[traffic.NetworkTotal](n)
 	for range n {
 		var t traffic.NetworkTotal
 		t.Network, t.Direction, t.Vector = d.place()
-		t.Packets, t.Bytes, t.ActiveHosts = d.uint(1<<64-1), d.uint(1<<64-1), d.uint32()
+		t.Packets, t.Bytes = d.traffic()
+		t.ActiveHosts = d.uint32()
 		r.Networks = append(r.Networks, t)
 	}
 	n = d.many(26)
@@ -433,9 +542,9 @@ func (d *decoder) place() (p netip.Prefix, dir vector.Direction, v vector.ID) {
 			dir = vector.Outbound
 		}
 	} else {
-		var bits byte
-		p, bits = d.prefix(0)
-		if bits&placeOutbound != 0 {
+		var flags byte
+		p, flags = d.prefix(0)
+		if flags&placeOutbound != 0 {
 			dir = vector.Outbound
 		}
 		d.target = p
@@ -444,23 +553,23 @@ func (d *decoder) place() (p netip.Prefix, dir vector.Direction, v vector.ID) {
 }
 
 func (d *decoder) prefix(which int) (netip.Prefix, byte) {
-	bits := d.octet()
-	if bits&placeNone != 0 || d.err != nil {
-		return netip.Prefix{}, bits
+	flags := d.octet()
+	if flags&placeNone != 0 || d.err != nil {
+		return netip.Prefix{}, flags
 	}
 	size, unit := 4, 1
-	if bits&placeIPv6 != 0 {
+	if flags&placeIPv6 != 0 {
 		size, unit = 16, 2
 	}
 	length := size * 8
-	if bits&placeHost == 0 {
+	if flags&placeHost == 0 {
 		length = int(d.octet())
 	}
-	shared := int(bits>>placeShared) * unit
+	shared := int(flags>>placeShared) * unit
 	last := d.addr[which]
 	if length > size*8 || shared > size || shared > 0 && last.BitLen() != size*8 {
 		d.fail(errors.New("an address is none"))
-		return netip.Prefix{}, bits
+		return netip.Prefix{}, flags
 	}
 	var b [16]byte
 	if shared > 0 {
@@ -469,7 +578,7 @@ func (d *decoder) prefix(which int) (netip.Prefix, byte) {
 	copy(b[shared:size], d.octets(size-shared))
 	addr, _ := netip.AddrFromSlice(b[:size])
 	d.addr[which] = addr
-	return netip.PrefixFrom(addr, length), bits
+	return netip.PrefixFrom(addr, length), flags
 }
 
 func (d *decoder) address(which int) netip.Addr {

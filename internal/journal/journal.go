@@ -213,7 +213,7 @@ func (w *Writer) run(f *store) {
 			if it.answer == nil {
 				w.waiting.Add(-it.size)
 				k.add(it.record)
-				if len(k.b) >= blockBytes {
+				if k.size() >= blockBytes {
 					_ = write() // it is told in f
 				}
 				continue

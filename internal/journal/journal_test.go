@@ -182,7 +182,7 @@ func encodeDecode(t *testing.T, in []Record) (out []Record) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := decoder{b: raw}
+	d := newDecoder(raw)
 	for range h.records {
 		r, err := d.record()
 		if err != nil {
@@ -190,7 +190,7 @@ func encodeDecode(t *testing.T, in []Record) (out []Record) {
 		}
 		out = append(out, r)
 	}
-	if len(d.b) > 0 {
+	if !d.done() {
 		t.Fatalf("%d octets are left", len(d.b))
 	}
 	return out
@@ -215,10 +215,10 @@ func FuzzDecode(f *testing.F) {
 		for _, r := range randomRecords(seed, 3) {
 			k.add(r)
 		}
-		f.Add(slices.Clone(k.b))
+		f.Add(bytes.Join(k.columns(), nil))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		d := decoder{b: b}
+		d := newDecoder(b)
 		var all []Record
 		for len(d.b) > 0 {
 			r, err := d.record()
@@ -849,7 +849,7 @@ func BenchmarkWrite(b *testing.B) {
 				r := reports[n%len(reports)]
 				k.add(Record{Time: r.Start.Add(r.Span), Sensor: r.Sensor, Report: r})
 				// A second of 100 sensors, or a full block.
-				if n++; len(k.b) >= blockBytes || n%100 == 0 {
+				if n++; k.size() >= blockBytes || n%100 == 0 {
 					seal()
 				}
 			}
@@ -878,7 +878,7 @@ func BenchmarkRead(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		d := decoder{b: raw}
+		d := newDecoder(raw)
 		for range h.records {
 			if _, err := d.record(); err != nil {
 				b.Fatal(err)

@@ -36,7 +36,7 @@ type Reader struct {
 	rest     []byte // of the segment, not looked at yet
 	offset   int64  // of rest
 	head     bool   // the segment's was read
-	dec      decoder
+	dec      *decoder
 	left     uint32 // records of the block
 	at       int64  // offset of the block
 	length   int64  // of the block
@@ -80,7 +80,7 @@ func (r *Reader) Next() (Record, error) {
 		if r.left > 0 {
 			r.left--
 			rec, err := r.dec.record()
-			if err == nil && r.left == 0 && len(r.dec.b) > 0 {
+			if err == nil && r.left == 0 && !r.dec.done() {
 				err = errors.New("there is something behind the last record of a block")
 			}
 			if err != nil {
@@ -142,7 +142,7 @@ func (r *Reader) block() (bool, error) {
 		if err != nil {
 			return false, &Damage{r.path, r.at, r.length, err}
 		}
-		r.dec, r.left = decoder{b: raw}, h.records
+		r.dec, r.left = newDecoder(raw), h.records
 		if r.left > 0 {
 			return true, nil
 		}

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// A segment is a file that begins with segmentMagic and an octet with the version. Blocks follow. A block is a header and
-// records, compressed as one (RFC 1951). Numbers of the header are lowest octet first:
+// A segment is a file that begins with segmentMagic and an octet with the version. Blocks follow. A block is a header and the
+// columns of its records, see encoder, compressed as one (RFC 1951). Numbers of the header are lowest octet first:
 //
 //	 0  "tmJB"
 //	 4  octets that follow the header
@@ -35,7 +35,7 @@ const (
 	blockMagic   = "tmJB"
 	blockHead    = 40
 	// maxRaw bounds a block before compression, and with it what a reader allocates.
-	maxRaw = 256 << 20
+	maxRaw = 64 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -151,8 +151,12 @@ func (k *block) add(r Record) {
 
 // seal gives the block as it is written; it is good until the next.
 func (k *block) seal() ([]byte, error) {
-	if len(k.b) > maxRaw {
-		return nil, fmt.Errorf("a record of %d octets is too large", len(k.b))
+	columns, raw := k.columns(), 0
+	for _, c := range columns {
+		raw += len(c)
+	}
+	if raw > maxRaw {
+		return nil, fmt.Errorf("a record of %d octets is too large", raw)
 	}
 	k.out.Reset()
 	k.out.Write(make([]byte, blockHead))
@@ -161,22 +165,26 @@ func (k *block) seal() ([]byte, error) {
 	} else {
 		k.zip.Reset(&k.out)
 	}
-	_, err := k.zip.Write(k.b)
+	var err error
+	for _, c := range columns {
+		_, werr := k.zip.Write(c)
+		err = errors.Join(err, werr)
+	}
 	if err := errors.Join(err, k.zip.Close()); err != nil {
 		return nil, err
 	}
 	b := k.out.Bytes()
-	k.stored, k.raw = uint32(len(b)-blockHead), uint32(len(k.b))
+	k.stored, k.raw = uint32(len(b)-blockHead), uint32(raw)
 	k.sum = crc32.Checksum(b[blockHead:], castagnoli)
 	copy(b, appendHeader(nil, k.header))
 	return b, nil
 }
 
 func (k *block) clear() {
-	k.reset()
-	if cap(k.b) > 4*blockBytes {
-		k.b = nil // one large report must not stay
+	if k.size() > 4*blockBytes { // one large report must not stay
+		k.encoder = encoder{}
 	}
+	k.reset()
 	k.header, k.reports = header{}, 0
 }
 
