@@ -62,6 +62,7 @@ var owners = []struct {
 	{module + "/internal/config", []string{"internal/app", "cmd"}, []string{"internal/lab", "test"}},
 	{module + "/internal/engine", []string{"internal/app"}, nil},
 	{module + "/internal/app", []string{"cmd", "test"}, nil},
+	{module + "/internal/scenario", []string{"test"}, []string{"internal"}},   // generated traffic is for tests and the score card
 	{module + "/internal/lab", []string{"test"}, []string{"internal", "cmd"}}, // tests need NeedRoot and real routers
 	{module + "/cmd", nil, nil},
 	{module + "/test", nil, nil},
