@@ -133,6 +133,10 @@ bench-sensor: build ## What the sensor costs, beside a floor and FastNetMon (BEN
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/benchsensor
 	$(AS_ROOT) bin/lab/benchsensor $(BENCH)
 
+.PHONY: eval
+eval: ## Detection and signatures judged on generated traffic (EVAL="-run carpet"); writes build/eval.json, fails below test/eval/floor.json
+	$(GO) run ./test/eval $(EVAL)
+
 .PHONY: eval-parse
 eval-parse: ## Our classification of every packet beside tshark's: CAPTURES=dir (EVAL="--decapsulate gre,ipip")
 	@[ -n "$(CAPTURES)" ] || { echo 'eval-parse: say where the captures are: make eval-parse CAPTURES=dir' >&2; exit 2; }
