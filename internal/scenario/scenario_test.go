@@ -214,16 +214,16 @@ func expected(a Attack) (n float64) {
 	return n
 }
 
-// TestSizes: what the scenarios call the size from which on an attack has to be found is what the shipped policy says.
+// TestSizes: an attack that the scenarios say has to be found passes the shipped policy's limit for long enough.
 func TestSizes(t *testing.T) {
 	p := policy.Default()
 	for _, v := range vector.All() {
 		if v.ID == vector.ReflectorAnswer {
-			continue // an outbound vector without a limit of its own in version 1
+			continue // outbound only
 		}
 		for _, x := range families {
 			got, want := sizeOf(v.ID), p.Limits(x.host(webHost).host(), v.ID)
-			if got.pps != want.PPS || got.windows != want.Windows {
+			if got.pps < want.PPS || got.windows < want.Windows {
 				t.Errorf("%s: the scenarios take %.0f pps and %d windows, the policy %.0f and %d", v.Name, got.pps, got.windows, want.PPS, want.Windows)
 			}
 		}

@@ -100,8 +100,8 @@ func shapes() (all []Scenario) {
 		grow[0].ramp = true
 		add("ramp-syn", "a SYN flood that grows to ten times the limit, like real clients'", 2*time.Second, Attack{Vectors: is(vector.SYN), parts: grow})
 		add("burst", "a tenth of a second of NTP reflection", 100*ms, Attack{Vectors: is(vector.NTP), Separable: true, parts: ntp(200e3)})
-		add("low-and-slow", "200 spoofed SYNs a second", 4*time.Second, Attack{
-			Vectors: is(vector.SYN), Small: true, Separable: true, parts: one(200, segments{from: x.spoofed(), to: to, dst: 443, flags: syn, window: 512}.builder()),
+		add("low-and-slow", "200 spoofed SYNs a second, each from a source of its own", 12*time.Second, Attack{
+			Vectors: is(vector.SYN), Separable: true, parts: one(200, segments{from: x.spoofed(), to: to, dst: 443, flags: syn, window: 512}.builder()),
 		})
 		add("below-limit", "NTP reflection at half the limit", 2*time.Second, Attack{
 			Vectors: is(vector.NTP), Small: true, Separable: true, parts: ntp(10e3),
@@ -125,7 +125,7 @@ func spreads() (all []Scenario) {
 		}
 		add := func(name, says string, a Attack) {
 			a.Target = lan
-			s := onSite(x, "carpet-"+name, says+" to "+what, 1500*ms, a)
+			s := onSite(x, "carpet-"+name, says+" to "+what, 3*time.Second, a)
 			all = append(all, s)
 		}
 		is := func(vs ...vector.ID) []vector.ID { return vs }
@@ -134,7 +134,7 @@ func spreads() (all []Scenario) {
 		add("syn", "spoofed SYNs", Attack{Vectors: is(vector.SYN), Separable: true, parts: one(300e3, segments{from: x.spoofed(), to: x.across(), dst: 80, flags: syn}.builder())})
 		add("udp", "UDP of a botnet", Attack{
 			Vectors: is(vector.UDPOther), Separable: true,
-			parts: one(800e3, messages{from: from(x.clients(5000, 93)), to: x.across(), payload: 800}.builder()),
+			parts: one(1.2e6, messages{from: from(x.clients(5000, 93)), to: x.across(), payload: 800}.builder()),
 		})
 		add("few", "CLDAP answers to sixteen hosts of a subnet, not", Attack{
 			Vectors: is(vector.CLDAP), Separable: true, parts: one(200e3, reflected(vector.CLDAP, x.servers(500, 94), x.hosts(16))),
@@ -157,17 +157,20 @@ func outbound() (all []Scenario) {
 			Vectors: is(vector.SYN), Separable: true, parts: one(100e3, segments{from: onto(us), to: victim, dst: 80, flags: syn}.builder()),
 		})
 		add("udp", "a host of ours floods another with UDP", 1200*ms, Attack{
-			Vectors: is(vector.UDPOther), Separable: true, parts: one(600e3, messages{from: onto(us), to: victim, dst: 80, payload: 1000}.builder()),
+			Vectors: is(vector.UDPOther), Separable: true, parts: one(1.5e6, messages{from: onto(us), to: victim, dst: 80, payload: 1000}.builder()),
+		})
+		add("icmp-echo", "a host of ours floods another with pings", time.Second, Attack{
+			Vectors: is(vector.ICMPEcho), Separable: true, parts: one(60e3, x.flood(vector.ICMPEcho, onto(us), victim, 97)),
 		})
 		dns, ask := reflected(vector.DNS, &pool{base: us, n: 1}, victim), messages{from: victim, to: onto(us), dst: 53, payload: 36}.builder()
 		add("reflector", "a host of ours is an open resolver that attacks another", 1200*ms, Attack{
-			Vectors: is(vector.ReflectorAnswer), Beside: is(vector.DNSQuery), Separable: true, parts: one(250e3, dns),
+			Vectors: is(vector.ReflectorAnswer), Beside: is(vector.DNSQuery), Separable: true, parts: one(300e3, dns),
 		})
 		s := &all[len(all)-1]
-		s.Attacks[0].parts = append(s.Attacks[0].parts, part{tempo{from: 600 * ms, to: 1800 * ms, pps: 250e3}, ask})
+		s.Attacks[0].parts = append(s.Attacks[0].parts, part{tempo{from: 600 * ms, to: 1800 * ms, pps: 300e3}, ask})
 		add("dns-requests", "a host of ours asks resolvers in another's name", time.Second, Attack{
 			Vectors: is(vector.DNS), Separable: true,
-			parts: one(100e3, messages{from: onto(us), to: x.reflectors(900, 96), src: 4444, dst: 53, payload: 40}.builder()),
+			parts: one(150e3, messages{from: onto(us), to: x.reflectors(900, 96), src: 4444, dst: 53, payload: 40}.builder()),
 		})
 	}
 	return all

@@ -7,7 +7,8 @@ import (
 )
 
 // size is from where on an attack has to be found: the default policy's limit, in packets, and the windows of 32 ms that
-// have to pass it. A test compares with the policy.
+// have to pass it, or more. They are written down here, so that a policy that finds less does not shift what has to be found;
+// a test tells when the shipped policy asks for more.
 type size struct {
 	pps     float64
 	windows int
