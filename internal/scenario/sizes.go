@@ -46,5 +46,5 @@ func sizeOf(v vector.ID) size {
 // lasts is how long a flood of the vector goes on: long enough to be found, and then as long again for what is measured
 // after that.
 func (s size) lasts() time.Duration {
-	return max(500*time.Millisecond, time.Duration(s.windows)*80*time.Millisecond)
+	return max(500*time.Millisecond, time.Duration(s.windows)*60*time.Millisecond)
 }

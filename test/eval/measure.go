@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/replay"
@@ -25,7 +24,8 @@ type measurement struct {
 	matches   func(route.Match, *traffic.Sample) bool
 
 	packets int
-	counts  []count // by attack
+	counts  []count        // by attack
+	sample  traffic.Sample // here because it would else be allocated for each packet
 }
 
 // count is what is known of one attack's packets, and of the benign ones of its target in the same direction.
@@ -64,12 +64,12 @@ func (m *measurement) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		direction := m.direction(p.Data)
-		if !directed[direction] {
+		direction, ok := m.direction(p.Data)
+		if !ok || !directed[direction] {
 			continue
 		}
-		r := classify.Classify(classify.Frame{Data: p.Data, Wire: p.Wire, Direction: direction}, ports)
-		if r.IP && r.Target.IsValid() {
+		const ethernet = 14 // scenarios have no VLANs
+		if r := classify.PacketOf(direction, p.Data[ethernet:], p.Wire-ethernet, ports); r.Target.IsValid() {
 			m.packet(p, &r, direction)
 		}
 	}
@@ -83,8 +83,10 @@ func (m *measurement) packet(p replay.Packet, r *classify.Result, direction vect
 		}
 		hit := false
 		if len(c.rules) > 0 {
-			s := r.Sample(p.Time, direction, 1)
-			hit = slices.ContainsFunc(c.rules, func(rule route.Match) bool { return m.matches(rule, &s) })
+			m.sample = r.Sample(p.Time, direction, 1)
+			for i := 0; i < len(c.rules) && !hit; i++ {
+				hit = m.matches(c.rules[i], &m.sample)
+			}
 		}
 		if p.Label == replay.Benign {
 			c.benign++
@@ -109,8 +111,8 @@ func one(b bool) int {
 	return 0
 }
 
-// direction is outbound for packets whose source is protected.
-func (m *measurement) direction(b []byte) vector.Direction {
+// direction is outbound for packets whose source is protected; ok is false for frames that are not IP.
+func (m *measurement) direction(b []byte) (d vector.Direction, ok bool) {
 	var src netip.Addr
 	switch {
 	case len(b) >= 34 && binary.BigEndian.Uint16(b[12:]) == 0x0800:
@@ -118,10 +120,12 @@ func (m *measurement) direction(b []byte) vector.Direction {
 	case len(b) >= 54 && binary.BigEndian.Uint16(b[12:]) == 0x86dd:
 		src = netip.AddrFrom16([16]byte(b[22:38]))
 	default:
-		return vector.Inbound
+		return vector.Inbound, false
 	}
-	if slices.ContainsFunc(m.scenario.Targets, func(t netip.Prefix) bool { return t.Contains(src) }) {
-		return vector.Outbound
+	for _, t := range m.scenario.Targets {
+		if t.Contains(src) {
+			return vector.Outbound, true
+		}
 	}
-	return vector.Inbound
+	return vector.Inbound, true
 }
