@@ -188,9 +188,7 @@ func Classify(f Frame, ports Ports) Result {
 	default:
 		d.result.IP = false
 	}
-	if d.inner != nil {
-		d.inner(&d)
-	}
+	d.open()
 	return d.result
 }
 
@@ -242,10 +240,10 @@ type dissector struct {
 	available int // octets from the IP header on, as the layer below says
 	cut       bool
 	merged    int
-	segments  int                // as the frame says
-	sound     bool               // the last IP header is
-	inside    bool               // of a tunnel
-	inner     func(d *dissector) // looks into the tunnel that was found; told of d, for d must not escape
+	segments  int  // as the frame says
+	sound     bool // the last IP header is
+	inside    bool // of a tunnel
+	inner     tunnel
 }
 
 func (d *dissector) malformed(why Reason) { d.result.Vector, d.result.Reason = vector.Malformed, why }

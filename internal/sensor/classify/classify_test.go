@@ -89,3 +89,16 @@ func TestPacketNeedsNoMemory(t *testing.T) {
 		t.Errorf("%v allocations, want none", n)
 	}
 }
+
+// Replays classify each packet of a capture several times.
+func TestClassifyTakesNoMemory(t *testing.T) {
+	frame := make([]byte, 60)
+	frame[12], frame[14], frame[17], frame[23], frame[39] = 8, 0x45, 46, 17, 26
+	f := Frame{Data: frame, Decapsulate: VXLAN | GRE}
+	if r := Classify(f, nil); r.Vector != vector.UDPOther {
+		t.Fatalf("the packet is %s", r.Vector)
+	}
+	if n := testing.AllocsPerRun(100, func() { Classify(f, nil) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

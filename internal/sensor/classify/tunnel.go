@@ -60,21 +60,42 @@ func (t Tunnels) String() string {
 	return strings.Join(names, ",")
 }
 
-// tunnel remembers how to look into the packet when it is a tunnel to be decapsulated. b is the transport header, rest
-// what belongs to it.
+// tunnel is a tunnel that was found: its transport header and what belongs to it.
+type tunnel struct {
+	kind  Tunnels // one of them, or 0
+	proto uint16  // EtherType of what IPIP carries
+	b     []byte
+	rest  int
+}
+
+// tunnel remembers the packet when it is a tunnel to be decapsulated. b is the transport header, rest what belongs to it.
 func (d *dissector) tunnel(b []byte, proto uint8, rest int) {
 	want, r := d.frame.Decapsulate, &d.result
 	switch {
 	case proto == 4 && want&IPIP != 0:
-		d.inner = func(d *dissector) { d.look(IPIP, b, rest, 0, ethernetIPv4) }
+		d.inner = tunnel{IPIP, ethernetIPv4, b, rest}
 	case proto == 41 && want&IPIP != 0:
-		d.inner = func(d *dissector) { d.look(IPIP, b, rest, 0, ethernetIPv6) }
+		d.inner = tunnel{IPIP, ethernetIPv6, b, rest}
 	case proto == 47 && want&GRE != 0:
-		d.inner = func(d *dissector) { d.gre(b, rest) }
+		d.inner = tunnel{GRE, 0, b, rest}
 	case proto == 17 && r.DestinationPort == PortVXLAN && want&VXLAN != 0:
-		d.inner = func(d *dissector) { d.vxlan(b, rest) }
+		d.inner = tunnel{VXLAN, 0, b, rest}
 	case proto == 17 && r.DestinationPort == PortGeneve && want&Geneve != 0:
-		d.inner = func(d *dissector) { d.geneve(b, rest) }
+		d.inner = tunnel{Geneve, 0, b, rest}
+	}
+}
+
+// open looks into the tunnel that was found, if there was one.
+func (d *dissector) open() {
+	switch t := d.inner; t.kind {
+	case IPIP:
+		d.look(IPIP, t.b, t.rest, 0, t.proto)
+	case GRE:
+		d.gre(t.b, t.rest)
+	case VXLAN:
+		d.vxlan(t.b, t.rest)
+	case Geneve:
+		d.geneve(t.b, t.rest)
 	}
 }
 
