@@ -450,6 +450,15 @@ func TestEviction(t *testing.T) {
 			t.Fatalf("key %d is gone", i)
 		}
 	}
+	// Nor do as busy ones that come while the old ones sleep for the night.
+	for i := range 64 {
+		l.Observe(now.Add(12*time.Hour), key(200+i), 5000, 4e6, false)
+	}
+	for i := range 64 {
+		if _, ok := l.find(now, key(i)); !ok {
+			t.Fatalf("key %d did not outlive a night", i)
+		}
+	}
 	// Three weeks later, when nobody speaks of the old ones, new ones take their place.
 	later := now.Add(21 * day)
 	for i := range 64 {
