@@ -61,6 +61,7 @@ type Engine struct {
 	metrics *metrics
 
 	reports  chan ingest.Delivery
+	sampled  chan ingest.Delivery // with samples
 	commands chan command
 	terms    chan *leadership
 	records  chan store.Snapshot
@@ -69,6 +70,7 @@ type Engine struct {
 	// Owned by the loop.
 	policy    *policy.Policy
 	view      *traffic.View
+	samples   *traffic.SampleStore // what packets of a target are like; nothing is decided by it yet
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
 	lead      *leadership         // nil while we do not lead
@@ -102,6 +104,7 @@ type leadership struct {
 
 const (
 	reportQueue = 8192
+	sampleQueue = 64 // deliveries of up to 1,024 samples, which a report never waits behind
 	maxEnded    = 1000
 )
 
@@ -109,9 +112,9 @@ const (
 func New(o Options) *Engine {
 	e := &Engine{
 		o: o, log: o.Log.With("component", "engine"),
-		reports: make(chan ingest.Delivery, reportQueue), commands: make(chan command),
+		reports: make(chan ingest.Delivery, reportQueue), sampled: make(chan ingest.Delivery, sampleQueue), commands: make(chan command),
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
-		policy: o.Policy, view: traffic.NewView(o.Traffic), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
+		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
 	}
 	e.detector = detect.New(rules{o.Policy})
 	e.metrics = newMetrics(o.Registerer, e)
@@ -127,10 +130,14 @@ func (r rules) Limits(p netip.Prefix, v vector.ID) detect.Limits {
 	return detect.Limits{PPS: l.PPS, BPS: l.BPS, Windows: l.Windows, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
 }
 
-// Deliver takes a report; false says that the queue is full and the report was dropped.
+// Deliver takes a report, or samples; false says that their queue is full and they were dropped.
 func (e *Engine) Deliver(d ingest.Delivery) bool {
+	queue := e.reports
+	if len(d.Samples) > 0 {
+		queue = e.sampled
+	}
 	select {
-	case e.reports <- d:
+	case queue <- d:
 		return true
 	default:
 		return false
@@ -193,6 +200,9 @@ func (e *Engine) Run(ctx context.Context) error {
 		case d := <-e.reports:
 			e.report(d)
 			report = true
+		case d := <-e.sampled:
+			e.sample(d)
+			report = true
 		case c := <-e.commands:
 			c.run(time.Now())
 			close(c.done)
@@ -253,6 +263,13 @@ func (e *Engine) report(d ingest.Delivery) {
 		}
 		e.events(now, e.detector.Observe(now, o), origin{triggered: d.Triggered, received: d.Received})
 	}
+}
+
+func (e *Engine) sample(d ingest.Delivery) {
+	for _, s := range d.Samples {
+		e.samples.Add(d.Received, s)
+	}
+	e.metrics.samples(e.samples)
 }
 
 func (e *Engine) tick(now time.Time) {

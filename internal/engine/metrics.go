@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
 // Stages of the way from a packet to its announcement.
@@ -27,10 +28,14 @@ type metrics struct {
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 
-	active   prometheus.Gauge
-	targets  prometheus.Gauge
-	crowded  prometheus.Counter
-	refusals uint64 // of the view, counted in crowded already; owned by the loop
+	active      prometheus.Gauge
+	targets     prometheus.Gauge
+	sampled     prometheus.Gauge
+	sampleBytes prometheus.Gauge
+	crowded     prometheus.Counter
+	unkept      prometheus.Counter
+	dropped     uint64 // of the store of samples, counted in unkept already; owned by the loop
+	refusals    uint64 // of the view, counted in crowded already; owned by the loop
 
 	speakerSets *prometheus.CounterVec
 	lag         prometheus.Gauge
@@ -63,11 +68,14 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		commitErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
 		active:       gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
 		targets:      gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
+		sampled:      gauge("trafficmonitor_sample_store_targets", "Targets, each direction being one, whose sampled packets are kept."),
+		sampleBytes:  gauge("trafficmonitor_sample_store_bytes", "Memory of the sampled packets kept, 64 MiB at most."),
+		unkept:       prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_sample_store_dropped_total", Help: "Sampled packets not kept: no room for a target as light, or too old."}),
 		crowded:      prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_view_refused_total", Help: "Aggregates not taken in because too many targets were in view; attacks on those targets go unseen."}),
 		speakerSets:  counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
 		lag:          gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
 	}
-	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.crowded,
+	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.crowded, m.unkept,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "trafficmonitor_engine_queue_reports", Help: "Reports waiting for the engine."},
 			func() float64 { return float64(len(e.reports)) }),
 	)
@@ -89,6 +97,15 @@ func (m *metrics) view(targets int, refused uint64) {
 	m.targets.Set(float64(targets))
 	m.crowded.Add(float64(refused - m.refusals))
 	m.refusals = refused
+}
+
+// samples shows what is kept of sampled packets.
+func (m *metrics) samples(s *traffic.SampleStore) {
+	kept, dropped := s.Targets()
+	m.unkept.Add(float64(dropped - m.dropped))
+	m.dropped = dropped
+	m.sampled.Set(float64(kept))
+	m.sampleBytes.Set(float64(s.Bytes()))
 }
 
 // stage observes a stage; a negative time, of clocks that differ, counts as zero.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -26,6 +28,7 @@ const (
 	maxSpan       = 5 * time.Minute
 	maxMergedSpan = 366 * 24 * time.Hour // of what sensors merged while no controller listened
 	maxSamples    = 1 << 16
+	maxDelivered  = 1 << 10 // samples in one delivery
 	maxHeader     = 128
 	maxName       = 128
 )
@@ -285,11 +288,66 @@ func checkSamples(b *pb.SampleBatch) error {
 		if x.GetVector() >= vector.Count {
 			return fmt.Errorf("samples[%d].vector: %d is not below %d", i, x.GetVector(), vector.Count)
 		}
+		if d := x.GetDirection(); d < pb.Direction_DIRECTION_UNSPECIFIED || d > pb.Direction_DIRECTION_OUTBOUND {
+			return fmt.Errorf("samples[%d].direction: %d is neither inbound (1) nor outbound (2)", i, d)
+		}
 		if n := len(x.GetHeader()); n > maxHeader {
 			return fmt.Errorf("samples[%d].header: %d octets are more than %d", i, n, maxHeader)
 		}
 	}
 	return nil
+}
+
+// sampleOf reads the head of a packet; ahead is how much the sensor's clock is before ours. It is false for a header that
+// contradicts itself though the sensor's own counting took it for sound, and for one without addresses.
+func sampleOf(now time.Time, ahead time.Duration, x *pb.Sample) (traffic.Sample, bool) {
+	direction := vector.Inbound
+	if x.GetDirection() == pb.Direction_DIRECTION_OUTBOUND {
+		direction = vector.Outbound
+	}
+	at := now
+	if t := x.GetTime(); t != nil && t.CheckValid() == nil {
+		if at = t.AsTime().Add(-ahead); at.After(now) {
+			at = now
+		}
+	}
+	octets := int(min(x.GetLength(), math.MaxInt32))
+	r := classify.PacketOf(direction, x.GetHeader(), octets, nil) // the vector is known
+	id := vector.ID(x.GetVector())
+	if !r.Source.IsValid() || r.Source.Is4In6() || r.Destination.Is4In6() || r.Vector == vector.Malformed && id != vector.Malformed {
+		return traffic.Sample{}, false
+	}
+	r.Vector = id
+	r.Length = segment(&r, x.GetHeader(), octets)
+	return r.Sample(at, direction, x.GetWeight()), true
+}
+
+// segment is the length of a packet on the wire. Where the sensor's host merged packets (GRO), the header says the
+// length of what was merged without the headers left out, octets with them: from the two follows how many there were,
+// and so their mean length.
+func segment(r *classify.Result, header []byte, octets int) int {
+	left := octets - r.Length
+	if left <= 0 || !r.Ports || len(header) < 20 {
+		return r.Length
+	}
+	at := int(header[0]&15) * 4
+	if header[0]>>4 == 6 {
+		if at = 40; len(header) < 40 || header[6] != r.Protocol {
+			return r.Length // extension headers: nobody merges those
+		}
+	}
+	headers := at + 8
+	if r.Protocol == 6 {
+		if len(header) < at+13 {
+			return r.Length
+		}
+		headers = at + int(header[at+12]>>4)*4
+	}
+	if left%headers != 0 {
+		return r.Length
+	}
+	n := 1 + left/headers
+	return (octets + n - 1) / n
 }
 
 func validName(s string) bool {

@@ -9,12 +9,20 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
+// Why a sample is not used.
+const (
+	unusedMalformed = "malformed"
+	unusedForeign   = "foreign"
+	unusedQueue     = "queue"
+)
+
 type metrics struct {
 	reports    *prometheus.CounterVec
 	aggregates prometheus.Counter
 	networks   prometheus.Counter
 	profiles   prometheus.Counter
 	samples    prometheus.Counter
+	unused     *prometheus.CounterVec
 	dropped    *prometheus.CounterVec
 	malformed  prometheus.Counter
 	late       prometheus.Counter
@@ -73,9 +81,15 @@ func newMetrics(reg prometheus.Registerer, s *Server) *metrics {
 	m.repeated = prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "trafficmonitor_ingest_reports_repeated_total", Help: "Interval reports sent again after a stream broke, though they had come; they are not used twice.",
 	})
-	reg.MustRegister(m.repeated, m.echoes, m.offset, m.delay, m.networks, m.profiles)
+	m.unused = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "trafficmonitor_ingest_samples_unused_total", Help: "Sampled packets not used, by why: header malformed, target foreign to network.own_prefixes, or the engine's queue full.",
+	}, []string{"reason"})
+	reg.MustRegister(m.unused, m.repeated, m.echoes, m.offset, m.delay, m.networks, m.profiles)
 	reg.MustRegister(m.reports, m.aggregates, m.samples, m.dropped, m.malformed, m.late, m.refused, m.foreign, sensorCollector{s})
 	// A series that begins with its first event has no increase to alert on.
+	for _, why := range []string{unusedMalformed, unusedForeign, unusedQueue} {
+		m.unused.WithLabelValues(why)
+	}
 	for _, c := range []traffic.Cause{traffic.Interval, traffic.Trigger, traffic.Hot} {
 		m.reports.WithLabelValues(c.String())
 		m.dropped.WithLabelValues(c.String())

@@ -26,9 +26,13 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
-// Delivery is one report on its way to the view, with the times of its journey.
+// Delivery is one report on its way to the view, or some samples on their way to the store of samples, with the times of
+// its journey.
 type Delivery struct {
-	Report    traffic.Report
+	Report traffic.Report
+	// Samples are at most 1,024 packets of one sensor, their times by our clock as far as the sensor's is known. A delivery
+	// with samples has no report.
+	Samples   []traffic.Sample
 	Triggered time.Time // when the kernel raised the trigger, by our clock as far as the sensor's is known; zero for other reports
 	Received  time.Time // by ours
 }
@@ -237,11 +241,7 @@ func (s *Server) take(now time.Time, x *sensor, msg *pb.ConnectRequest) error {
 	case msg.GetReport() != nil:
 		return s.takeReport(now, x, msg.GetReport())
 	case msg.GetSamples() != nil:
-		if err := checkSamples(msg.GetSamples()); err != nil {
-			s.metrics.malformed.Inc()
-			return status.Error(codes.InvalidArgument, err.Error())
-		}
-		s.metrics.samples.Add(float64(len(msg.GetSamples().GetSamples())))
+		return s.takeSamples(now, x, msg.GetSamples())
 	case msg.GetClockEcho() != nil:
 		s.echo(x, now, msg.GetClockEcho())
 	case msg.GetHello() != nil:
@@ -285,6 +285,34 @@ func (s *Server) takeReport(now time.Time, x *sensor, p *pb.Report) error {
 	return nil
 }
 
+// takeSamples hands sampled packets on. A header nobody can read, or of a target that is not ours, costs only its sample;
+// when nobody has room for them they go first, for nothing is detected by samples.
+func (s *Server) takeSamples(now time.Time, x *sensor, b *pb.SampleBatch) error {
+	if err := checkSamples(b); err != nil {
+		s.metrics.malformed.Inc()
+		return status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.metrics.samples.Add(float64(len(b.GetSamples())))
+	ahead := now.Sub(x.ours(now, now))
+	all := make([]traffic.Sample, 0, len(b.GetSamples()))
+	for _, p := range b.GetSamples() {
+		switch sample, ok := sampleOf(now, ahead, p); {
+		case !ok:
+			s.metrics.unused.WithLabelValues(unusedMalformed).Inc()
+		case s.foreign(netip.PrefixFrom(sample.Target(), sample.Target().BitLen())):
+			s.metrics.unused.WithLabelValues(unusedForeign).Inc()
+		default:
+			all = append(all, sample)
+		}
+	}
+	for part := range slices.Chunk(all, maxDelivered) {
+		if !s.o.Deliver(Delivery{Samples: part, Received: now}) {
+			s.metrics.unused.WithLabelValues(unusedQueue).Add(float64(len(part)))
+		}
+	}
+	return nil
+}
+
 // echo takes what a sensor says of its clock. What cannot be is counted and otherwise ignored: it is no reason to go
 // without the sensor's reports.
 func (s *Server) echo(x *sensor, now time.Time, e *pb.ClockEcho) {
@@ -322,12 +350,14 @@ func (s *Server) dropForeign(r *traffic.Report) int {
 	if len(s.o.Own) == 0 {
 		return 0
 	}
-	foreign := func(p netip.Prefix) bool {
-		return !slices.ContainsFunc(s.o.Own, func(own netip.Prefix) bool { return own.Bits() <= p.Bits() && own.Contains(p.Addr()) })
-	}
 	before := len(r.Aggregates) + len(r.Networks) + len(r.Profiles)
-	r.Aggregates = slices.DeleteFunc(r.Aggregates, func(a traffic.Aggregate) bool { return foreign(a.Target) })
-	r.Networks = slices.DeleteFunc(r.Networks, func(n traffic.NetworkTotal) bool { return foreign(n.Network) })
-	r.Profiles = slices.DeleteFunc(r.Profiles, func(p traffic.Profile) bool { return foreign(p.Target) })
+	r.Aggregates = slices.DeleteFunc(r.Aggregates, func(a traffic.Aggregate) bool { return s.foreign(a.Target) })
+	r.Networks = slices.DeleteFunc(r.Networks, func(n traffic.NetworkTotal) bool { return s.foreign(n.Network) })
+	r.Profiles = slices.DeleteFunc(r.Profiles, func(p traffic.Profile) bool { return s.foreign(p.Target) })
 	return before - len(r.Aggregates) - len(r.Networks) - len(r.Profiles)
+}
+
+// foreign reports whether a target is outside our own prefixes.
+func (s *Server) foreign(p netip.Prefix) bool {
+	return len(s.o.Own) > 0 && !slices.ContainsFunc(s.o.Own, func(own netip.Prefix) bool { return own.Bits() <= p.Bits() && own.Contains(p.Addr()) })
 }

@@ -282,6 +282,10 @@ func FuzzConnectRequest(f *testing.F) {
 			}
 			return
 		}
+		if m.GetSamples() != nil {
+			saneSamples(t, now, s, m.GetSamples(), delivered)
+			return
+		}
 		for _, d := range delivered {
 			r := d.Report
 			if r.Span <= 0 || r.Cause == 0 || r.Past(3*time.Second) || r.Merged > 1 && r.Cause != traffic.Interval {
