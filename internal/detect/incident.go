@@ -11,15 +11,16 @@ import (
 
 // Incident is one attack on one target, from onset to end.
 type Incident struct {
-	ID      string
-	Target  netip.Prefix
-	Group   string        // policy group of the target
-	Vectors []Measurement // sorted by vector
-	Onset   time.Time     // begin of the window in which the first limit was passed
-	Decided time.Time
-	Ended   time.Time // zero while the attack goes on
-	Reason  string
-	Sensors []string // sorted
+	ID        string
+	Target    netip.Prefix
+	Direction vector.Direction
+	Group     string        // policy group of the target
+	Vectors   []Measurement // sorted by vector
+	Onset     time.Time     // begin of the window in which the first limit was passed
+	Decided   time.Time
+	Ended     time.Time // zero while the attack goes on
+	Reason    string
+	Sensors   []string // sorted
 }
 
 // Active reports whether the attack goes on.

@@ -1,5 +1,5 @@
 // Package replay runs packets offline through what the live system does with them (classification, view, detection,
-// signature, policy, safety) and says what would have happened and when. It does no I/O: packets come from a Source, time
+// signature, policy, safety) and says what would have happened and when. Packets come from a Source, such as a capture, time
 // from their stamps, and the same packets give the same result.
 package replay
 
