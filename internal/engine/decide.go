@@ -29,6 +29,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 				kind = audit.IncidentGrown
 			} else {
 				e.metrics.active.Inc()
+				e.samples.Freeze(inc.Target, inc.Onset)
 			}
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
@@ -45,6 +46,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			e.respond(now, inc, ev.Vectors, from)
 		case detect.End:
 			e.metrics.active.Dec()
+			e.samples.Thaw(now, inc.Target)
 			e.ended = append(e.ended, inc)
 			if len(e.ended) > maxEnded {
 				e.ended = e.ended[1:]

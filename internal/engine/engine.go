@@ -70,7 +70,8 @@ type Engine struct {
 	// Owned by the loop.
 	policy    *policy.Policy
 	view      *traffic.View
-	samples   *traffic.SampleStore // what packets of a target are like; nothing is decided by it yet
+	samples   *traffic.SampleStore // what packets of a target are like
+	looked    map[string]time.Time // when a mitigation's rule was last held against samples, by its ID
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
 	lead      *leadership         // nil while we do not lead
@@ -116,7 +117,7 @@ func New(o Options) *Engine {
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
 		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
 	}
-	e.detector = detect.New(rules{o.Policy})
+	e.detector, e.looked = detect.New(rules{o.Policy}), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)
 	e.pending.since = map[string]origin{}
 	return e
@@ -301,6 +302,7 @@ func (e *Engine) tick(now time.Time) {
 		}
 	}
 	e.enforceSafety(now)
+	e.refine(now)
 	if e.machine != nil {
 		e.machine.Forget(now.Add(-e.o.Keep)) // the store prunes its records by itself
 	}
@@ -312,6 +314,7 @@ func (e *Engine) begin(l *leadership) {
 	e.machine = mitigation.New(l.records)
 	clear(e.retry)
 	clear(e.said)
+	clear(e.looked)
 	e.revision = 0
 	e.direct()
 	e.mask(now)

@@ -25,6 +25,7 @@ type metrics struct {
 	decided      *prometheus.CounterVec
 	ended        *prometheus.CounterVec
 	refused      *prometheus.CounterVec
+	refined      *prometheus.CounterVec
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 
@@ -63,6 +64,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		incidents:    counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
 		decided:      counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
 		ended:        counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
+		refined:      counter("trafficmonitor_mitigations_refined_total", "Times automation gave a mitigation another rule: a narrower one that spares normal traffic, or one that follows an attack that changed.", "why"),
 		refused:      counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
 		withheld:     prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
 		commitErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
@@ -85,6 +87,9 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 	}
 	for _, i := range safety.Invariants() {
 		m.refused.WithLabelValues(string(i))
+	}
+	for _, why := range []string{whyNarrower, whyFollows} {
+		m.refined.WithLabelValues(why)
 	}
 	for _, r := range []string{"ok", "error"} {
 		m.speakerSets.WithLabelValues(r)

@@ -96,10 +96,12 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 		return Mitigation{}, fmt.Errorf("%w %s until %s by %s: %s", ErrHeld, h.Target, h.Until.UTC().Format(time.RFC3339), h.Requester, h.Reason)
 	}
 	for _, x := range m.active() {
+		covered := x.Refined && x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && x.Routes[0].Action == p.Route.Action
 		for _, r := range x.Routes {
-			if r.ID() == p.Route.ID() {
-				return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrCovered, x.ID, x.Requester)
-			}
+			covered = covered || r.ID() == p.Route.ID()
+		}
+		if covered {
+			return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrCovered, x.ID, x.Requester)
 		}
 	}
 	x := &Mitigation{
@@ -111,6 +113,28 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	m.all[x.ID], m.live = x, nil
 	m.seen[sight{p.Target, p.Vector}] = true
 	return *x, nil
+}
+
+// Refine gives an active mitigation of automation another route, because more is known of the attack; its deadlines stay.
+// It returns the mitigation as it was and as it is; ok is false when automation may not touch it now.
+func (m *Machine) Refine(now time.Time, id string, r route.Route, why string) (before, after Mitigation, ok bool) {
+	x := m.all[id]
+	if x == nil || x.State != Active || x.Manual() || m.freeze != nil {
+		return Mitigation{}, Mitigation{}, false
+	}
+	if _, held := m.Held(now, x.Target); held {
+		return Mitigation{}, Mitigation{}, false
+	}
+	before = *x
+	x.Routes, x.Evidence, x.Refined = []route.Route{r}, why, true
+	return before, *x, true
+}
+
+// Unrefine takes a Refine back that was never stored.
+func (m *Machine) Unrefine(before Mitigation) {
+	if x := m.all[before.ID]; x != nil {
+		x.Routes, x.Evidence, x.Refined = before.Routes, before.Evidence, before.Refined
+	}
 }
 
 // Request is an engineer's announcement.

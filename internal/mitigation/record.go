@@ -44,6 +44,7 @@ type Mitigation struct {
 	Requester string        `json:"requester"`          // Automation, or who asked for it
 	Reason    string        `json:"reason"`
 	RequestID string        `json:"request_id,omitempty"` // makes a manual request repeatable
+	Refined   bool          `json:"refined,omitempty"`    // its route is not the one it began with
 	Approved  bool          `json:"approved,omitempty"`   // an approver allowed what automation may not do
 
 	Created     time.Time     `json:"created"`
