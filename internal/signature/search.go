@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	testsPerField = 10 // the most promising ones
+	testsPerField = 6 // the most promising ones
 	beamWidth     = 6
 	beamDepth     = 4 // components beside the base's
 	leastInGap    = 3 // samples
@@ -468,7 +468,7 @@ func (p *problem) search(sources bool) [][]route.Match {
 			tests = p.sourceTests()
 		}
 		for _, t := range tests {
-			options[f] = append(options[f], option{t, p.attack.where(t.holds), p.normal.where(t.holds)})
+			options[f] = append(options[f], option{t, p.attack.passing(&t), p.normal.passing(&t)})
 		}
 	}
 	start := plan{attack: p.baseAttack, normal: p.baseNormal}

@@ -22,7 +22,7 @@ type set struct {
 
 func newSet(samples []*traffic.Sample) set {
 	s := set{samples: samples}
-	slices.SortStableFunc(s.samples, func(a, b *traffic.Sample) int { return cmp.Compare(a.Weight, b.Weight) })
+	slices.SortFunc(s.samples, func(a, b *traffic.Sample) int { return cmp.Compare(a.Weight, b.Weight) })
 	s.even = make([]uint64, (len(samples)+63)/64)
 	for i, x := range s.samples {
 		w := weight(x)
@@ -60,6 +60,17 @@ func (s *set) where(holds func(*traffic.Sample) bool) bitset {
 	return b
 }
 
+// passing returns the samples that pass a test.
+func (s *set) passing(t *test) bitset {
+	b := make(bitset, len(s.even))
+	for i, x := range s.samples {
+		if t.holds(x) {
+			b[i/64] |= 1 << (i % 64)
+		}
+	}
+	return b
+}
+
 // mass is the weight of the samples in both x and y.
 func (s *set) mass(x, y bitset) uint64 {
 	var sum uint64
@@ -85,11 +96,3 @@ func (b bitset) and(o bitset) bitset {
 }
 
 func (b bitset) has(i int) bool { return b[i/64]&(1<<(i%64)) != 0 }
-
-func (b bitset) count() int {
-	n := 0
-	for _, w := range b {
-		n += bits.OnesCount64(w)
-	}
-	return n
-}

@@ -145,12 +145,15 @@ func crowds(attack []*traffic.Sample, n int) [][]crowd {
 				last = sorted[i].Source
 			}
 			c.prefix = common(first, last)
-			all = append(all, c)
+			// The n heaviest so far, in order.
+			at, _ := slices.BinarySearchFunc(all, c, func(a, b crowd) int {
+				return cmp.Or(cmp.Compare(b.mass, a.mass), traffic.ComparePrefix(a.prefix, b.prefix))
+			})
+			if all = slices.Insert(all, at, c); len(all) > n {
+				all = all[:n]
+			}
 		}
-		slices.SortFunc(all, func(a, b crowd) int {
-			return cmp.Or(cmp.Compare(b.mass, a.mass), traffic.ComparePrefix(a.prefix, b.prefix))
-		})
-		out = append(out, all[:min(n, len(all))])
+		out = append(out, all)
 	}
 	return out
 }

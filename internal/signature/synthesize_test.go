@@ -554,6 +554,47 @@ func TestNeverBGP(t *testing.T) {
 	}
 }
 
+// Ports all around 179 still separate, without it and within the items allowed.
+func TestPortsAroundBGP(t *testing.T) {
+	w := newWorld(false, 4)
+	normal := w.web(1000)
+	attack := many(2000, func(int) traffic.Sample {
+		return w.packet(vector.SYN, protoTCP, 60, func(s *traffic.Sample) {
+			s.TCPFlags, s.DestinationPort, s.Source = route.SYN, uint16(100+w.IntN(150)), w.forged()
+		})
+	})
+	p := Synthesize(Options{}, w.target, vector.Inbound, vector.SYN, attack, normal)
+	if m := p.Candidates[0].Match; !p.Separable || len(m.DestinationPort) != 2 || inRanges(m.DestinationPort, 179) || !inRanges(m.DestinationPort, 178) || !inRanges(m.DestinationPort, 180) {
+		t.Errorf("%s", m)
+	}
+	o := Options{MaxItems: 1}
+	for _, c := range Synthesize(o, w.target, vector.Inbound, vector.SYN, attack, normal).Candidates {
+		sound(t, o, w.target, vector.Inbound, c)
+	}
+}
+
+// Forged sources make no source rules, though all are from one network.
+func TestForgedSourcesOfOneNetwork(t *testing.T) {
+	families(t, func(t *testing.T, v6 bool) {
+		w := newWorld(v6, 4)
+		normal := w.web(1000)
+		attack := many(1000, func(i int) traffic.Sample {
+			s := w.syn()
+			s.Source = netip.AddrFrom4([4]byte{77, 1, byte(i >> 8), byte(i)})
+			if v6 {
+				s.Source = netip.MustParseAddr(fmt.Sprintf("2a01:1::%x", i+1))
+			}
+			return s
+		})
+		p := Synthesize(Options{}, w.target, vector.Inbound, vector.SYN, attack, normal)
+		for _, c := range p.Candidates {
+			if c.Match.Source.IsValid() || !p.Spoofed || p.Separable {
+				t.Errorf("%s, spoofed %v", c.Match, p.Spoofed)
+			}
+		}
+	})
+}
+
 func TestOutbound(t *testing.T) {
 	families(t, func(t *testing.T, v6 bool) {
 		w := newWorld(v6, 4)

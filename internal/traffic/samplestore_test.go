@@ -122,6 +122,7 @@ func TestAttackDoesNotBecomeNormal(t *testing.T) {
 			}
 			if at.Equal(end) {
 				s.Thaw(at, target)
+				s.Add(at, sampleTo("192.0.2.1", at.Add(-time.Second), vector.NTP, i)) // late
 			}
 			s.Add(at, sampleTo("192.0.2.1", at, vector.DNS, i))
 			if !at.Before(begin) && at.Before(end) {
@@ -155,6 +156,34 @@ func TestAttackDoesNotBecomeNormal(t *testing.T) {
 			t.Errorf("%s: %d recent samples are kept after the attack", frozen, n)
 		}
 	}
+}
+
+// The last samples are kept, also of a ring that had gone round before it grew.
+func TestTheLastSamplesAreKept(t *testing.T) {
+	s := NewSampleStore(SampleOptions{})
+	n := 0
+	add := func(count int) {
+		for range count {
+			n++
+			s.Add(noon.Add(time.Hour), sampleTo("192.0.2.1", noon.Add(time.Duration(n)*time.Second), vector.DNS, n))
+		}
+	}
+	check := func(want int) {
+		t.Helper()
+		got := s.Attack(host("192.0.2.1"), vector.Inbound, vector.DNS, noon)
+		if len(got) != want || !got[0].Time.Equal(noon.Add(time.Duration(n-want+1)*time.Second)) || !got[want-1].Time.Equal(noon.Add(time.Duration(n)*time.Second)) {
+			t.Fatalf("%d samples from %s to %s after %d", len(got), got[0].Time, got[len(got)-1].Time, n)
+		}
+	}
+	add(300)
+	check(256)
+	s.Freeze(host("192.0.2.1"), noon)
+	add(2048 - 256 + 250)
+	check(2048)
+	s.Thaw(noon.Add(time.Hour), host("192.0.2.1"))
+	check(256)
+	add(10)
+	check(256)
 }
 
 // Two incidents at one host: the profile is frozen until both are over.
