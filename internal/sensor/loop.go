@@ -25,6 +25,7 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 		nextReport = now // what was counted while no process ran has waited long enough, see longestGap
 	}
 	a.exert()
+	quick := 0 // how many of the next hot reports come sooner
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -43,8 +44,9 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			a.note(err)
 			if r != nil {
 				a.exert()
-				if len(a.meter.hot) == 1 {
-					nextHot = now.Add(a.restraint.effort.hot)
+				quick = quickReports
+				if at := now.Add(a.hotInterval(quick)); len(a.meter.hot) == 1 || at.Before(nextHot) {
+					nextHot = at
 				}
 				a.send(r, worthTrigger, t.raised.UnixNano())
 			}
@@ -64,7 +66,8 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 			a.drain()
 			a.metrics.hot.Set(float64(len(a.meter.hot)))
 			a.exert()
-			nextHot = now.Add(a.restraint.effort.hot)
+			quick = max(quick-1, 0)
+			nextHot = now.Add(a.hotInterval(quick))
 		}
 		due := !now.Before(nextReport)
 		if due || !now.Before(nextScan) {
@@ -96,6 +99,20 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 		wake = earlier(wake, a.doors.next)
 		timer.Reset(time.Until(wake))
 	}
+}
+
+// The first hot reports after a trigger come window by window: a trigger is a lower bound, and they tell the controller at
+// once how much more it is.
+const quickReports = 3
+
+// hotInterval is the time to the next hot report, of which so many are to be quick; no report is quicker than asked for
+// while the sensor restrains itself.
+func (a *agent) hotInterval(quick int) time.Duration {
+	hot := a.restraint.effort.hot
+	if d := a.meter.now; quick == 0 || d == nil || hot > d.hot {
+		return hot
+	}
+	return min(hot, a.meter.window)
 }
 
 func earlier(a, b time.Time) time.Time {
