@@ -14,7 +14,7 @@ func (f *file) check(r *document.Report) {
 	if f.defaults.ttl > f.defaults.maxAge {
 		r.Add("defaults.ttl", "%s is longer than max_age, which is %s", document.FormatDuration(f.defaults.ttl), document.FormatDuration(f.defaults.maxAge))
 	}
-	checkThresholds(r, "thresholds", f.thresholds)
+	f.attacks.check(r, "")
 	f.checkResponses(r, "responses", f.responses)
 	f.checkGroups(r)
 	for i, e := range f.exceptions {
@@ -54,12 +54,32 @@ func (f *file) checkGroups(r *document.Report) {
 				owner[p] = g.name
 			}
 		}
-		checkThresholds(r, at+".thresholds", g.thresholds)
+		g.attacks.check(r, at+".")
 		f.checkResponses(r, at+".responses", g.responses)
 	}
 }
 
-func checkThresholds(r *document.Report, at string, ts []threshold) {
+func (a attacks) check(r *document.Report, at string) {
+	checkThresholds(r, at+"thresholds", "pps, bps, unanswered, spoofed", a.thresholds)
+	checkThresholds(r, at+"networks", "pps, bps, hosts", a.networks)
+	checkThresholds(r, at+"outbound", "pps, bps", a.outbound)
+	for i, t := range a.thresholds {
+		for _, s := range t.vectors {
+			for _, v := range s.ids {
+				o := vector.OppositeOf(v)
+				here := fmt.Sprintf("%sthresholds[%d]", at, i)
+				if len(s.ids) == 1 && t.unanswered != nil && *t.unanswered > 0 && o.Share == 0 {
+					r.Add(here+".unanswered", "means nothing for %s: no packets of the target belong to it", s.word)
+				}
+				if len(s.ids) == 1 && t.spoofed != nil && *t.spoofed > 0 && o.Outbound == 0 {
+					r.Add(here+".spoofed", "means nothing for %s: no packets of the target belong to it, so who calls in vain cannot be told", s.word)
+				}
+			}
+		}
+	}
+}
+
+func checkThresholds(r *document.Report, at, limits string, ts []threshold) {
 	by := map[string]int{}
 	for i, t := range ts {
 		here := fmt.Sprintf("%s[%d]", at, i)
@@ -73,8 +93,9 @@ func checkThresholds(r *document.Report, at string, ts []threshold) {
 			}
 			by[s.word] = i
 		}
-		if t.pps == nil && t.bps == nil && t.windows == nil && t.endBelow == nil && t.endAfter == nil && !r.Bad(here) {
-			r.Add(here, "says nothing: write pps, bps, windows, end_below or end_after")
+		if t.pps == nil && t.bps == nil && t.windows == nil && t.endBelow == nil && t.endAfter == nil &&
+			t.unanswered == nil && t.unansweredWindows == nil && t.spoofed == nil && t.hosts == nil && !r.Bad(here) {
+			r.Add(here, "says nothing: write %s, windows, end_below or end_after", limits)
 		}
 	}
 }

@@ -16,10 +16,16 @@ func (f *file) compile() *Policy {
 		scopes:     map[netip.Prefix]*scope{},
 	}
 	p.base = &scope{group: DefaultGroup}
-	for v := range p.base.limits {
-		p.base.limits[v] = Limits{Windows: f.defaults.windows, EndBelow: f.defaults.endBelow, EndAfter: f.defaults.endAfter}
+	p.baseline = f.baseline
+	for v := range vector.Count {
+		l := Limits{Windows: f.defaults.windows, EndBelow: f.defaults.endBelow, EndAfter: f.defaults.endAfter}
+		p.base.limits.outbound[v] = l
+		p.base.limits.networks[v] = l
+		p.base.limits.networks[v].Hosts = f.defaults.hosts
+		l.UnansweredWindows = f.defaults.unansweredWindows
+		p.base.limits.inbound[v] = l
 	}
-	overlay(&p.base.limits, f.thresholds)
+	p.base.limits.overlay(f.attacks)
 	p.base.responses = f.steps("responses", f.responses)
 
 	type place struct {
@@ -53,23 +59,47 @@ func (f *file) compile() *Policy {
 		}
 		if s == nil {
 			s = &scope{group: pl.group.name, limits: parent.limits, responses: steps[pl.group], parent: parent}
-			overlay(&s.limits, pl.group.thresholds)
+			s.limits.overlay(pl.group.attacks)
 			made[origin{parent, pl.group}] = s
 			scopes = append(scopes, s)
 		}
 		p.add(pl.prefix, s)
 	}
-	p.triggers = lowestOf(scopes)
+	p.triggers[vector.Inbound] = lowestOf(scopes, func(s *limitSet) *[vector.Count]Limits { return &s.inbound })
+	p.triggers[vector.Outbound] = lowestOf(scopes, func(s *limitSet) *[vector.Count]Limits { return &s.outbound })
+	p.askFirst()
 	return p
 }
 
-// lowestOf takes the lowest limits of each vector that has any.
-func lowestOf(scopes []*scope) map[vector.ID]Limits {
+// askFirst makes sensors report questions before the answers pass a limit that one window is enough for: or else a
+// resolver that begins to ask would be taken for the target of a flood.
+func (p *Policy) askFirst() {
+	for v, in := range p.triggers[vector.Inbound] {
+		op := vector.OppositeOf(v)
+		if !op.Asked || in.Windows > 1 || in.PPS == 0 {
+			continue
+		}
+		for _, q := range vector.All() {
+			if op.Outbound != vector.SetOf(q.ID) { // only where one vector asks
+				continue
+			}
+			out := p.triggers[vector.Outbound][q.ID]
+			out.PPS = lowestLimit(out.PPS, in.PPS/2)
+			p.triggers[vector.Outbound][q.ID] = out
+		}
+	}
+}
+
+// lowestOf takes the lowest limits of each vector that has any in packets or bits.
+func lowestOf(scopes []*scope, of func(*limitSet) *[vector.Count]Limits) map[vector.ID]Limits {
 	triggers := map[vector.ID]Limits{}
 	for _, v := range vector.All() {
 		for _, s := range scopes {
-			l := s.limits[v.ID]
-			if l.None() {
+			l := of(&s.limits)[v.ID]
+			if l.PPS == 0 || l.Windows > 1 { // where one window is enough, a trigger before it would only delay the one that counts
+				l.PPS = lowestLimit(l.PPS, l.Unanswered)
+			}
+			if l.PPS == 0 && l.BPS == 0 {
 				continue
 			}
 			if low, ok := triggers[v.ID]; ok {
@@ -93,6 +123,12 @@ func (p *Policy) add(prefix netip.Prefix, s *scope) {
 	}
 }
 
+func (l *limitSet) overlay(a attacks) {
+	overlay(&l.inbound, a.thresholds)
+	overlay(&l.outbound, a.outbound)
+	overlay(&l.networks, a.networks)
+}
+
 // overlay applies thresholds to limits: those that name many vectors first, so that one that names a vector by itself
 // has the last word.
 func overlay(limits *[vector.Count]Limits, ts []threshold) {
@@ -114,6 +150,10 @@ func overlay(limits *[vector.Count]Limits, ts []threshold) {
 			set(&l.PPS, e.t.pps)
 			set(&l.BPS, e.t.bps)
 			set(&l.Windows, e.t.windows)
+			set(&l.Unanswered, e.t.unanswered)
+			set(&l.UnansweredWindows, e.t.unansweredWindows)
+			set(&l.Spoofed, e.t.spoofed)
+			set(&l.Hosts, e.t.hosts)
 			set(&l.EndBelow, e.t.endBelow)
 			set(&l.EndAfter, e.t.endAfter)
 		}
@@ -147,14 +187,17 @@ func (f *file) steps(path string, rs []response) []step {
 
 // lowest takes the lowest of each value; no limit is higher than any limit.
 func lowest(a, b Limits) Limits {
-	limit := func(x, y float64) float64 {
-		if x == 0 || y == 0 {
-			return max(x, y)
-		}
-		return min(x, y)
-	}
 	return Limits{
-		PPS: limit(a.PPS, b.PPS), BPS: limit(a.BPS, b.BPS), Windows: min(a.Windows, b.Windows),
+		PPS: lowestLimit(a.PPS, b.PPS), BPS: lowestLimit(a.BPS, b.BPS), Windows: min(a.Windows, b.Windows),
+		Unanswered: lowestLimit(a.Unanswered, b.Unanswered), UnansweredWindows: min(a.UnansweredWindows, b.UnansweredWindows),
+		Spoofed: lowestLimit(a.Spoofed, b.Spoofed), Hosts: min(a.Hosts, b.Hosts),
 		EndBelow: min(a.EndBelow, b.EndBelow), EndAfter: min(a.EndAfter, b.EndAfter),
 	}
+}
+
+func lowestLimit(x, y float64) float64 {
+	if x == 0 || y == 0 {
+		return max(x, y)
+	}
+	return min(x, y)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,16 +19,22 @@ const Version = 1
 
 // file is a policy as it is written.
 type file struct {
-	version    int
-	defaults   defaults
-	thresholds []threshold
+	version  int
+	defaults defaults
+	baseline Baseline
+	attacks
 	responses  []response
 	groups     []group
 	exceptions []exception
 }
 
+// attacks say what an attack is: on a target, on a network, and by a target.
+type attacks struct{ thresholds, networks, outbound []threshold }
+
 type defaults struct {
 	windows             int
+	unansweredWindows   int
+	hosts               int
 	endBelow            float64
 	endAfter            time.Duration
 	ttl, extend, maxAge time.Duration
@@ -39,6 +46,11 @@ type threshold struct {
 	vectors  []selector
 	pps, bps *float64 // 0 is no limit
 	windows  *int
+
+	unanswered, spoofed *float64 // of thresholds; 0 is no limit
+	unansweredWindows   *int     // of thresholds
+	hosts               *int     // of networks
+
 	endBelow *float64
 	endAfter *time.Duration
 }
@@ -50,22 +62,24 @@ type response struct {
 }
 
 type group struct {
-	name       string
-	prefixes   []netip.Prefix
-	thresholds []threshold
-	responses  []response
+	name     string
+	prefixes []netip.Prefix
+	attacks
+	responses []response
 }
 
 func newFile() *file {
 	return &file{defaults: defaults{
-		windows: 1, endBelow: 0.7, endAfter: 10 * time.Second,
+		windows: 1, unansweredWindows: 6, hosts: 16, endBelow: 0.7, endAfter: 10 * time.Second,
 		ttl: 10 * time.Minute, extend: 5 * time.Minute, maxAge: 24 * time.Hour,
-	}}
+	}, baseline: Baseline{Above: 2, Cap: 4, Floor: 0.5}}
 }
 
 // The values that make sense.
 var (
 	windows  = document.Number(1, 1000)
+	hosts    = document.Number(2, 1<<20)
+	floor    = document.Percent(0.01, 1)
 	endBelow = document.Percent(0.01, 1)
 	endAfter = document.Duration(time.Second, time.Hour)
 	ttl      = document.Duration(10*time.Second, 7*24*time.Hour)
@@ -84,8 +98,16 @@ func (f *file) schema() document.Value {
 			Value: document.Section(
 				document.Field{
 					Key: "windows", Value: document.Scalar(&f.defaults.windows, windows),
-					Help:   "How many windows of 32 ms in a row must pass a limit before it is an attack.",
-					Danger: "More windows are slower: 30 windows are about a second.",
+					Help:   "How many windows of 32 ms must pass a limit before it is an attack: as many packets, or bits, as they hold at the limit, in a row over it.",
+					Danger: "More windows are slower: 30 windows are about a second at the limit, and a tenth of it at ten times the limit.",
+				},
+				document.Field{
+					Key: "unanswered_windows", Value: document.Scalar(&f.defaults.unansweredWindows, windows),
+					Help: "The same for unanswered.", Danger: "Below 4, one burst that was not answered yet is an attack.",
+				},
+				document.Field{
+					Key: "hosts", Value: document.Scalar(&f.defaults.hosts, hosts),
+					Help: "In how many hosts of a network the packets must arrive for the network to be what is attacked.",
 				},
 				document.Field{
 					Key: "end_below", Value: document.Scalar(&f.defaults.endBelow, endBelow),
@@ -115,6 +137,37 @@ func (f *file) schema() document.Value {
 			Help: "What an attack is, for every target.",
 		},
 		document.Field{
+			Key: "networks", Value: networks(&f.networks),
+			Help: "What an attack on a network is that is spread over its hosts: carpet bombing. Of every protected prefix, and every IPv6 /64 of one.",
+		},
+		document.Field{
+			Key: "outbound", Value: leaving(&f.outbound),
+			Help: "What an attack is that one of our hosts takes part in. Such attacks are only observed.",
+		},
+		document.Field{
+			Key: "baseline", Help: "What the learnt normal traffic of a target changes.",
+			Value: document.Section(
+				document.Field{
+					Key: "above", Value: document.Scalar(&f.baseline.Above, multiple(1, 100)),
+					Help: "The multiple of a target's normal traffic up to which it is no attack, though it passes pps, bps or unanswered.",
+				},
+				document.Field{
+					Key: "cap", Value: document.Scalar(&f.baseline.Cap, multiple(1, 100)),
+					Help:   "The multiple of a limit up to which that holds; 1x: never.",
+					Danger: "Who attacks slowly for weeks is learnt as normal: up to this multiple it stays unseen.",
+				},
+				document.Field{
+					Key: "factor", Value: document.Scalar(&f.baseline.Factor, offOr(multiple(1.5, 1000))),
+					Help:   "The multiple of normal from which on traffic is an attack though it passes no limit; none: never.",
+					Danger: "A target that becomes popular looks the same.",
+				},
+				document.Field{
+					Key: "floor", Value: document.Scalar(&f.baseline.Floor, floor),
+					Help: "The share of the limit below which factor does not hold.",
+				},
+			),
+		},
+		document.Field{
 			Key: "responses", Value: responses(&f.responses), Required: true,
 			Help: "What is done about it, for every target: the first that names a vector of the attack is taken.",
 		},
@@ -139,6 +192,8 @@ func (g *group) schema() document.Value {
 			Key: "thresholds", Value: thresholds(&g.thresholds),
 			Help: "What is different for this group; the rest is inherited.",
 		},
+		document.Field{Key: "networks", Value: networks(&g.networks), Help: "As thresholds, for networks that the group holds."},
+		document.Field{Key: "outbound", Value: leaving(&g.outbound), Help: "As thresholds, for what targets of the group send."},
 		document.Field{
 			Key: "responses", Value: responses(&g.responses),
 			Help: "Tried before the responses of broader groups and of the whole file.",
@@ -148,26 +203,54 @@ func (g *group) schema() document.Value {
 
 func thresholds(dst *[]threshold) document.Value {
 	return document.List(dst, nil, func(t *threshold) document.Value {
-		return document.Section(
+		return document.Section(append(t.rates("to one target"),
 			document.Field{
-				Key: "vectors", Value: document.OneOrMore(&t.vectors, selectors()), Required: true,
-				Help: "The vectors it is for, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
+				Key: "unanswered", Value: document.Optional(&t.unanswered, orNone(document.PPS())),
+				Help:   "A lower limit for packets that the target did not ask for, or does not answer; it holds where sensors watch both directions, and for UDP that is not reflected where packets are 512 octets or less on average. none takes an inherited one away.",
+				Danger: "Small UDP packets that go one way by design, such as telemetry, look the same: give their targets a group.",
 			},
+			document.Field{Key: "unanswered_windows", Value: document.Optional(&t.unansweredWindows, windows), Help: "As in defaults."},
 			document.Field{
-				Key: "pps", Value: document.Optional(&t.pps, orNone(document.PPS())),
-				Help:   "Packets per second to one target from which on it is an attack; none takes an inherited limit away.",
-				Danger: "Below what a healthy target receives, it makes the target's own traffic an attack.",
+				Key: "spoofed", Value: document.Optional(&t.spoofed, offOr(spoofed())),
+				Help:   "Different sources a second from which on it is an attack, at any rate of packets: when nearly every packet comes from a source of its own and nothing comes of it. none takes an inherited one away.",
+				Danger: "A retired server whose clients still call looks the same.",
 			},
-			document.Field{
-				Key: "bps", Value: document.Optional(&t.bps, orNone(document.BPS())),
-				Help:   "Bits per second to one target, counted from the IP header on, from which on it is an attack; none takes an inherited limit away.",
-				Danger: "As with pps.",
-			},
-			document.Field{Key: "windows", Value: document.Optional(&t.windows, windows), Help: "As in defaults."},
-			document.Field{Key: "end_below", Value: document.Optional(&t.endBelow, endBelow), Help: "As in defaults."},
-			document.Field{Key: "end_after", Value: document.Optional(&t.endAfter, endAfter), Help: "As in defaults."},
-		)
+		)...)
 	})
+}
+
+func networks(dst *[]threshold) document.Value {
+	return document.List(dst, nil, func(t *threshold) document.Value {
+		return document.Section(append(t.rates("to all hosts of a network together"),
+			document.Field{Key: "hosts", Value: document.Optional(&t.hosts, hosts), Help: "As in defaults."})...)
+	})
+}
+
+func leaving(dst *[]threshold) document.Value {
+	return document.List(dst, nil, func(t *threshold) document.Value { return document.Section(t.rates("from one target")...) })
+}
+
+// rates are the keys that all thresholds have.
+func (t *threshold) rates(of string) []document.Field {
+	return []document.Field{
+		{
+			Key: "vectors", Value: document.OneOrMore(&t.vectors, selectors()), Required: true,
+			Help: "The vectors it is for, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
+		},
+		{
+			Key: "pps", Value: document.Optional(&t.pps, orNone(document.PPS())),
+			Help:   "Packets per second " + of + " from which on it is an attack; none takes an inherited limit away.",
+			Danger: "Below what is healthy, it makes a target's own traffic an attack.",
+		},
+		{
+			Key: "bps", Value: document.Optional(&t.bps, orNone(document.BPS())),
+			Help:   "Bits per second " + of + ", counted from the IP header on, from which on it is an attack; none takes an inherited limit away.",
+			Danger: "As with pps.",
+		},
+		{Key: "windows", Value: document.Optional(&t.windows, windows), Help: "As in defaults."},
+		{Key: "end_below", Value: document.Optional(&t.endBelow, endBelow), Help: "As in defaults."},
+		{Key: "end_after", Value: document.Optional(&t.endAfter, endAfter), Help: "As in defaults."},
+	}
 }
 
 func responses(dst *[]response) document.Value {
@@ -241,6 +324,76 @@ func orNone(c document.Codec[float64]) document.Codec[float64] {
 		return format(v)
 	}
 	return c
+}
+
+// offOr lets a number be written as none, which is 0.
+func offOr(c document.Codec[float64]) document.Codec[float64] {
+	parse, format := c.Parse, c.Format
+	c.Type += ", or none"
+	c.Parse = func(s string) (float64, error) {
+		if s == "none" {
+			return 0, nil
+		}
+		return parse(s)
+	}
+	c.Format = func(v float64) string {
+		if v == 0 {
+			return "none"
+		}
+		return format(v)
+	}
+	return c
+}
+
+// multiple is a factor such as 2x or 1.5x.
+func multiple(minimum, maximum float64) document.Codec[float64] {
+	format := func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) + "x" }
+	return document.Codec[float64]{
+		Type: fmt.Sprintf("multiple, %s to %s", format(minimum), format(maximum)),
+		Parse: func(s string) (float64, error) {
+			number, ok := strings.CutSuffix(s, "x")
+			v, err := parseNumber(number)
+			switch {
+			case err != nil:
+				return 0, fmt.Errorf("%.20q is not a multiple such as 2x", s)
+			case !ok:
+				return 0, document.Wrong(s+"x", "%q is not a multiple such as 2x", s)
+			case v < minimum || v > maximum:
+				return 0, fmt.Errorf("%s is not from %s to %s", s, format(minimum), format(maximum))
+			}
+			return v, nil
+		},
+		Format: format,
+	}
+}
+
+// spoofed is a number of sources a second, such as 100/s.
+func spoofed() document.Codec[float64] {
+	return document.Codec[float64]{
+		Type: "sources per second such as 100/s",
+		Parse: func(s string) (float64, error) {
+			number, ok := strings.CutSuffix(s, "/s")
+			v, err := parseNumber(strings.TrimSpace(number))
+			switch {
+			case err != nil:
+				return 0, fmt.Errorf("%.20q is not a number of sources per second such as 100/s", s)
+			case !ok:
+				return 0, document.Wrong(s+"/s", "%q is not a number of sources per second", s)
+			case v < 1 || v > 1e9:
+				return 0, fmt.Errorf("%s is not from 1/s to 1000000000/s", s)
+			}
+			return v, nil
+		},
+		Format: func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) + "/s" },
+	}
+}
+
+// parseNumber reads digits with at most two decimals.
+func parseNumber(s string) (float64, error) {
+	if whole, decimals, _ := strings.Cut(s, "."); whole == "" || len(decimals) > 2 || strings.Trim(s, "0123456789.") != "" || strings.HasSuffix(s, ".") {
+		return 0, errors.New("is no number")
+	}
+	return strconv.ParseFloat(s, 64)
 }
 
 // isZero reports whether a rate is written as a zero, with or without a unit.

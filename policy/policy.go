@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,15 +32,33 @@ type Limits struct {
 	// PPS and BPS are the rates, per second and counted from the IP header on, from which on it is an attack; 0 is no
 	// limit. Passing either is enough.
 	PPS, BPS float64
-	// Windows is how many windows in a row a rate must be passed.
+	// Windows is how many windows' worth of packets, or bits, at the limit must be counted in a row over it.
 	Windows int
+	// Unanswered is the rate of packets that the target neither asked for nor answers from which on it is an attack, and
+	// UnansweredWindows as Windows; Spoofed is the number of different sources a second, each good for hardly more than one
+	// packet. 0 is no limit.
+	Unanswered        float64
+	UnansweredWindows int
+	Spoofed           float64
+	// Hosts is, of a network, in how many hosts at least the packets arrive; fewer are attacked each by itself.
+	Hosts int
 	// EndBelow is the fraction of a limit below which the traffic must stay for EndAfter before the attack is over.
 	EndBelow float64
 	EndAfter time.Duration
 }
 
 // None reports whether there is no limit at all, so that the vector never makes an incident.
-func (l Limits) None() bool { return l.PPS == 0 && l.BPS == 0 }
+func (l Limits) None() bool { return l.PPS == 0 && l.BPS == 0 && l.Unanswered == 0 && l.Spoofed == 0 }
+
+// Baseline says what a learnt normal changes.
+type Baseline struct {
+	// Above is the multiple of normal up to which traffic is no attack, whatever a static limit says, and Cap the multiple
+	// of the static limit up to which that holds: what is learnt cannot blind us.
+	Above, Cap float64
+	// Factor is the multiple of normal from which on traffic is an attack though it is below the static limit, 0 for
+	// never, and Floor the share of the static limit from which on that holds.
+	Factor, Floor float64
+}
 
 // Response is what the policy wants done about an attack.
 type Response struct {
@@ -61,16 +80,20 @@ type Policy struct {
 	scopes             map[netip.Prefix]*scope
 	// lengths are the prefix lengths of scopes, longest first, per family.
 	lengths4, lengths6 []int
-	triggers           map[vector.ID]Limits
+	triggers           [vector.Directions]map[vector.ID]Limits
+	baseline           Baseline
 }
 
 // scope is what holds for the targets below one prefix of a group.
 type scope struct {
 	group     string
-	limits    [vector.Count]Limits // with everything inherited already in it
-	responses []step               // its own; then those of parent are tried
+	limits    limitSet // with everything inherited already in it
+	responses []step   // its own; then those of parent are tried
 	parent    *scope
 }
+
+// limitSet is the limits of every vector: of what targets receive, of what they send, and of what networks receive.
+type limitSet struct{ inbound, outbound, networks [vector.Count]Limits }
 
 // step is one response with the vectors it answers.
 type step struct {
@@ -124,20 +147,52 @@ func (p *Policy) Text() string { return p.text }
 // Group names the group of a target: the one with the longest prefix that holds all of it, or DefaultGroup.
 func (p *Policy) Group(target netip.Prefix) string { return p.scope(target).group }
 
-// Limits returns the limits of a vector at a target.
+// Limits returns the limits of a vector that a target receives.
 func (p *Policy) Limits(target netip.Prefix, v vector.ID) Limits {
 	if int(v) >= vector.Count {
 		return Limits{}
 	}
-	return p.scope(target).limits[v]
+	return p.scope(target).limits.inbound[v]
 }
 
-// Triggers returns, for each vector that has a limit anywhere, the lowest of every value over all groups: what sensors
-// are told, so that none of them stays silent about what is an attack somewhere.
-func (p *Policy) Triggers() map[vector.ID]Limits {
-	out := make(map[vector.ID]Limits, len(p.triggers))
-	for v, l := range p.triggers {
-		out[v] = l
+// Outbound returns the limits of a vector that a target sends.
+func (p *Policy) Outbound(target netip.Prefix, v vector.ID) Limits {
+	if int(v) >= vector.Count {
+		return Limits{}
+	}
+	return p.scope(target).limits.outbound[v]
+}
+
+// Networks returns the limits of a vector that all hosts of a network receive together.
+func (p *Policy) Networks(network netip.Prefix, v vector.ID) Limits {
+	if int(v) >= vector.Count {
+		return Limits{}
+	}
+	return p.scope(network).limits.networks[v]
+}
+
+// LowestNetwork returns the lowest limits that any network has for a vector.
+func (p *Policy) LowestNetwork(v vector.ID) (l Limits) {
+	if int(v) >= vector.Count {
+		return l
+	}
+	l = p.base.limits.networks[v]
+	for _, s := range p.scopes {
+		l = lowest(l, s.limits.networks[v])
+	}
+	return l
+}
+
+// Baseline says what a learnt normal changes.
+func (p *Policy) Baseline() Baseline { return p.baseline }
+
+// Triggers returns, for each vector that has a limit anywhere in a direction, the lowest of every value over all groups,
+// PPS being the lower one of pps and unanswered: what sensors are told, so that none of them stays silent about what is
+// an attack somewhere.
+func (p *Policy) Triggers(d vector.Direction) map[vector.ID]Limits {
+	out := map[vector.ID]Limits{}
+	if d < vector.Directions {
+		maps.Copy(out, p.triggers[d])
 	}
 	return out
 }
@@ -210,6 +265,16 @@ func (l Limits) String() string {
 	if l.None() {
 		return "no limit"
 	}
+	says := fmt.Sprintf("over after %s below %s", document.FormatDuration(l.EndAfter), document.Percent(0, 1).Format(l.EndBelow))
+	if l.Spoofed != 0 {
+		says = spoofed().Format(l.Spoofed) + " spoofed, " + says
+	}
+	if l.Unanswered != 0 {
+		says = fmt.Sprintf("%s unanswered for %s, %s", document.PPS().Format(l.Unanswered), formatWindows(l.UnansweredWindows), says)
+	}
+	if l.Hosts != 0 {
+		says = fmt.Sprintf("at %d hosts, %s", l.Hosts, says)
+	}
 	var parts []string
 	if l.PPS != 0 {
 		parts = append(parts, document.PPS().Format(l.PPS))
@@ -217,12 +282,17 @@ func (l Limits) String() string {
 	if l.BPS != 0 {
 		parts = append(parts, document.BPS().Format(l.BPS))
 	}
-	windows := "1 window"
-	if l.Windows != 1 {
-		windows = fmt.Sprintf("%d windows", l.Windows)
+	if len(parts) == 0 {
+		return says
 	}
-	return fmt.Sprintf("%s for %s, over after %s below %s", strings.Join(parts, " or "), windows,
-		document.FormatDuration(l.EndAfter), document.Percent(0, 1).Format(l.EndBelow))
+	return fmt.Sprintf("%s for %s, %s", strings.Join(parts, " or "), formatWindows(l.Windows), says)
+}
+
+func formatWindows(n int) string {
+	if n == 1 {
+		return "1 window"
+	}
+	return fmt.Sprintf("%d windows", n)
 }
 
 type exception struct {

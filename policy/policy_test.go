@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -106,8 +107,13 @@ func TestDefaultPolicy(t *testing.T) {
 		}
 	}
 	for _, v := range vector.All() {
-		if l := p.Limits(pfx("192.0.2.1"), v.ID); p.Triggers()[v.ID] != l && l.PPS+l.BPS > 0 {
-			t.Errorf("%s: without groups the trigger is the limit", v.Name)
+		l := p.Limits(pfx("192.0.2.1"), v.ID)
+		want := l
+		if l.Windows > 1 && l.Unanswered > 0 { // but where one window is enough the limit that counts is told at once
+			want.PPS = min(l.PPS, l.Unanswered)
+		}
+		if got := p.Triggers(vector.Inbound)[v.ID]; got != want && l.PPS+l.BPS > 0 {
+			t.Errorf("%s: without groups the trigger is the limit %+v, not %+v", v.Name, want, got)
 		}
 	}
 	text, err := os.ReadFile("default.yaml")
@@ -219,13 +225,13 @@ func TestInheritance(t *testing.T) {
 			t.Errorf("%s %s\n got %s\nwant %s", tc.target, tc.v, got, tc.want)
 		}
 	}
-	if got, want := p.Triggers()[vector.SYN], (Limits{PPS: 5000, BPS: 1e9, Windows: 1, EndBelow: 0.5, EndAfter: 10 * time.Second}); got != want {
+	if got, want := p.Triggers(vector.Inbound)[vector.SYN], (Limits{PPS: 5000, BPS: 1e9, Windows: 1, UnansweredWindows: 6, EndBelow: 0.5, EndAfter: 10 * time.Second}); got != want {
 		t.Errorf("trigger of syn is %+v, want %+v", got, want)
 	}
-	if _, ok := p.Triggers()[vector.ICMP]; ok {
+	if _, ok := p.Triggers(vector.Inbound)[vector.ICMP]; ok {
 		t.Error("icmp has no limit anywhere, and yet a trigger")
 	}
-	if l, ok := p.Triggers()[vector.UDPOther]; !ok || l.PPS != 5000 {
+	if l, ok := p.Triggers(vector.Inbound)[vector.UDPOther]; !ok || l.PPS != 5000 {
 		t.Error("udp-other has a limit in one group only, and no trigger")
 	}
 }
@@ -255,8 +261,8 @@ func TestFirstResponseThatNamesAVectorIsTaken(t *testing.T) {
 
 func TestTriggersCannotBeChangedByTheCaller(t *testing.T) {
 	p := Default()
-	clear(p.Triggers())
-	if len(p.Triggers()) == 0 {
+	clear(p.Triggers(vector.Inbound))
+	if len(p.Triggers(vector.Inbound)) == 0 {
 		t.Error("a caller changed the policy")
 	}
 }
@@ -280,5 +286,50 @@ func TestLoad(t *testing.T) {
 	var ps document.Problems
 	if !errors.As(err, &ps) || ps[0].File != path {
 		t.Errorf("got %v", err)
+	}
+}
+
+const otherWays = `version: 1
+thresholds: [{vectors: syn, pps: 20 kpps}, {vectors: dns-amplification, pps: 20 kpps, windows: 1}]
+networks: [{vectors: syn, pps: 80 kpps}, {vectors: all-reflection, pps: 90 kpps, hosts: 4}]
+outbound: [{vectors: syn, pps: 5 kpps, windows: 3}]
+responses: [{vectors: all, action: observe}]
+groups:
+  quiet:
+    prefixes: [10.1.0.0/16, 2001:db8:1::/48]
+    networks: [{vectors: syn, pps: 8 kpps}]
+    outbound: [{vectors: syn, pps: 1 kpps}]
+`
+
+// Networks and what leaves have limits of their own, which groups inherit and change like those of hosts.
+func TestNetworksAndOutbound(t *testing.T) {
+	p, err := Parse("x", []byte(otherWays))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := p.Rules()
+	for _, tc := range []struct {
+		site           detect.Site
+		v              vector.ID
+		pps            float64
+		windows, hosts int
+	}{
+		{detect.Site{Target: pfx("192.0.2.1")}, vector.SYN, 20e3, 1, 0},
+		{detect.Site{Target: pfx("192.0.2.0/24"), Network: true}, vector.SYN, 80e3, 1, 16},
+		{detect.Site{Target: pfx("2001:db8::/64"), Network: true}, vector.NTP, 90e3, 1, 4},
+		{detect.Site{Target: pfx("10.1.2.0/24"), Network: true}, vector.SYN, 8e3, 1, 16},
+		{detect.Site{Target: pfx("10.1.2.0/24"), Network: true}, vector.DNS, 90e3, 1, 4},
+		{detect.Site{Target: pfx("192.0.2.1"), Direction: vector.Outbound}, vector.SYN, 5e3, 3, 0},
+		{detect.Site{Target: pfx("2001:db8:1::1"), Direction: vector.Outbound}, vector.SYN, 1e3, 3, 0},
+		{detect.Site{Target: pfx("192.0.2.1"), Direction: vector.Outbound}, vector.ACK, 0, 1, 0},
+		{detect.Site{Target: pfx("192.0.2.0/24"), Direction: vector.Outbound, Network: true}, vector.SYN, 0, 0, 0},
+	} {
+		if l := rules.Limits(tc.site, tc.v); l.PPS != tc.pps || l.Windows != tc.windows || l.Hosts != tc.hosts {
+			t.Errorf("%s at %+v: %+v, want %+v", tc.v, tc.site, l, tc)
+		}
+	}
+	// Sensors are told the lowest of what leaves, and of questions whose answers one window makes an attack of.
+	if got := p.Triggers(vector.Outbound); got[vector.SYN].PPS != 1e3 || got[vector.DNS].PPS != 10e3 || got[vector.NTP].PPS != 0 {
+		t.Errorf("outbound triggers: %+v", got)
 	}
 }

@@ -43,7 +43,7 @@ func (n naive) chain(target netip.Prefix) []*group {
 }
 
 func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
-	l := Limits{Windows: n.f.defaults.windows, EndBelow: n.f.defaults.endBelow, EndAfter: n.f.defaults.endAfter}
+	l := Limits{Windows: n.f.defaults.windows, UnansweredWindows: n.f.defaults.unansweredWindows, EndBelow: n.f.defaults.endBelow, EndAfter: n.f.defaults.endAfter}
 	lists := [][]threshold{n.f.thresholds}
 	for _, g := range n.chain(target) {
 		lists = append(lists, g.thresholds)
@@ -56,6 +56,9 @@ func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
 						set(&l.PPS, t.pps)
 						set(&l.BPS, t.bps)
 						set(&l.Windows, t.windows)
+						set(&l.Unanswered, t.unanswered)
+						set(&l.UnansweredWindows, t.unansweredWindows)
+						set(&l.Spoofed, t.spoofed)
 						set(&l.EndBelow, t.endBelow)
 						set(&l.EndAfter, t.endAfter)
 					}
@@ -101,6 +104,12 @@ func randomPolicy(rnd *rand.Rand) string {
 				}
 				if rnd.IntN(2) == 0 {
 					fmt.Fprintf(&b, ", bps: %s", pick("none", fmt.Sprintf("%d Mbps", 1+rnd.IntN(1e4))))
+				}
+				if told := []string{"all", "all-tcp", "all-reflection", "ack", "ntp-amplification"}; rnd.IntN(3) == 0 && slices.Contains(told, w) {
+					fmt.Fprintf(&b, ", unanswered: %s, unanswered_windows: %d", pick("none", fmt.Sprintf("%d pps", 1+rnd.IntN(1e6))), 1+rnd.IntN(9))
+				}
+				if told := []string{"all", "all-tcp", "all-reflection", "syn", "ntp-amplification"}; rnd.IntN(3) == 0 && slices.Contains(told, w) {
+					fmt.Fprintf(&b, ", spoofed: %s", pick("none", fmt.Sprintf("%d/s", 1+rnd.IntN(1e4))))
 				}
 				b.WriteString("}\n")
 			}
@@ -179,7 +188,7 @@ func TestCompiledAgainstNaive(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, written)
 		}
-		triggers := p.Triggers()
+		triggers := p.Triggers(vector.Inbound)
 		for range 30 {
 			target := randomPrefix(rnd)
 			if rnd.IntN(2) == 0 {
@@ -214,9 +223,10 @@ func invariants(t *testing.T, target netip.Prefix, v vector.ID, l Limits, trigge
 	t.Helper()
 	tr, ok := triggers[v]
 	switch {
-	case !ok && !l.None():
+	case !ok && l.PPS+l.BPS+l.Unanswered > 0:
 		t.Fatalf("%s at %s has limits %+v, but sensors are told none", v, target, l)
-	case l.PPS > 0 && (tr.PPS == 0 || tr.PPS > l.PPS), l.BPS > 0 && (tr.BPS == 0 || tr.BPS > l.BPS), ok && !l.None() && tr.Windows > l.Windows:
+	case l.PPS > 0 && (tr.PPS == 0 || tr.PPS > l.PPS), l.BPS > 0 && (tr.BPS == 0 || tr.BPS > l.BPS), ok && !l.None() && tr.Windows > l.Windows,
+		l.Unanswered > 0 && (l.PPS == 0 || l.Windows > 1) && tr.PPS > l.Unanswered:
 		t.Fatalf("%s at %s: trigger %+v is above the limits %+v", v, target, tr, l)
 	case r.Reason == "":
 		t.Fatalf("%s at %s: an answer without a reason: %+v", v, target, r)
@@ -273,7 +283,7 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, written)
 		}
-		triggers := p.Triggers()
+		triggers := p.Triggers(vector.Inbound)
 		for _, target := range targets {
 			for _, v := range vector.All() {
 				invariants(t, target, v.ID, p.Limits(target, v.ID), triggers, p.Respond(target, []vector.ID{v.ID}, now))

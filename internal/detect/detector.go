@@ -2,180 +2,329 @@ package detect
 
 import (
 	"cmp"
-	"crypto/sha256"
-	"encoding/hex"
-	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// Window is the span in which the sensors' kernel programs compare counters with triggers, on kernels with a tick of 1 or 4 ms.
-const Window = 32 * time.Millisecond
-
-// Limits say when the traffic of one vector at one target is an attack, and when it is over.
-type Limits struct {
-	PPS, BPS float64       // per second; 0 is no limit
-	Windows  int           // over the limit for so many windows on end; at least 1
-	EndBelow float64       // fraction of the limit below which traffic counts as calm, 0 to 1
-	EndAfter time.Duration // calm for so long ends it
-}
-
-// Rules give the limits that hold for a target.
-type Rules interface {
-	Limits(target netip.Prefix, v vector.ID) Limits
-	Group(target netip.Prefix) string
-}
-
-// Kind says what happened to an incident.
-type Kind uint8
-
-// The kinds.
-const (
-	Onset       Kind = iota + 1 // a new incident
-	VectorAdded                 // a further vector of an incident passed its limit
-	End                         // the attack is over
-	Continues                   // a vector of an incident is still over its limit
-)
-
-func (k Kind) String() string {
-	switch k {
-	case Onset:
-		return "incident_onset"
-	case VectorAdded:
-		return "incident_vector_added"
-	case End:
-		return "incident_end"
-	case Continues:
-		return "incident_continues"
-	}
-	return "unknown"
-}
-
-// Event is a change of an incident.
-type Event struct {
-	Kind     Kind
-	Incident Incident    // as it is after the change
-	Vectors  []vector.ID // those that the event is about
-}
-
 // Detector turns observations into incidents. It is not safe for concurrent use.
 type Detector struct {
-	rules   Rules
-	targets map[netip.Prefix]*state
-	masked  map[netip.Prefix]bool // mitigated targets; whether an attack is seen there or not
+	rules    Rules
+	normal   Normal // or nil
+	sites    map[Site]*state
+	networks map[Site]*state       // those of sites that are networks
+	masked   map[netip.Prefix]bool // mitigated targets; whether an attack is seen there or not
+	past     map[Site]past         // incidents that ended lately
+	found    []finding             // reused
 }
 
-// state is what is known of one target; kept while any vector is over its limit or in an incident.
+// state is what is known of one site; kept while any vector is over its limit or in an incident.
 type state struct {
 	incident *Incident
+	held     int  // how many incidents of a row there were before this one
 	masked   bool // as in Detector
 	vectors  map[vector.ID]*vectorState
 }
 
 type vectorState struct {
-	overFrom  time.Time // begin of the stretch over the limit by the sensor's clock; zero when it is not
-	overSince time.Time // the same by ours
+	pps       float64 // as last seen
+	stretches [tests]stretch
+	sources   *sources // of the stretch in which nearly every packet has a source of its own; or nil
 	calm      bool
 	calmSince time.Time // when calm and not masked
 	confirmed bool      // part of the incident
-	calmLimit Limits
+	passed    [tests]Limits
+	ends      Limits // of calmSince
 }
 
-// New returns a detector without incidents.
-func New(rules Rules) *Detector {
-	return &Detector{rules: rules, targets: map[netip.Prefix]*state{}, masked: map[netip.Prefix]bool{}}
+// stretch is an unbroken time over a limit, and what was counted in it.
+type stretch struct {
+	from    time.Time // by the sensor's clock; zero when there is none
+	since   time.Time // by ours
+	packets float64
+	bits    float64
+}
+
+// past is an incident that ended.
+type past struct {
+	id     string
+	ended  time.Time
+	held   int
+	calmed time.Duration // EndAfter it ended by
+}
+
+const (
+	// flapping is for how many times the span that ended it an incident's end is remembered, and mostHeld how often that
+	// span may double.
+	flapping = 10
+	mostHeld = 4
+	// maxPast bounds what is remembered.
+	maxPast = 4096
+)
+
+// New returns a detector without incidents. Normal may be nil.
+func New(rules Rules, normal Normal) *Detector {
+	return &Detector{
+		rules: rules, normal: normal, sites: map[Site]*state{}, networks: map[Site]*state{}, masked: map[netip.Prefix]bool{}, past: map[Site]past{},
+	}
 }
 
 // SetRules replaces the rules. Incidents go on and are judged by the new limits from the next observation on.
 func (d *Detector) SetRules(rules Rules) { d.rules = rules }
 
+// Wants tells whether an observation with such rates could change anything, so that others need not be made.
+func (d *Detector) Wants(r traffic.Rate) bool {
+	s := Site{r.Target, r.Direction, r.Network}
+	if d.sites[s] != nil {
+		return true
+	}
+	l := d.rules.Limits(s, r.Vector)
+	if exceeds(r.PPS, l.PPS) || exceeds(r.BPS, l.BPS) || exceeds(r.PPS, l.Unanswered) {
+		return true
+	}
+	b := d.rules.Baseline()
+	return b.Factor > 0 && (exceeds(r.PPS, b.Floor*l.PPS) || exceeds(r.BPS, b.Floor*l.BPS))
+}
+
 // Observe takes in what is seen now and returns what follows from it.
 func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
-	if o.Direction != vector.Inbound || o.Network {
+	site := Site{o.Target, o.Direction, o.Network}
+	l := d.rules.Limits(site, o.Vector)
+	d.found = d.judge(now, o, l, d.found[:0])
+	s := d.sites[site]
+	if s == nil && len(d.found) == 0 {
 		return nil
 	}
-	limits := d.rules.Limits(o.Target, o.Vector)
-	s := d.targets[o.Target]
-	over := exceeds(o.PPS, limits.PPS) || exceeds(o.BPS, limits.BPS)
-	if s == nil {
-		if !over {
-			return nil
-		}
-		s = &state{masked: d.hidden(o.Target), vectors: map[vector.ID]*vectorState{}}
-		d.targets[o.Target] = s
+	if len(d.found) > 0 && d.elsewhere(site, o, l, s) {
+		d.found = d.found[:0]
 	}
-	vs := s.vectors[o.Vector]
+	s, vs := d.at(site, o.Vector, len(d.found) > 0)
 	if vs == nil {
-		if !over {
-			return nil
-		}
-		vs = &vectorState{}
-		s.vectors[o.Vector] = vs
+		return nil
 	}
-
-	if !over {
-		vs.overFrom = time.Time{}
-		if !vs.confirmed {
-			delete(s.vectors, o.Vector)
-			d.collect(o.Target, s)
-			return nil
+	vs.pps = o.PPS
+	for test := range vs.stretches {
+		if !slices.ContainsFunc(d.found, func(f finding) bool { return f.test == Test(test) }) {
+			vs.stretches[test] = stretch{}
 		}
-		s.measure(o, limits)
-		vs.calmLimit = limits
-		vs.setCalm(now, calm(o, limits), s.masked)
-		return d.end(now, o.Target, s)
+	}
+	if len(d.found) == 0 {
+		return d.rests(now, site, s, vs, o, l)
 	}
 
 	vs.setCalm(now, false, s.masked)
-	vs.calmLimit = limits
-	if vs.overFrom.IsZero() {
-		vs.overFrom, vs.overSince = o.Start, now.Add(-o.Span)
-	}
-	if vs.confirmed {
-		s.measure(o, limits)
-		return []Event{{Kind: Continues, Incident: s.snapshot(), Vectors: []vector.ID{o.Vector}}}
-	}
-	// By our clock: the reports that make up the stretch may come from sensors whose clocks are minutes apart.
-	covered := max(now.Sub(vs.overSince), o.Span)
-	if need := time.Duration(max(limits.Windows, 1)) * Window; max(limits.Windows, 1) > 1 && covered < need {
-		return nil
-	}
-	vs.confirmed = true
-	kind := VectorAdded
-	if s.incident == nil {
-		kind = Onset
-		s.incident = &Incident{
-			ID: incidentID(o.Target, vs.overFrom), Target: o.Target, Group: d.rules.Group(o.Target),
-			Onset: vs.overFrom, Decided: now, Reason: reason(o, limits, covered),
+	var kind Kind
+	for _, f := range d.found {
+		x := &vs.stretches[f.test]
+		if x.from.IsZero() {
+			x.from, x.since = o.Start, now.Add(-o.Span)
+		}
+		x.packets += float64(o.Packets)
+		x.bits += 8 * float64(o.Bytes)
+		if vs.confirmed || x.suffices(f) {
+			// By our clock: the reports that make up the stretch may come from sensors whose clocks are minutes apart.
+			covered := max(now.Sub(x.since), o.Span)
+			kind = max(kind, d.confirm(now, site, s, vs, o.Vector, f.test, f.ends(l), x.from, func() string { return reason(o, f, covered) }))
 		}
 	}
-	s.measure(o, limits)
+	if !vs.confirmed {
+		return nil
+	}
+	s.measure(o, d.found[0])
+	if kind == 0 {
+		kind = Continues
+	}
 	return []Event{{Kind: kind, Incident: s.snapshot(), Vectors: []vector.ID{o.Vector}}}
+}
+
+// suffices tells whether enough was counted to be sure.
+func (x *stretch) suffices(f finding) bool {
+	span := float64(max(f.windows, 1)) * Window.Seconds()
+	const rounding = 1 - 1e-9
+	if f.pps > 0 {
+		return x.packets >= rounding*float64(int64(f.pps*span))
+	}
+	return x.bits >= rounding*f.bps*span
+}
+
+// ends are the limits by which what was found is over.
+func (f finding) ends(l Limits) Limits {
+	if f.test == Static || f.test == Unusual {
+		return Limits{PPS: orLimit(f.pps, l.PPS), BPS: orLimit(f.bps, l.BPS), EndBelow: l.EndBelow, EndAfter: l.EndAfter}
+	}
+	return Limits{PPS: f.pps, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
+}
+
+func orLimit(passed, limit float64) float64 {
+	if passed == 0 {
+		return limit
+	}
+	return min(passed, max(limit, passed))
+}
+
+// rests is Observe of traffic that passes no test.
+func (d *Detector) rests(now time.Time, site Site, s *state, vs *vectorState, o traffic.Observation, l Limits) []Event {
+	if !vs.confirmed {
+		if vs.sources == nil {
+			delete(s.vectors, o.Vector)
+			d.collect(site, s)
+		}
+		return nil
+	}
+	s.measure(o, finding{})
+	calm := true
+	for test, ends := range vs.passed {
+		switch {
+		case ends.EndAfter == 0 && ends.PPS == 0 && ends.BPS == 0:
+		case Test(test) == Static || Test(test) == Unusual:
+			calm = calm && below(o, Limits{PPS: today(ends.PPS, l.PPS), BPS: today(ends.BPS, l.BPS), EndBelow: l.EndBelow})
+		default: // a target that answers again is well, however much it is
+			ends.EndBelow = l.EndBelow
+			calm = calm && (below(o, ends) || o.TwoWay && answered(o))
+		}
+	}
+	vs.ends = l
+	vs.setCalm(now, calm, s.masked)
+	return d.end(now, site, s)
+}
+
+// today is the limit that was passed, or the policy's of now where that is higher or none any more.
+func today(passed, limit float64) float64 {
+	if limit == 0 {
+		return 0
+	}
+	return max(passed, limit)
+}
+
+// confirm makes a vector part of the site's incident, and begins one where there is none.
+func (d *Detector) confirm(now time.Time, site Site, s *state, vs *vectorState, v vector.ID, test Test, ends Limits, onset time.Time, why func() string) Kind {
+	vs.passed[test], vs.ends = ends, ends
+	if vs.confirmed {
+		return 0
+	}
+	vs.confirmed = true
+	if s.incident != nil {
+		return VectorAdded
+	}
+	s.incident = &Incident{
+		ID: incidentID(site, onset), Target: site.Target, Direction: site.Direction, Network: site.Network, Group: d.rules.Group(site.Target),
+		Test: test, Onset: onset, Decided: now, Reason: why(),
+	}
+	if p, ok := d.past[site]; ok && now.Sub(p.ended) < flapping*p.calmed {
+		s.incident.Previous, s.held = p.id, min(p.held+1, mostHeld)
+	}
+	delete(d.past, site)
+	return Onset
+}
+
+// at returns the state of a site and vector, made where there is none and it is wanted.
+func (d *Detector) at(site Site, v vector.ID, wanted bool) (*state, *vectorState) {
+	s := d.sites[site]
+	if s == nil {
+		if !wanted {
+			return nil, nil
+		}
+		s = &state{masked: d.hidden(site), vectors: map[vector.ID]*vectorState{}}
+		d.sites[site] = s
+		if site.Network {
+			d.networks[site] = s
+		}
+	}
+	vs := s.vectors[v]
+	if vs == nil && wanted {
+		vs = &vectorState{}
+		s.vectors[v] = vs
+	}
+	return s, vs
+}
+
+// elsewhere tells whether traffic over a limit belongs to an incident that is told elsewhere: that of a host to the network
+// around it which is attacked as a whole, as long as it is no more than half of it; and that of a network to the host, or
+// the narrower network, that receives more than half of it. What is part of an incident already stays so.
+func (d *Detector) elsewhere(site Site, o traffic.Observation, l Limits, s *state) bool {
+	if s != nil && s.vectors[o.Vector] != nil && s.vectors[o.Vector].confirmed {
+		return false
+	}
+	if site.Network {
+		if o.ActiveHosts < l.Hosts {
+			return true
+		}
+		for inner, x := range d.sites {
+			vs := x.vectors[o.Vector]
+			if vs != nil && inner != site && inner.Direction == site.Direction && contains(site.Target, inner.Target) && vs.pps > o.PPS/2 {
+				return true
+			}
+		}
+		return false
+	}
+	for outer, x := range d.networks {
+		vs := x.vectors[o.Vector]
+		if vs != nil && vs.confirmed && outer.Direction == site.Direction && contains(outer.Target, site.Target) && o.PPS <= vs.pps/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // Tick ends the incidents that have been calm for long enough.
 func (d *Detector) Tick(now time.Time) []Event {
 	var out []Event
-	for _, p := range slices.SortedFunc(maps.Keys(d.targets), traffic.ComparePrefix) {
-		out = append(out, d.end(now, p, d.targets[p])...)
+	for _, site := range d.sorted() {
+		s := d.sites[site]
+		for _, v := range slices.Sorted(maps.Keys(s.vectors)) {
+			if vs := s.vectors[v]; vs.sources != nil && now.Sub(vs.sources.last) > sourcesGap {
+				vs.sources = nil
+				if !vs.confirmed && !vs.over() {
+					delete(s.vectors, v)
+				}
+			}
+		}
+		out = append(out, d.end(now, site, s)...)
+		d.collect(site, s)
 	}
+	maps.DeleteFunc(d.past, func(_ Site, p past) bool { return now.Sub(p.ended) >= flapping*p.calmed })
 	return out
+}
+
+// over tells whether a stretch over a limit is under way.
+func (vs *vectorState) over() bool {
+	return slices.ContainsFunc(vs.stretches[:], func(x stretch) bool { return !x.from.IsZero() })
+}
+
+func (d *Detector) sorted() []Site {
+	return slices.SortedFunc(maps.Keys(d.sites), func(a, b Site) int {
+		byKind := 0
+		if a.Network != b.Network {
+			byKind = 1
+			if b.Network {
+				byKind = -1
+			}
+		}
+		return cmp.Or(traffic.ComparePrefix(a.Target, b.Target), cmp.Compare(a.Direction, b.Direction), byKind)
+	})
 }
 
 // Deadline returns when Tick next has something to do; zero means never.
 func (d *Detector) Deadline() time.Time {
 	var first time.Time
-	for _, s := range d.targets {
+	for _, s := range d.sites {
 		if at, ok := s.endsAt(); ok && (first.IsZero() || at.Before(first)) {
 			first = at
 		}
 	}
 	return first
+}
+
+// Attacked tells whether an incident is about a vector of a target's traffic now, or might soon be: nothing normal is learnt
+// from it.
+func (d *Detector) Attacked(target netip.Prefix, dir vector.Direction, v vector.ID) bool {
+	s := d.sites[Site{target, dir, false}]
+	return s != nil && (s.vectors[v] != nil || s.incident != nil && v == vector.Total)
 }
 
 // Mask tells whether a mitigation hides the target's traffic from the sensors. What is hidden is not taken for the end
@@ -189,8 +338,8 @@ func (d *Detector) Mask(now time.Time, target netip.Prefix, masked bool) {
 	} else {
 		delete(d.masked, target)
 	}
-	for p, s := range d.targets {
-		if !contains(target, p) || s.masked == d.hidden(p) {
+	for site, s := range d.sites {
+		if !contains(target, site.Target) || s.masked == d.hidden(site) {
 			continue
 		}
 		s.masked = !s.masked
@@ -203,13 +352,16 @@ func (d *Detector) Mask(now time.Time, target netip.Prefix, masked bool) {
 	}
 }
 
-// hidden reports whether a mitigation hides the target's traffic: its own, or one of a network around it.
-func (d *Detector) hidden(p netip.Prefix) bool {
-	if d.masked[p] {
+// hidden reports whether a mitigation hides what a site receives: its own, or one of a network around it.
+func (d *Detector) hidden(site Site) bool {
+	if site.Direction != vector.Inbound {
+		return false
+	}
+	if d.masked[site.Target] {
 		return true
 	}
 	for q := range d.masked {
-		if contains(q, p) {
+		if contains(q, site.Target) {
 			return true
 		}
 	}
@@ -223,18 +375,16 @@ func contains(outer, inner netip.Prefix) bool {
 // Incidents returns the active incidents, sorted by target.
 func (d *Detector) Incidents() []Incident {
 	var out []Incident
-	for _, p := range slices.SortedFunc(maps.Keys(d.targets), traffic.ComparePrefix) {
-		if s := d.targets[p]; s.incident != nil {
+	for _, site := range d.sorted() {
+		if s := d.sites[site]; s.incident != nil {
 			out = append(out, s.snapshot())
 		}
 	}
 	return out
 }
 
-func exceeds(rate, limit float64) bool { return limit > 0 && rate >= limit }
-
-// calm counts the share of silent sensors at its last word: silence is no evidence.
-func calm(o traffic.Observation, l Limits) bool {
+// below counts the share of silent sensors at its last word: silence is no evidence.
+func below(o traffic.Observation, l Limits) bool {
 	return (l.PPS == 0 || o.PPS+o.HeldPPS < l.PPS*l.EndBelow) && (l.BPS == 0 || o.BPS+o.HeldBPS < l.BPS*l.EndBelow)
 }
 
@@ -248,6 +398,9 @@ func (vs *vectorState) setCalm(now time.Time, calm, masked bool) {
 	vs.calm = calm
 }
 
+// calmed is how long the site must be calm.
+func (s *state) calmed(vs *vectorState) time.Duration { return vs.ends.EndAfter << s.held }
+
 func (s *state) endsAt() (time.Time, bool) {
 	if s.incident == nil || s.masked {
 		return time.Time{}, false
@@ -260,47 +413,65 @@ func (s *state) endsAt() (time.Time, bool) {
 		if vs.calmSince.IsZero() {
 			return time.Time{}, false
 		}
-		if at := vs.calmSince.Add(vs.calmLimit.EndAfter); at.After(last) {
+		if at := vs.calmSince.Add(s.calmed(vs)); at.After(last) {
 			last = at
 		}
 	}
 	return last, !last.IsZero()
 }
 
-func (d *Detector) end(now time.Time, p netip.Prefix, s *state) []Event {
+func (d *Detector) end(now time.Time, site Site, s *state) []Event {
 	at, ok := s.endsAt()
 	if !ok || now.Before(at) {
 		return nil
 	}
 	s.incident.Ended = now
 	inc := s.snapshot()
+	p := past{id: inc.ID, ended: now, held: s.held}
 	var vs []vector.ID
 	for _, m := range inc.Vectors {
 		vs = append(vs, m.Vector)
+		p.calmed = max(p.calmed, s.vectors[m.Vector].ends.EndAfter)
 		delete(s.vectors, m.Vector)
 	}
-	s.incident = nil
-	d.collect(p, s)
+	if len(d.past) < maxPast {
+		d.past[site] = p
+	}
+	s.incident, s.held = nil, 0
+	d.collect(site, s)
 	return []Event{{Kind: End, Incident: inc, Vectors: vs}}
 }
 
-func (d *Detector) collect(p netip.Prefix, s *state) {
+func (d *Detector) collect(site Site, s *state) {
 	if s.incident == nil && len(s.vectors) == 0 {
-		delete(d.targets, p)
+		delete(d.sites, site)
+		delete(d.networks, site)
 	}
 }
 
-func (s *state) measure(o traffic.Observation, l Limits) {
-	i, ok := slices.BinarySearchFunc(s.incident.Vectors, o.Vector, func(m Measurement, v vector.ID) int { return cmp.Compare(m.Vector, v) })
-	if !ok {
-		s.incident.Vectors = slices.Insert(s.incident.Vectors, i, Measurement{Vector: o.Vector})
-	}
-	m := &s.incident.Vectors[i]
+// measure puts what is seen into the incident; f is what it passed, if anything.
+func (s *state) measure(o traffic.Observation, f finding) {
+	m := s.measurement(o.Vector)
 	m.PPS, m.BPS = o.PPS, o.BPS
 	m.PeakPPS, m.PeakBPS = max(m.PeakPPS, o.PPS), max(m.PeakBPS, o.BPS)
-	m.LimitPPS, m.LimitBPS = l.PPS, l.BPS
-	for _, name := range o.Sensors {
-		if j, ok := slices.BinarySearch(s.incident.Sensors, name); !ok {
+	if f.test != 0 {
+		m.Test, m.LimitPPS, m.LimitBPS = f.test, f.pps, f.bps
+	}
+	s.incident.ActiveHosts = max(s.incident.ActiveHosts, o.ActiveHosts)
+	s.seenBy(o.Sensors)
+}
+
+func (s *state) measurement(v vector.ID) *Measurement {
+	i, ok := slices.BinarySearchFunc(s.incident.Vectors, v, func(m Measurement, v vector.ID) int { return cmp.Compare(m.Vector, v) })
+	if !ok {
+		s.incident.Vectors = slices.Insert(s.incident.Vectors, i, Measurement{Vector: v})
+	}
+	return &s.incident.Vectors[i]
+}
+
+func (s *state) seenBy(sensors []string) {
+	for _, name := range sensors {
+		if j, ok := slices.BinarySearch(s.incident.Sensors, name); !ok && len(s.incident.Sensors) < traffic.MaxNames {
 			s.incident.Sensors = slices.Insert(s.incident.Sensors, j, name)
 		}
 	}
@@ -313,22 +484,13 @@ func (s *state) snapshot() Incident {
 	return inc
 }
 
-// incidentID depends on what the incident is, not on who asks, so that every replica gives it the same name.
-func incidentID(p netip.Prefix, onset time.Time) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%s %d", p, onset.UnixNano()))
-	return "i-" + hex.EncodeToString(sum[:5])
-}
-
-func reason(o traffic.Observation, l Limits, covered time.Duration) string {
-	what, rate, limit := "packets/s", o.PPS, l.PPS
-	if !exceeds(o.PPS, l.PPS) {
-		what, rate, limit = "bit/s", o.BPS, l.BPS
-	}
-	windows := max(int((covered+Window/2)/Window), 1)
-	plural := ""
-	if windows > 1 {
-		plural = "s"
-	}
-	return fmt.Sprintf("%s at %s: at least %.0f %s, limit %.0f, over %d window%s of %d ms, seen by %d sensor(s)",
-		o.Vector, o.Target, rate, what, limit, windows, plural, Window.Milliseconds(), len(o.Sensors))
+// sources is a stretch in which nearly every packet came from a source of its own.
+type sources struct {
+	distinct          sketch.HyperLogLog
+	completing        sketch.HyperLogLog // of the packets that follow where an exchange comes about
+	completed, exact  bool               // completing is known; distinct holds sources of other vectors, too
+	packets           uint64
+	from, since, last time.Time // by the sensor's clock, by ours, and when it was last added to
+	counted           time.Duration
+	reports           int
 }

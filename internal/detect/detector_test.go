@@ -19,8 +19,9 @@ var (
 
 type rules map[vector.ID]Limits
 
-func (r rules) Limits(_ netip.Prefix, v vector.ID) Limits { return r[v] }
-func (r rules) Group(netip.Prefix) string                 { return "default" }
+func (r rules) Limits(_ Site, v vector.ID) Limits { return r[v] }
+func (r rules) Group(netip.Prefix) string         { return "default" }
+func (r rules) Baseline() Baseline                { return Baseline{} }
 
 var testRules = rules{
 	vector.DNS:      {PPS: 20_000, Windows: 1, EndBelow: 0.7, EndAfter: 10 * time.Second},
@@ -29,13 +30,13 @@ var testRules = rules{
 }
 
 func obs(at time.Duration, v vector.ID, pps float64) traffic.Observation {
-	return traffic.Observation{Target: victim, Vector: v, PPS: pps, BPS: pps * 8 * 500, Start: t0.Add(at), Span: 100 * time.Millisecond, Sensors: []string{"rack1"}}
+	return traffic.Observation{Target: victim, Vector: v, PPS: pps, BPS: pps * 8 * 500, Packets: uint64(pps / 10), Bytes: uint64(pps * 50), Start: t0.Add(at), Span: 100 * time.Millisecond, Sensors: []string{"rack1"}, SensorCount: 1}
 }
 
 // run feeds "SECONDS VECTOR PPS" lines and "SECONDS mask|unmask|tick|held PPS" and returns "SECONDS event" lines.
 func run(t *testing.T, script string) string {
 	t.Helper()
-	d := New(testRules)
+	d := New(testRules, nil)
 	var out []string
 	for line := range strings.Lines(script) {
 		var sec, pps float64
@@ -77,7 +78,7 @@ func TestDetector(t *testing.T) {
 		{"one window suffices for a vector that says so", "0 dns-amplification 20000", "0 incident_onset [dns-amplification]"},
 		{"below the limit is nothing", "0 dns-amplification 19999", ""},
 		{"no limit is no incident", "0 ntp-amplification 1e9", ""},
-		{"six windows need 192 ms", "0 udp-other 300000\n0.1 udp-other 300000", "0.1 incident_onset [udp-other]"},
+		{"six windows at the limit need as many bits", "0 udp-other 300000\n0.1 udp-other 300000", "0.1 incident_onset [udp-other]"},
 		{"a gap starts the count again", "0 udp-other 300000\n0.1 udp-other 1\n0.2 udp-other 300000", ""},
 		{"a second vector joins the incident", "0 dns-amplification 30000\n1 syn 30000", "0 incident_onset [dns-amplification]\n1 incident_vector_added [syn]"},
 		{"it ends after ten calm seconds", "0 dns-amplification 30000\n1 dns-amplification 0\n10.9 tick\n11 tick", "0 incident_onset [dns-amplification]\n11 incident_end [dns-amplification]"},
@@ -97,7 +98,7 @@ func TestDetector(t *testing.T) {
 }
 
 func TestContinues(t *testing.T) {
-	d := New(testRules)
+	d := New(testRules, nil)
 	d.Observe(t0, obs(0, vector.DNS, 30_000))
 	if evs := d.Observe(t0, obs(0, vector.DNS, 30_000)); len(evs) != 1 || evs[0].Kind != Continues {
 		t.Errorf("an attack that goes on says nothing: %v", evs)
@@ -109,10 +110,10 @@ func TestContinues(t *testing.T) {
 }
 
 func TestReasonHasTheNumbers(t *testing.T) {
-	d := New(testRules)
+	d := New(testRules, nil)
 	evs := d.Observe(t0.Add(time.Second), obs(0, vector.DNS, 100_000))
 	inc := evs[0].Incident
-	want := "dns-amplification at 192.0.2.1/32: at least 100000 packets/s, limit 20000, over 3 windows of 32 ms, seen by 1 sensor(s)"
+	want := "dns-amplification at 192.0.2.1/32: at least 100000 packets/s, limit 20000, over 3 windows of 32 ms, seen by rack1"
 	if inc.Reason != want {
 		t.Errorf("reason = %q, want %q", inc.Reason, want)
 	}
@@ -125,7 +126,7 @@ func TestReasonHasTheNumbers(t *testing.T) {
 func TestIncidentsAlternateAndEnd(t *testing.T) {
 	for seed := range uint64(300) {
 		rng := rand.New(rand.NewPCG(seed, 1))
-		d := New(testRules)
+		d := New(testRules, nil)
 		now, active := t0, false
 		check := func(evs []Event) {
 			for _, e := range evs {
@@ -163,8 +164,8 @@ func TestIncidentsAlternateAndEnd(t *testing.T) {
 			t.Fatalf("seed %d: an active incident has no deadline", seed)
 		}
 		check(d.Tick(now.Add(time.Minute)))
-		if active || len(d.targets) != 0 {
-			t.Fatalf("seed %d: active=%v, %d targets kept after a calm minute", seed, active, len(d.targets))
+		if active || len(d.sites) != 0 {
+			t.Fatalf("seed %d: active=%v, %d targets kept after a calm minute", seed, active, len(d.sites))
 		}
 	}
 }

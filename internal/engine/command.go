@@ -157,7 +157,7 @@ func (e *Engine) SetFreeze(ctx context.Context, frozen bool, requester, reason s
 func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 	return e.do(ctx, func(now time.Time) error {
 		e.policy = p
-		e.detector.SetRules(rules{p})
+		e.detector.SetRules(p.Rules())
 		clear(e.retry)
 		clear(e.said)
 		e.direct()

@@ -13,6 +13,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // events acts on what the detector says.
@@ -34,7 +35,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)
 			about := map[string]string{
-				"incident": inc.ID, "target": inc.Target.String(), "vector": ev.Vectors[0].String(), "group": inc.Group,
+				"incident": inc.ID, "target": inc.Target.String(), "direction": inc.Direction.String(), "vector": ev.Vectors[0].String(), "group": inc.Group, "test": inc.Test.String(),
 				"sensors": strings.Join(inc.Sensors, ","),
 			}
 			if !from.triggered.IsZero() { // the sensor's kernel saw it by itself, and when
@@ -52,8 +53,8 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 				e.ended = e.ended[1:]
 			}
 			for _, v := range ev.Vectors {
-				delete(e.retry, sight{inc.Target, v})
-				delete(e.said, sight{inc.Target, v})
+				delete(e.retry, sight{inc.Target, inc.Direction, v})
+				delete(e.said, sight{inc.Target, inc.Direction, v})
 			}
 			e.log.Info("incident ended", "incident", inc.ID, "target", inc.Target, "duration", inc.Ended.Sub(inc.Onset).Round(time.Millisecond))
 			e.o.Emit(audit.IncidentEnded, fmt.Sprintf("the attack on %s is over after %s", inc.Target, inc.Ended.Sub(inc.Onset).Round(time.Millisecond)),
@@ -68,7 +69,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		return
 	}
 	for _, v := range vectors {
-		k := sight{inc.Target, v}
+		k := sight{inc.Target, inc.Direction, v}
 		if now.Before(e.retry[k]) {
 			continue
 		}
@@ -77,6 +78,9 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		}
 		e.retry[k] = now.Add(e.o.RetryAfter)
 		answer := e.policy.Respond(inc.Target, []vector.ID{v}, now)
+		if inc.Direction == vector.Outbound {
+			answer = policy.Response{Observe: true, Reason: fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", v, inc.Target)}
+		}
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
 		sig := signature.For(inc.Target, v)
 		if !answer.Observe && answer.Action.Kind != route.Blackhole && v != vector.Total && sig.Match.Equal(route.Match{Destination: inc.Target}) {
@@ -256,7 +260,7 @@ func (e *Engine) announceChange(m mitigation.Mitigation) {
 		return
 	}
 	for _, v := range m.Vectors {
-		delete(e.retry, sight{m.Target, v})
+		delete(e.retry, sight{m.Target, vector.Inbound, v})
 	}
 	e.metrics.ended.WithLabelValues(m.EndReason).Inc()
 	about["reason"] = m.EndReason

@@ -48,6 +48,7 @@ type Options struct {
 
 	Direct  func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
 	Emit    func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
+	Normal  detect.Normal                                                       // what is learnt of targets; may be nil
 	Journal func(now time.Time, r traffic.Report)                               // keeps a report for replay, with the time the core was told; must not block; may be nil
 	Log     *slog.Logger
 
@@ -86,8 +87,9 @@ type Engine struct {
 }
 
 type sight struct {
-	target netip.Prefix
-	vector vector.ID
+	target    netip.Prefix
+	direction vector.Direction
+	vector    vector.ID
 }
 
 type command struct {
@@ -117,18 +119,10 @@ func New(o Options) *Engine {
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
 		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
 	}
-	e.detector, e.looked = detect.New(rules{o.Policy}), map[string]time.Time{}
+	e.detector, e.looked = detect.New(o.Policy.Rules(), o.Normal), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)
 	e.pending.since = map[string]origin{}
 	return e
-}
-
-// rules gives the policy's limits to the detector.
-type rules struct{ *policy.Policy }
-
-func (r rules) Limits(p netip.Prefix, v vector.ID) detect.Limits {
-	l := r.Policy.Limits(p, v)
-	return detect.Limits{PPS: l.PPS, BPS: l.BPS, Windows: l.Windows, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
 }
 
 // Deliver takes a report, or samples; false says that their queue is full and they were dropped.
@@ -256,14 +250,25 @@ func (e *Engine) report(d ingest.Delivery) {
 	if e.o.Journal != nil {
 		e.o.Journal(now, d.Report)
 	}
-	observations := e.view.Apply(now, d.Report)
+	e.view.Take(now, d.Report)
 	e.metrics.view(e.view.Targets())
-	for _, o := range observations {
+	e.observe(now, origin{triggered: d.Triggered, received: d.Received})
+}
+
+// observe acts on what has changed in the view.
+func (e *Engine) observe(now time.Time, from origin) {
+	for _, o := range e.view.Collect(now, e.wants) {
 		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
 			e.machine.Observe(o)
 		}
-		e.events(now, e.detector.Observe(now, o), origin{triggered: d.Triggered, received: d.Received})
+		e.events(now, e.detector.Observe(now, o), from)
 	}
+	e.events(now, e.detector.ObserveSources(now, e.view.CollectSources()), origin{})
+}
+
+// wants tells whether an observation with such rates means anything to us: evidence for a mitigation, or to the detector.
+func (e *Engine) wants(r traffic.Rate) bool {
+	return e.detector.Wants(r) || e.machine != nil && !r.Network && r.Direction == vector.Inbound && e.machine.Watches(r.Target, r.Vector)
 }
 
 func (e *Engine) sample(d ingest.Delivery) {
@@ -274,12 +279,8 @@ func (e *Engine) sample(d ingest.Delivery) {
 }
 
 func (e *Engine) tick(now time.Time) {
-	for _, o := range e.view.Tick(now) {
-		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
-			e.machine.Observe(o) // evidence, too, ends with the sensor that gave it
-		}
-		e.events(now, e.detector.Observe(now, o), origin{})
-	}
+	e.view.Expire(now) // evidence, too, ends with the sensor that gave it
+	e.observe(now, origin{})
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
 	for k, at := range e.retry {
@@ -355,10 +356,14 @@ func (e *Engine) direct() {
 	d := &ingest.Directive{
 		Term: e.lead.Number(), Revision: e.revision, Protected: e.o.Own, Watch: e.o.Watch,
 	}
-	for v, l := range e.policy.Triggers() {
-		d.Triggers = append(d.Triggers, ingest.Trigger{Vector: v, PPS: uint64(l.PPS), BPS: uint64(l.BPS)})
+	for _, way := range []vector.Direction{vector.Inbound, vector.Outbound} {
+		for v, l := range e.policy.Triggers(way) {
+			d.Triggers = append(d.Triggers, ingest.Trigger{Vector: v, Direction: way, PPS: uint64(l.PPS), BPS: uint64(l.BPS)})
+		}
 	}
-	slices.SortFunc(d.Triggers, func(a, b ingest.Trigger) int { return cmp.Compare(a.Vector, b.Vector) })
+	slices.SortFunc(d.Triggers, func(a, b ingest.Trigger) int {
+		return cmp.Or(cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Vector, b.Vector))
+	})
 	e.o.Direct(d)
 }
 

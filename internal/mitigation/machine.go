@@ -225,6 +225,12 @@ func (m *Machine) SetFreeze(f *Freeze) Change {
 	return Change{SetFreeze: true, Freeze: f}
 }
 
+// Watches tells whether an active mitigation lives on what is seen of a vector at a target.
+func (m *Machine) Watches(target netip.Prefix, v vector.ID) bool {
+	_, ok := m.seen[sight{target, v}]
+	return ok
+}
+
 // Observe takes in what the sensors see of a mitigated vector: its traffic goes on when the trickle that the router
 // lets pass is there. A vector that is not observed keeps its last evidence, and a sensor that went silent counts with
 // its last word, for silence is no evidence.

@@ -13,7 +13,6 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
-	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // engine is the system without a network: the packets' stamps are its clock.
@@ -36,23 +35,17 @@ const sampleMargin = 2 * detect.Window
 func newEngine(o Options) *engine {
 	e := &engine{
 		o: o, view: traffic.NewView(traffic.Options{MaxTargets: o.MaxTargets, StaleAfter: 3 * reportInterval, ForgetAfter: time.Minute}),
-		detector: detect.New(rules{o.Policy}), open: map[string]int{},
+		detector: detect.New(o.Policy.Rules(), nil), open: map[string]int{},
 		samples: traffic.NewSampleStore(traffic.SampleOptions{MaxBytes: 256 << 20, MaxTargets: o.MaxTargets, Margin: sampleMargin, Attack: 8192, Normal: 4096, Recent: 1024}),
 	}
 	var levels [vector.Directions][vector.Count]level
-	for v, l := range o.Policy.Triggers() {
-		levels[vector.Inbound][v] = levelOf(l.PPS, l.BPS)
+	for d := range levels {
+		for v, l := range o.Policy.Triggers(vector.Direction(d)) {
+			levels[d][v] = levelOf(l.PPS, l.BPS)
+		}
 	}
 	e.sensor = newSensor(o.Targets, o.MaxTargets, levels, e.report)
 	return e
-}
-
-// rules gives the policy's limits to the detector.
-type rules struct{ *policy.Policy }
-
-func (r rules) Limits(p netip.Prefix, v vector.ID) detect.Limits {
-	l := r.Policy.Limits(p, v)
-	return detect.Limits{PPS: l.PPS, BPS: l.BPS, Windows: l.Windows, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
 }
 
 func (e *engine) packet(p Packet) {
@@ -113,7 +106,7 @@ func (e *engine) finish() {
 		return
 	}
 	last := e.now
-	for at := last.Add(reportInterval); len(e.open) > 0 && at.Before(last.Add(patience)); at = at.Add(reportInterval) {
+	for at := last.Add(reportInterval); (len(e.open) > 0 || !e.sensor.idle()) && at.Before(last.Add(patience)); at = at.Add(reportInterval) {
 		e.advance(at)
 	}
 	for _, i := range e.active {
@@ -126,15 +119,26 @@ func (e *engine) finish() {
 
 func (e *engine) report(now time.Time, r traffic.Report) {
 	e.now = now
-	for _, o := range e.view.Apply(now, r) {
+	e.view.Take(now, r)
+	e.observe(now)
+}
+
+func (e *engine) observe(now time.Time) {
+	for _, o := range e.view.Collect(now, e.wants) {
 		e.events(now, e.detector.Observe(now, o))
 	}
+	e.events(now, e.detector.ObserveSources(now, e.view.CollectSources()))
+}
+
+// wants leaves out what leaves when nobody said who is ours: or else each attack would be told twice, of its target and of
+// its source.
+func (e *engine) wants(r traffic.Rate) bool {
+	return (r.Direction == vector.Inbound || len(e.o.Targets) > 0) && e.detector.Wants(r)
 }
 
 func (e *engine) tick(now time.Time) {
-	for _, o := range e.view.Tick(now) {
-		e.events(now, e.detector.Observe(now, o))
-	}
+	e.view.Expire(now)
+	e.observe(now)
 	e.events(now, e.detector.Tick(now))
 	for _, i := range e.active {
 		inc := &e.result.Incidents[i]

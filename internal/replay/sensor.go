@@ -17,6 +17,7 @@ import (
 const (
 	reportInterval = time.Second
 	hotInterval    = 100 * time.Millisecond
+	quickReports   = 3
 	calmAfter      = 2 * time.Second // below half of every trigger for so long: hot no more
 	sensorName     = "replay"
 )
@@ -67,6 +68,31 @@ func (t *target) counter(d vector.Direction, v vector.ID) *counter {
 
 func (t *target) prefix() netip.Prefix { return netip.PrefixFrom(t.address, t.address.BitLen()) }
 
+// network is the exact total of a protected prefix or an IPv6 /64 since the last interval report.
+type network struct {
+	counts map[networkKey]*networkCount
+}
+
+type networkKey struct {
+	direction vector.Direction
+	vector    vector.ID
+}
+
+type networkCount struct {
+	tally
+	hosts uint32 // that were counted one by one
+}
+
+func (n *network) at(d vector.Direction, v vector.ID) *networkCount {
+	k := networkKey{d, v}
+	c := n.counts[k]
+	if c == nil {
+		c = &networkCount{}
+		n.counts[k] = c
+	}
+	return c
+}
+
 // sensor counts as a sensor does and reports when a sensor would. Time is that of the packets.
 type sensor struct {
 	protected  []netip.Prefix // none: every address
@@ -75,15 +101,17 @@ type sensor struct {
 	emit       func(now time.Time, r traffic.Report)
 
 	targets  map[netip.Addr]*target
+	networks map[netip.Prefix]*network
 	hot      []*target // in order of address
 	start    time.Time // of the first window
 	interval time.Time // begin of the present interval
 	nextHot  time.Time // when a hot report is due; zero when nobody is hot
+	quick    int       // how many of the next hot reports come window by window
 	refused  uint64
 }
 
 func newSensor(protected []netip.Prefix, maxTargets int, levels [vector.Directions][vector.Count]level, emit func(time.Time, traffic.Report)) *sensor {
-	return &sensor{protected: protected, maxTargets: maxTargets, levels: levels, emit: emit, targets: map[netip.Addr]*target{}}
+	return &sensor{protected: protected, maxTargets: maxTargets, levels: levels, emit: emit, targets: map[netip.Addr]*target{}, networks: map[netip.Prefix]*network{}}
 }
 
 // levelOf turns rates per second into counts inside of a window, never less than one.
@@ -136,6 +164,15 @@ func (s *sensor) count(at time.Time, d vector.Direction, r *classify.Result) boo
 	if !s.protects(r.Target) {
 		return false
 	}
+	around, n := s.networksOf(r.Target)
+	for _, p := range around[:n] {
+		x := s.networks[p]
+		if x == nil {
+			x = &network{counts: map[networkKey]*networkCount{}}
+			s.networks[p] = x
+		}
+		x.at(d, r.Vector).add(uint64(r.Segments), uint64(r.Length))
+	}
 	t := s.targets[r.Target]
 	if t == nil {
 		if len(s.targets) >= s.maxTargets {
@@ -186,6 +223,10 @@ func (s *sensor) add(at time.Time, t *target, d vector.Direction, c *counter, nu
 	}})
 	t.triggered[d] |= 1 << c.vector
 	t.below = time.Time{}
+	s.quick = quickReports
+	if next := at.Add(detect.Window); s.nextHot.IsZero() || next.Before(s.nextHot) {
+		s.nextHot = next
+	}
 	if t.hot {
 		return
 	}
@@ -195,9 +236,6 @@ func (s *sensor) add(at time.Time, t *target, d vector.Direction, c *counter, nu
 	}
 	i, _ := slices.BinarySearchFunc(s.hot, t, func(a, b *target) int { return a.address.Compare(b.address) })
 	s.hot = slices.Insert(s.hot, i, t)
-	if s.nextHot.IsZero() {
-		s.nextHot = at.Add(hotInterval)
-	}
 }
 
 func aggregateOf(t *target, c *counter, n tally) traffic.Aggregate {
@@ -243,8 +281,11 @@ func (s *sensor) reportHot(at time.Time) {
 	}
 	s.hot = still
 	s.nextHot = time.Time{}
-	if len(still) > 0 {
+	if s.quick--; len(still) > 0 {
 		s.nextHot = at.Add(hotInterval)
+		if s.quick > 0 {
+			s.nextHot = at.Add(detect.Window)
+		}
 	}
 }
 
@@ -284,15 +325,9 @@ func (s *sensor) networksOf(a netip.Addr) (out [2]netip.Prefix, n int) {
 func (s *sensor) reportInterval(at time.Time) {
 	span := at.Sub(s.interval)
 	r := traffic.Report{Sensor: sensorName, Outbound: true, Cause: traffic.Interval, Start: s.interval, Span: span}
-	type key struct {
-		p netip.Prefix
-		d vector.Direction
-		v vector.ID
-	}
-	totals := map[key]*traffic.NetworkTotal{}
 	for a, t := range s.targets {
 		seen := false
-		networks, n := s.networksOf(a)
+		around, n := s.networksOf(a)
 		for i := range t.counters {
 			c := &t.counters[i]
 			if c.interval.packets == 0 {
@@ -300,16 +335,10 @@ func (s *sensor) reportInterval(at time.Time) {
 			}
 			seen = true
 			r.Aggregates = append(r.Aggregates, aggregateOf(t, c, c.interval))
-			for _, p := range networks[:n] {
-				k := key{p, c.direction, c.vector}
-				x := totals[k]
-				if x == nil {
-					x = &traffic.NetworkTotal{Network: p, Direction: c.direction, Vector: c.vector}
-					totals[k] = x
+			for _, p := range around[:n] {
+				if x := s.networks[p]; x != nil {
+					x.at(c.direction, c.vector).hosts++
 				}
-				x.Packets += c.interval.packets
-				x.Bytes += c.interval.bytes
-				x.ActiveHosts++
 			}
 			if c.interval.packets >= leastProfiled && c.vector != vector.Total {
 				h := c.sources
@@ -324,9 +353,16 @@ func (s *sensor) reportInterval(at time.Time) {
 			delete(s.targets, a)
 		}
 	}
-	for _, x := range totals {
-		r.Networks = append(r.Networks, *x)
+	for p, x := range s.networks {
+		for k, c := range x.counts {
+			if c.packets > 0 {
+				r.Networks = append(r.Networks, traffic.NetworkTotal{
+					Network: p, Direction: k.direction, Vector: k.vector, Packets: c.packets, Bytes: c.bytes, ActiveHosts: c.hosts,
+				})
+			}
+		}
 	}
+	clear(s.networks)
 	slices.SortFunc(r.Aggregates, byKey)
 	slices.SortFunc(r.Networks, func(a, b traffic.NetworkTotal) int {
 		return cmp.Or(traffic.ComparePrefix(a.Network, b.Network), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Vector, b.Vector))

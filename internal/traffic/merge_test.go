@@ -17,7 +17,7 @@ import (
 
 var network = netip.MustParsePrefix("192.0.2.0/24")
 
-func host(i int) netip.Prefix {
+func hostN(i int) netip.Prefix {
 	return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, byte(2 + i>>8), byte(i)}), 32)
 }
 
@@ -29,7 +29,7 @@ func window(rng *rand.Rand, w int) map[string][]Report {
 		for range rng.IntN(3) {
 			r := Report{Sensor: s, Cause: Cause(1 + rng.IntN(3)), Start: at.Add(time.Duration(rng.Int64N(1e7))), Span: time.Duration(rng.Int64N(1e9) + 1)}
 			for range rng.IntN(6) {
-				p := host(rng.IntN(4))
+				p := hostN(rng.IntN(4))
 				d, id := vector.Direction(rng.IntN(2)), vector.ID(rng.IntN(4))
 				r.Aggregates = append(r.Aggregates, Aggregate{p, d, id, rng.Uint64N(1e6), rng.Uint64N(1e9)})
 				if rng.IntN(4) == 0 {

@@ -125,3 +125,6 @@ type Sources struct {
 	TwoWay                         bool
 	Sensors                        []string // sorted
 }
+
+// Completes tells whether other packets follow where an exchange comes about that begins with those of the vector.
+func (s *Sources) Completes() bool { return vector.OppositeOf(s.Vector).Completing != 0 }
