@@ -225,7 +225,7 @@ func invariants(t *testing.T, target netip.Prefix, v vector.ID, l Limits, trigge
 	switch {
 	case !ok && l.PPS+l.BPS+l.Unanswered > 0:
 		t.Fatalf("%s at %s has limits %+v, but sensors are told none", v, target, l)
-	case l.PPS > 0 && (tr.PPS == 0 || tr.PPS > l.PPS), l.BPS > 0 && (tr.BPS == 0 || tr.BPS > l.BPS), ok && !l.None() && tr.Windows > l.Windows,
+	case l.PPS > 0 && (tr.PPS == 0 || tr.PPS > l.PPS), l.BPS > 0 && (tr.BPS == 0 || tr.BPS > l.BPS), ok && l.PPS+l.BPS > 0 && tr.Windows > l.Windows,
 		l.Unanswered > 0 && (l.PPS == 0 || l.Windows > 1) && tr.PPS > l.Unanswered:
 		t.Fatalf("%s at %s: trigger %+v is above the limits %+v", v, target, tr, l)
 	case r.Reason == "":
