@@ -18,6 +18,7 @@ const (
 	reportInterval = time.Second
 	hotInterval    = 100 * time.Millisecond
 	quickReports   = 3
+	quickInterval  = detect.Window * 7 / 8
 	calmAfter      = 2 * time.Second // below half of every trigger for so long: hot no more
 	sensorName     = "replay"
 )
@@ -224,7 +225,7 @@ func (s *sensor) add(at time.Time, t *target, d vector.Direction, c *counter, nu
 	t.triggered[d] |= 1 << c.vector
 	t.below = time.Time{}
 	s.quick = quickReports
-	if next := at.Add(detect.Window); s.nextHot.IsZero() || next.Before(s.nextHot) {
+	if next := at.Add(quickInterval); s.nextHot.IsZero() || next.Before(s.nextHot) {
 		s.nextHot = next
 	}
 	if t.hot {
@@ -284,7 +285,7 @@ func (s *sensor) reportHot(at time.Time) {
 	if s.quick--; len(still) > 0 {
 		s.nextHot = at.Add(hotInterval)
 		if s.quick > 0 {
-			s.nextHot = at.Add(detect.Window)
+			s.nextHot = at.Add(quickInterval)
 		}
 	}
 }

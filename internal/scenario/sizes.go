@@ -25,7 +25,7 @@ func sizeOf(v vector.ID) size {
 	case vector.TCPInvalid:
 		return size{10e3, 2}
 	case vector.RST:
-		return size{50e3, 20}
+		return size{50e3, 15}
 	case vector.Malformed:
 		return size{20e3, 6}
 	case vector.Fragment, vector.FirstFragment:

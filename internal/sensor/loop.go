@@ -101,9 +101,12 @@ func (a *agent) loop(ctx context.Context, directives <-chan *pb.Directive, event
 	}
 }
 
-// The first hot reports after a trigger come window by window: a trigger is a lower bound, and they tell the controller at
-// once how much more it is.
+// The first hot reports after a trigger come window by window, a little sooner so that two of them are there before the
+// second window ends: a trigger is a lower bound, and they tell the controller at once how much more it is.
 const quickReports = 3
+
+// quickInterval is the time between them.
+func quickInterval(window time.Duration) time.Duration { return window * 7 / 8 }
 
 // hotInterval is the time to the next hot report, of which so many are to be quick; no report is quicker than asked for
 // while the sensor restrains itself.
@@ -112,7 +115,7 @@ func (a *agent) hotInterval(quick int) time.Duration {
 	if d := a.meter.now; quick == 0 || d == nil || hot > d.hot {
 		return hot
 	}
-	return min(hot, a.meter.window)
+	return min(hot, quickInterval(a.meter.window))
 }
 
 func earlier(a, b time.Time) time.Time {
