@@ -173,6 +173,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	l.onStop("store", c.store.Close)
 
 	var keep func(time.Time, traffic.Report)
+	var keepSamples func(time.Time, []traffic.Sample)
 	if cfg.Journal.Enabled {
 		j, err := journal.New(journal.Options{
 			Dir: filepath.Join(cfg.DataDir, "journal"), Size: cfg.Journal.Size, Age: cfg.Journal.Age, Log: c.log, Registerer: c.reg,
@@ -182,6 +183,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		}
 		l.onStop("journal", func(context.Context) error { return j.Close() })
 		keep = j.Report
+		keepSamples = func(now time.Time, s []traffic.Sample) { j.Samples(now, "", s) }
 	}
 	c.ingest = ingest.NewServer(ingest.Options{
 		Deliver: func(d ingest.Delivery) bool { return c.engine.Deliver(d) },
@@ -196,7 +198,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 			ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
 			ReflectionPorts: reflectionPorts(cfg.Sensors.ReflectionPorts),
 		},
-		Direct: c.ingest.Direct, Emit: c.emit, Journal: keep, Log: c.log, Registerer: c.reg,
+		Direct: c.ingest.Direct, Emit: c.emit, Journal: keep, JournalSamples: keepSamples, Log: c.log, Registerer: c.reg,
 	})
 	l.loop("engine", c.engine.Run)
 

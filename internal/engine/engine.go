@@ -50,7 +50,9 @@ type Options struct {
 	Emit    func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
 	Normal  detect.Normal                                                       // what is learnt of targets; may be nil
 	Journal func(now time.Time, r traffic.Report)                               // keeps a report for replay, with the time the core was told; must not block; may be nil
-	Log     *slog.Logger
+	// JournalSamples does the same with samples, which say when they were taken.
+	JournalSamples func(now time.Time, s []traffic.Sample)
+	Log            *slog.Logger
 
 	Registerer prometheus.Registerer
 }
@@ -272,6 +274,9 @@ func (e *Engine) wants(r traffic.Rate) bool {
 }
 
 func (e *Engine) sample(d ingest.Delivery) {
+	if e.o.JournalSamples != nil {
+		e.o.JournalSamples(d.Received, d.Samples)
+	}
 	for _, s := range d.Samples {
 		e.samples.Add(d.Received, s)
 	}

@@ -146,7 +146,11 @@ func (e *encoder) record(r Record) {
 }
 
 func (e *encoder) report(r *traffic.Report) {
-	e.b = append(e.b, byte(r.Cause))
+	cause := byte(r.Cause) &^ causeOutbound
+	if r.Outbound {
+		cause |= causeOutbound
+	}
+	e.b = append(e.b, cause)
 	e.time(r.Start, e.seconds)
 	e.int(int64(r.Span))
 	e.int(int64(r.Merged))
@@ -295,6 +299,9 @@ func (e *encoder) oneSample(s *traffic.Sample) {
 	e.uint(uint64(s.SourcePort))
 	e.uint(uint64(s.DestinationPort))
 }
+
+// causeOutbound in the octet of a report's cause says that its sensor counts what leaves, too.
+const causeOutbound = 0x80
 
 // decoder reads the records of a block. Once it has an error it gives zeros.
 type decoder struct {
@@ -467,7 +474,8 @@ func (d *decoder) record() (r Record, err error) {
 }
 
 func (d *decoder) report(r *traffic.Report) {
-	r.Cause = traffic.Cause(d.octet())
+	cause := d.octet()
+	r.Cause, r.Outbound = traffic.Cause(cause&^causeOutbound), cause&causeOutbound != 0
 	r.Start = d.time(d.seconds)
 	r.Span = time.Duration(d.int())
 	r.Merged = int(d.int())

@@ -107,7 +107,7 @@ func randomRecord(rng *rand.Rand) Record {
 	}
 	r := &rec.Report
 	*r = traffic.Report{
-		Sensor: rec.Sensor, Cause: traffic.Cause(1 + rng.IntN(3)), Start: rec.Time.Add(-time.Duration(number(rng) >> 2)), Span: time.Duration(number(rng) >> 1),
+		Sensor: rec.Sensor, Outbound: rng.IntN(2) == 0, Cause: traffic.Cause(1 + rng.IntN(3)), Start: rec.Time.Add(-time.Duration(number(rng) >> 2)), Span: time.Duration(number(rng) >> 1),
 		Merged: rng.IntN(3),
 	}
 	if rng.IntN(10) == 0 {

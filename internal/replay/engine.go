@@ -22,6 +22,7 @@ type engine struct {
 	detector *detect.Detector
 	samples  *traffic.SampleStore
 	sensor   *sensor
+	live     bool // reports come from real sensors
 	result   Result
 	now      time.Time
 	open     map[string]int // incident ID -> index in result.Incidents
@@ -32,11 +33,15 @@ type engine struct {
 // sampleMargin is how long before an onset a packet counts as normal in a capture, which may show but seconds of peace.
 const sampleMargin = 2 * detect.Window
 
-func newEngine(o Options) *engine {
+func newEngine(o Options, live bool) *engine {
+	kept := traffic.SampleOptions{MaxBytes: 256 << 20, MaxTargets: o.MaxTargets, Margin: sampleMargin, Attack: 8192, Normal: 4096, Recent: 1024}
+	if live {
+		kept = traffic.SampleOptions{} // as a controller's
+	}
 	e := &engine{
-		o: o, view: traffic.NewView(traffic.Options{MaxTargets: o.MaxTargets, StaleAfter: 3 * reportInterval, ForgetAfter: time.Minute}),
+		o: o, live: live, view: traffic.NewView(traffic.Options{MaxTargets: o.MaxTargets, StaleAfter: 3 * reportInterval, ForgetAfter: time.Minute}),
 		detector: detect.New(o.Policy.Rules(), nil), open: map[string]int{},
-		samples: traffic.NewSampleStore(traffic.SampleOptions{MaxBytes: 256 << 20, MaxTargets: o.MaxTargets, Margin: sampleMargin, Attack: 8192, Normal: 4096, Recent: 1024}),
+		samples: traffic.NewSampleStore(kept),
 	}
 	var levels [vector.Directions][vector.Count]level
 	for d := range levels {
@@ -102,19 +107,28 @@ func (e *engine) advance(to time.Time) {
 
 // finish lets the clock run until every incident has ended.
 func (e *engine) finish() {
-	if e.result.Packets == 0 {
+	if e.result.Packets+e.result.Reports == 0 {
 		return
 	}
 	last := e.now
+	if e.live {
+		e.signAll()
+		return
+	}
 	for at := last.Add(reportInterval); (len(e.open) > 0 || !e.sensor.idle()) && at.Before(last.Add(patience)); at = at.Add(reportInterval) {
 		e.advance(at)
 	}
+	e.signAll()
+	e.result.Refused = e.sensor.refused
+}
+
+// signAll makes the signatures that were not made yet.
+func (e *engine) signAll() {
 	for _, i := range e.active {
 		if e.result.Incidents[i].signed.IsZero() {
 			e.sign(i)
 		}
 	}
-	e.result.Refused = e.sensor.refused
 }
 
 func (e *engine) report(now time.Time, r traffic.Report) {
@@ -133,7 +147,7 @@ func (e *engine) observe(now time.Time) {
 // wants leaves out what leaves when nobody said who is ours: or else each attack would be told twice, of its target and of
 // its source.
 func (e *engine) wants(r traffic.Rate) bool {
-	return (r.Direction == vector.Inbound || len(e.o.Targets) > 0) && e.detector.Wants(r)
+	return (r.Direction == vector.Inbound || len(e.o.Targets) > 0 || e.live) && e.detector.Wants(r)
 }
 
 func (e *engine) tick(now time.Time) {

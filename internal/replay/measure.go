@@ -46,24 +46,11 @@ func (m *measure) packet(p Packet) {
 		if !r.IP || !r.Target.IsValid() {
 			continue
 		}
-		var s traffic.Sample
-		sampled := false
-		see := func(i int) {
-			if !sampled {
-				s, sampled = r.Sample(p.Time, vector.Direction(d), uint32(r.Segments)), true
-			}
-			m.see(i, p, &s)
+		if len(m.of[r.Target]) == 0 && len(m.wide) == 0 {
+			continue
 		}
-		for _, i := range m.of[r.Target] {
-			if m.incidents[i].Direction == vector.Direction(d) {
-				see(i)
-			}
-		}
-		for _, i := range m.wide {
-			if m.incidents[i].Direction == vector.Direction(d) && m.incidents[i].Target.Contains(r.Target) {
-				see(i)
-			}
-		}
+		s := r.Sample(p.Time, vector.Direction(d), uint32(r.Segments))
+		m.sample(p, &s)
 	}
 }
 

@@ -33,7 +33,8 @@ type Options struct {
 
 // Result is what would have happened.
 type Result struct {
-	Packets   int // read
+	Packets   int // read; of a journal: samples
+	Reports   int // of a journal
 	Malformed int // of them with headers that are cut short or contradict themselves
 	NotIP     int
 	Refused   uint64 // packets not counted because there were too many targets
@@ -83,7 +84,7 @@ func Run(ctx context.Context, o Options, open func() (Source, error)) (*Result, 
 		o.Ports = classify.DefaultPorts()
 	}
 	o.MaxTargets = cmp.Or(o.MaxTargets, 1<<16)
-	e := newEngine(o)
+	e := newEngine(o, false)
 	broken := each(ctx, open, e.packet)
 	e.finish()
 	if err := ctx.Err(); err != nil {

@@ -3,6 +3,7 @@ package tmctl
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"math"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/amooglesoft/trafficmonitor/internal/journal"
 	"github.com/amooglesoft/trafficmonitor/internal/replay"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
@@ -30,6 +32,7 @@ type replayed struct {
 	Unreadable int             `json:"unreadable"`
 	Uncounted  uint64          `json:"uncounted"`
 	Loops      int             `json:"loops"`
+	Reports    int             `json:"reports,omitempty"`
 	DurationS  float64         `json:"duration_s"`
 	Incidents  []replayedFound `json:"incidents"`
 	// Error says where the capture is broken; what came before is judged.
@@ -69,7 +72,8 @@ type replayedVector struct {
 func (c *cli) replayCommand() *cobra.Command {
 	var policyFile, targets, tunnels string
 	var loops int
-	var asJSON bool
+	var asJSON, fromJournal bool
+	var from, to string
 	cmd := &cobra.Command{
 		Use:   "replay CAPTURE|DIR",
 		Short: "What the system would have made of captures; asks nobody and needs no privilege",
@@ -77,8 +81,12 @@ func (c *cli) replayCommand() *cobra.Command {
 and says which incidents there would have been, when, and what would have been announced. Of a DIR all captures below it
 are taken, in order of their names. Coverage and collateral are measured on the very packets.
 
+With --journal the argument is the directory in which a controller keeps its sensors' reports: an incident of last night, as it
+was or under another policy.
+
 Without --targets every address is a target. With it packets to the prefixes are inbound and packets from them outbound.`,
 		Example: `  tmctl replay attack.pcap
+  tmctl replay --journal /var/lib/trafficmonitor/journal --from 2026-11-28T02:00:00Z --policy new.yaml
   tmctl replay captures/ --targets 203.0.113.0/24,2001:db8::/32 --policy new.yaml --json`,
 		Args: oneArg("a capture or a directory of captures"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -100,12 +108,16 @@ Without --targets every address is a target. With it packets to the prefixes are
 					return usage("--decapsulate: %v", err)
 				}
 			}
+			c.wantJSON(asJSON)
+			if fromJournal {
+				return c.replayJournal(cmd.Context(), o, args[0], from, to)
+			}
+			if from != "" || to != "" {
+				return usage("--from and --to are for --journal: a capture is played whole")
+			}
 			files, whole, err := capturesBelow(args[0])
 			if err != nil {
 				return usage("%v", err)
-			}
-			if asJSON {
-				c.output = "json"
 			}
 			return c.replayAll(cmd.Context(), o, files, whole, loops)
 		},
@@ -116,6 +128,9 @@ Without --targets every address is a target. With it packets to the prefixes are
 	f.StringVar(&tunnels, "decapsulate", "", "tunnels to look into, with commas between them: "+strings.Join(classify.TunnelNames, ", "))
 	f.IntVar(&loops, "loop", 1, "how often each capture is played, with time stamps that go on")
 	f.BoolVar(&asJSON, "json", false, "one JSON object per capture, a line each")
+	f.BoolVar(&fromJournal, "journal", false, "the argument is a controller's journal, data_dir/journal or a copy of it: what its sensors reported")
+	f.StringVar(&from, "from", "", "of a journal: from this time on, such as 2026-11-28T02:00:00Z")
+	f.StringVar(&to, "to", "", "of a journal: up to this time")
 	_ = cmd.MarkFlagFilename("policy")
 	return cmd
 }
@@ -224,6 +239,50 @@ func replayOne(ctx context.Context, o replay.Options, file string, loops int) (*
 	return out, nil
 }
 
+func (c *cli) wantJSON(want bool) {
+	if want {
+		c.output = "json"
+	}
+}
+
+// replayJournal judges what a controller's sensors reported.
+func (c *cli) replayJournal(ctx context.Context, o replay.Options, dir, from, to string) error {
+	var span [2]time.Time
+	for i, text := range []string{from, to} {
+		if text == "" {
+			continue
+		}
+		var err error
+		if span[i], err = time.Parse(time.RFC3339, text); err != nil {
+			return usage("--%s %q: write it as 2026-11-28T02:00:00Z or with an offset", []string{"from", "to"}[i], text)
+		}
+	}
+	if !span[1].IsZero() && !span[0].Before(span[1]) {
+		return usage("--from %s is not before --to %s", from, to)
+	}
+	r, damaged, err := replay.Journal(ctx, o, func() (*journal.Reader, error) {
+		j, err := journal.Open(dir)
+		if err == nil {
+			j.Between(span[0], span[1])
+		}
+		return j, err
+	})
+	if err != nil {
+		return failed("journal %s: %w", dir, err)
+	}
+	if r.Reports == 0 {
+		return failed("journal %s: it holds no report%s", dir, map[bool]string{true: " of that time"}[from+to != ""])
+	}
+	out := &replayed{File: dir, Packets: r.Packets, Reports: r.Reports, Loops: 1, DurationS: seconds(r.Duration), Incidents: []replayedFound{}}
+	if err := errors.Join(damaged...); err != nil {
+		out.Error = err.Error()
+	}
+	for _, inc := range r.Incidents {
+		out.Incidents = append(out.Incidents, found(r.First, inc))
+	}
+	return c.showReplayed(out)
+}
+
 func found(first time.Time, inc replay.Incident) replayedFound {
 	f := replayedFound{
 		Target: inc.Target.String(), Direction: inc.Direction.String(), OnsetS: seconds(inc.Onset.Sub(first)), DecidedS: seconds(inc.Decided.Sub(first)),
@@ -263,7 +322,11 @@ func (c *cli) showReplayed(r *replayed) error {
 		return c.write(string(b) + "\n")
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: %d packets in %.3f s", r.File, r.Packets, r.DurationS)
+	if r.Reports > 0 {
+		fmt.Fprintf(&b, "%s: %d reports and %d samples of %s", r.File, r.Reports, r.Packets, time.Duration(r.DurationS*1e9).Round(time.Second))
+	} else {
+		fmt.Fprintf(&b, "%s: %d packets in %.3f s", r.File, r.Packets, r.DurationS)
+	}
 	for _, n := range []struct {
 		count int
 		says  string
