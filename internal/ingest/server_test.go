@@ -403,7 +403,9 @@ func TestWhoCountsBothDirections(t *testing.T) {
 		of   []*pb.Interface
 		want bool
 	}{
-		{nil, false}, {[]*pb.Interface{{Name: "a", Outbound: true}}, true}, {nil, true},
+		{nil, false},
+		{[]*pb.Interface{{Name: "a", Outbound: true}}, true},
+		{nil, true},
 		{[]*pb.Interface{{Name: "a", Outbound: true}, {Name: "b", Mode: pb.Interface_MODE_MIRROR}}, false},
 	} {
 		r := every(i+1, nil)
