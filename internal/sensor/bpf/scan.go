@@ -30,6 +30,10 @@ const (
 // it first and adds to the record then, and we read the record first and the cells then: so what is being moved at that
 // moment is missed, and never seen twice. A sum that is less than one already told is not told; the next will be more.
 //
+// A record alone may hold more packets than were told of it, and fewer bytes: when a large packet was told out of a cell
+// that still holds it, and small ones of another CPU came to the record since. So a record for which there are cells is
+// told together with them, and only so.
+//
 // A record that changed is found by its dirty bit, which is set after the change and cleared before we read; a cell by
 // looking at all of them, unless their CPU has seen no packet.
 type scanner struct {
@@ -108,6 +112,7 @@ func (x *scanner) lane(cpu int) *SensorLane { return &x.lanes[cpu] }
 func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 	x := k.scanner
 	x.each = each
+	x.gather()
 	blocks := x.sizes.blocks()
 	for c := range Column(x.sizes.columns()) {
 		words := x.dirty[int(c)*blocks:][:blocks]
@@ -129,7 +134,7 @@ func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 				x.live[b][c/64] |= 1 << (c % 64)
 				for w := atomic.SwapUint64(&words[b], 0); w != 0; w &= w - 1 {
 					i := bits.TrailingZeros64(w)
-					x.tell(uint32(b*blockRecords+i), c, atomic.LoadUint64(&records[(b-first)*blockRecords+i].Total))
+					x.tellRecord(uint32(b*blockRecords+i), c, &records[(b-first)*blockRecords+i])
 				}
 			}
 		})
@@ -144,6 +149,7 @@ func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Count)) error {
 	x := k.scanner
 	x.each = each
+	x.gather()
 	if len(slots) == 0 {
 		return x.pending()
 	}
@@ -161,7 +167,7 @@ func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Co
 		}
 		err := x.open(c, first, last, func(records []SensorRecord) {
 			for _, slot := range x.wanted {
-				x.tell(slot, c, atomic.LoadUint64(&records[int(slot)-first*blockRecords].Total))
+				x.tellRecord(slot, c, &records[int(slot)-first*blockRecords])
 			}
 		})
 		if err != nil {
@@ -175,6 +181,7 @@ func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Co
 func (k *Kernel) skip() error {
 	x := k.scanner
 	x.each = func(uint32, Column, Count) {}
+	x.gather()
 	for c := range Column(x.sizes.columns()) {
 		err := x.open(c, 0, x.sizes.blocks()-1, func(records []SensorRecord) {
 			for slot := range records {
@@ -232,10 +239,22 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 // mostMoved is more than cells can hold of one record while it is moved there, which is what they counted in a window.
 const mostMoved = 1 << 24 << byteBits
 
-// tell says what of a sum is new. A sum a little below what was told is one of which a part is being moved.
+// tellRecord tells what is new in a record, unless there are cells for it: pending tells them together.
+func (x *scanner) tellRecord(slot uint32, c Column, r *SensorRecord) {
+	key := uint32(c)<<slotBits | slot
+	if _, held := slices.BinarySearchFunc(x.found, key, func(f candidate, key uint32) int { return cmp.Compare(f.key(), key) }); !held {
+		x.tell(slot, c, atomic.LoadUint64(&r.Total))
+	}
+}
+
+// mostBytes is more than a packet has.
+const mostBytes = 1 << 17
+
+// tell says what of a sum is new. A sum a little below what was told is one of which a part is being moved; so is one with
+// more packets and fewer bytes, of which the difference has a borrow in it.
 func (x *scanner) tell(slot uint32, c Column, sum uint64) {
 	told := x.toldOf(c, slot)
-	if n := sum - *told; n != 0 && n < math.MaxUint64-mostMoved {
+	if n := sum - *told; n != 0 && n < math.MaxUint64-mostMoved && Count(n).Bytes() <= Count(n).Packets()*mostBytes {
 		*told = sum
 		x.each(slot, c, Count(n))
 	}
@@ -275,13 +294,17 @@ func (x *scanner) counted(b int, c Column) bool {
 	return x.live[b][c/64]&(1<<(c%64)) != 0
 }
 
-// pending tells what is in cells and not in records.
-func (x *scanner) pending() error {
+// gather finds the cells that hold something.
+func (x *scanner) gather() {
 	x.found = x.found[:0]
 	for i := range x.lanes {
 		x.found = append(x.found, x.held(i)...)
 	}
 	slices.SortFunc(x.found, func(a, b candidate) int { return cmp.Compare(a.key(), b.key()) })
+}
+
+// pending tells what is in the cells that gather found, together with their records.
+func (x *scanner) pending() error {
 	block := func(f candidate) int { return int(f.key()&(1<<slotBits-1)) / blockRecords }
 	for rest := x.found; len(rest) > 0; {
 		c, n := Column(rest[0].key()>>slotBits), 1

@@ -266,3 +266,52 @@ func BenchmarkScan(b *testing.B) {
 		})
 	}
 }
+
+// A large packet waits in one CPU's cell, told already, while another CPU's small ones come to the record: more packets and
+// fewer bytes than were told of it. Who adds up packets and bytes must never be told of 64 GiB that nobody sent.
+func TestSmallPacketsAfterALargeOne(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		return // then there is no other CPU's cell
+	}
+	k := loadWatching(t, func(*Sizes) {})
+	var levels [Columns]Level
+	levels[vector.DNS] = Level{Packets: 100}
+	if err := k.SetLevels(levels); err != nil {
+		t.Fatal(err)
+	}
+	packet := func(octets int) []byte {
+		return frame(eth(ip4), v4(header4{dst: "192.0.2.9", proto: 17}), udp(53), payload(octets))
+	}
+	large, small := packet(1300), packet(0)
+	var packets, bytes uint64
+	scan := func() {
+		t.Helper()
+		if err := k.Scan(func(_ uint32, _ Column, n Count) { packets, bytes = packets+n.Packets(), bytes+n.Bytes() }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send := func(on int, data []byte, repeat uint32) {
+		t.Helper()
+		onCPUs(t, 2, func(cpu int) {
+			if cpu != on {
+				return
+			}
+			if _, err := k.Ingress().Run(&ebpf.RunOptions{Data: data, Repeat: repeat}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	var wantPackets, wantBytes uint64
+	for round := range 20 {
+		send(0, large, 1)
+		scan()
+		n := uint32(10 + round)
+		send(1, small, n)
+		scan()
+		wantPackets += 1 + uint64(n)
+		wantBytes += 1328 + 28*uint64(n)
+		if packets != wantPackets || bytes != wantBytes {
+			t.Fatalf("round %d: told of %d packets and %d bytes, want %d and %d", round, packets, bytes, wantPackets, wantBytes)
+		}
+	}
+}
