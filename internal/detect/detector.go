@@ -177,14 +177,17 @@ func (d *Detector) rests(now time.Time, site Site, s *state, vs *vectorState, o 
 		return nil
 	}
 	s.measure(o, finding{})
+	// What was asked for or is normal now is no attack now, whatever limit the attack passed; and a limit that the policy
+	// has taken away since ends nothing and holds nothing.
+	pps, bps, _ := d.allowed(now, o, l)
 	calm := true
 	for test, ends := range vs.passed {
 		switch {
 		case ends.EndAfter == 0 && ends.PPS == 0 && ends.BPS == 0:
 		case Test(test) == Static || Test(test) == Unusual:
-			calm = calm && below(o, Limits{PPS: today(ends.PPS, l.PPS), BPS: today(ends.BPS, l.BPS), EndBelow: l.EndBelow})
+			calm = calm && below(o, Limits{PPS: today(ends.PPS, pps), BPS: today(ends.BPS, bps), EndBelow: l.EndBelow})
 		default: // a target that answers again is well, however much it is
-			ends.EndBelow = l.EndBelow
+			ends.PPS, ends.EndBelow = today(ends.PPS, limitOf(Test(test), l)), l.EndBelow
 			calm = calm && (below(o, ends) || o.TwoWay && answered(o))
 		}
 	}
@@ -199,6 +202,14 @@ func today(passed, limit float64) float64 {
 		return 0
 	}
 	return max(passed, limit)
+}
+
+// limitOf is the policy's limit of a test for what nobody asked for.
+func limitOf(test Test, l Limits) float64 {
+	if test == Spoofed {
+		return l.Spoofed
+	}
+	return l.Unanswered
 }
 
 // confirm makes a vector part of the site's incident, and begins one where there is none.

@@ -101,24 +101,9 @@ type finding struct {
 
 // judge returns the tests that an observation passes.
 func (d *Detector) judge(now time.Time, o traffic.Observation, l Limits, out []finding) []finding {
-	pps, bps, why := l.PPS, l.BPS, ""
-	op := vector.OppositeOf(o.Vector)
-	inbound := o.Direction == vector.Inbound
-	if asked := inbound && op.Asked && o.TwoWay && o.AnswersPPS > 0 && o.PPS <= solicitedRatio*o.AnswersPPS; asked {
-		pps, bps = solicitedLimit*pps, solicitedLimit*bps
-		why = ", ten times as much because they were asked for"
-	}
-	normalPPS, normalBPS, known := 0.0, 0.0, false
-	if d.normal != nil && !o.Network {
-		normalPPS, normalBPS, known = d.normal.Normal(now, o.Target, o.Direction, o.Vector)
-	}
-	b := d.rules.Baseline()
-	if known && b.Above > 0 {
-		if p, q := raised(pps, normalPPS, b), raised(bps, normalBPS, b); p > pps || q > bps {
-			pps, bps = p, q
-			why += fmtNormal(", raised", normalPPS, normalBPS)
-		}
-	}
+	op, b := vector.OppositeOf(o.Vector), d.rules.Baseline()
+	normalPPS, normalBPS, known := d.normally(now, o)
+	pps, bps, why := d.allowed(now, o, l)
 	switch {
 	case exceeds(o.PPS, pps):
 		out = append(out, finding{test: Static, pps: pps, windows: l.Windows, why: why})
@@ -136,6 +121,32 @@ func (d *Detector) judge(now time.Time, o traffic.Observation, l Limits, out []f
 		}
 	}
 	return out
+}
+
+// normally is what is normal for what is observed; not known when nothing is learnt.
+func (d *Detector) normally(now time.Time, o traffic.Observation) (pps, bps float64, known bool) {
+	if d.normal == nil || o.Network {
+		return 0, 0, false
+	}
+	return d.normal.Normal(now, o.Target, o.Direction, o.Vector)
+}
+
+// allowed are the policy's limits, raised by what was asked for and by what is normal; why says by which.
+func (d *Detector) allowed(now time.Time, o traffic.Observation, l Limits) (pps, bps float64, why string) {
+	pps, bps = l.PPS, l.BPS
+	inbound := o.Direction == vector.Inbound
+	if asked := inbound && vector.OppositeOf(o.Vector).Asked && o.TwoWay && o.AnswersPPS > 0 && o.PPS <= solicitedRatio*o.AnswersPPS; asked {
+		pps, bps = solicitedLimit*pps, solicitedLimit*bps
+		why = ", ten times as much because they were asked for"
+	}
+	if normalPPS, normalBPS, known := d.normally(now, o); known {
+		b := d.rules.Baseline()
+		if p, q := raised(pps, normalPPS, b), raised(bps, normalBPS, b); b.Above > 0 && (p > pps || q > bps) {
+			pps, bps = p, q
+			why += fmtNormal(", raised", normalPPS, normalBPS)
+		}
+	}
+	return pps, bps, why
 }
 
 // unansweredLimit is the limit for an observation that nobody asked for or answers, and 0 for all others.
