@@ -120,6 +120,10 @@ func (s *system) Incidents(ctx context.Context, ended bool) ([]detect.Incident, 
 	return s.engine.Incidents(ctx, ended)
 }
 
+func (s *system) Explain(ctx context.Context, target netip.Prefix) ([]string, error) {
+	return s.engine.Explain(ctx, target)
+}
+
 func (s *system) Mitigations(_ context.Context, ended bool) ([]mitigation.Mitigation, error) {
 	_, snap, ok := s.announce.Desired(time.Now())
 	if !ok {

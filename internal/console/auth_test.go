@@ -46,6 +46,10 @@ var rpcs = []rpcCall{
 		_, err := c.ListIncidents(ctx, &tmv1.ListIncidentsRequest{})
 		return err
 	}},
+	{"ExplainTarget", false, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.ExplainTarget(ctx, &tmv1.ExplainTargetRequest{Target: "203.0.113.5"})
+		return err
+	}},
 	{"ListMitigations", false, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
 		_, err := c.ListMitigations(ctx, &tmv1.ListMitigationsRequest{})
 		return err

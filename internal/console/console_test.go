@@ -306,9 +306,13 @@ func TestEveryReadMapsErrors(t *testing.T) {
 		"Peers":       func(ctx context.Context) error { _, err := c.ListPeers(ctx, nil); return err },
 		"Incidents":   func(ctx context.Context) error { _, err := c.ListIncidents(ctx, nil); return err },
 		"Mitigations": func(ctx context.Context) error { _, err := c.ListIncidents(ctx, nil); return err },
-		"Holds":       func(ctx context.Context) error { _, err := c.ListHolds(ctx, nil); return err },
-		"Routes":      func(ctx context.Context) error { _, err := c.ListRoutes(ctx, nil); return err },
-		"Policy":      func(ctx context.Context) error { _, err := c.GetPolicy(ctx, nil); return err },
+		"Explain": func(ctx context.Context) error {
+			_, err := c.ExplainTarget(ctx, &tmv1.ExplainTargetRequest{Target: "203.0.113.5"})
+			return err
+		},
+		"Holds":  func(ctx context.Context) error { _, err := c.ListHolds(ctx, nil); return err },
+		"Routes": func(ctx context.Context) error { _, err := c.ListRoutes(ctx, nil); return err },
+		"Policy": func(ctx context.Context) error { _, err := c.GetPolicy(ctx, nil); return err },
 	} {
 		f.Fail(method, console.ErrUnavailable{Reason: method + " is away"})
 		if err := call(t.Context()); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), method+" is away") {

@@ -9,6 +9,7 @@ import (
 	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 func mapSlice[A, B any](in []A, f func(A) B) []B {
@@ -138,7 +139,22 @@ func incidentProto(i detect.Incident, mitigations []string) *tmv1.Incident {
 		}),
 		OnsetTime: timeProto(i.Onset), DecideTime: timeProto(i.Decided), EndTime: timeProto(i.Ended),
 		Reason: i.Reason, Sensors: i.Sensors, Mitigations: mitigations,
+		Direction: directionProto(i.Direction), Network: i.Network, ActiveHosts: int32(i.ActiveHosts), Previous: i.Previous, Test: testName(i.Test),
 	}
+}
+
+func directionProto(d vector.Direction) tmv1.Direction {
+	if d == vector.Outbound {
+		return tmv1.Direction_DIRECTION_OUTBOUND
+	}
+	return tmv1.Direction_DIRECTION_INBOUND
+}
+
+func testName(t detect.Test) string {
+	if t == 0 {
+		return ""
+	}
+	return t.String()
 }
 
 var mitigationStates = map[mitigation.State]tmv1.Mitigation_State{

@@ -117,3 +117,17 @@ func (s *service) GetPolicy(ctx context.Context, _ *tmv1.GetPolicyRequest) (*tmv
 	}
 	return &tmv1.GetPolicyResponse{Source: p.Source, Hash: p.Hash, LoadTime: timeProto(p.Loaded), Text: p.Text, Error: p.Error}, nil
 }
+
+// ExplainTarget says in sentences what is known of a target.
+func (s *service) ExplainTarget(ctx context.Context, req *tmv1.ExplainTargetRequest) (*tmv1.ExplainTargetResponse, error) {
+	var c check
+	target := c.prefix("target", req.GetTarget())
+	if err := c.err(); err != nil {
+		return nil, s.toStatus(ctx, "ExplainTarget", err)
+	}
+	sentences, err := s.system.Explain(ctx, target)
+	if err != nil {
+		return nil, s.toStatus(ctx, "ExplainTarget", err)
+	}
+	return &tmv1.ExplainTargetResponse{Target: target.String(), Sentences: sentences}, nil
+}

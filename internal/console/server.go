@@ -48,6 +48,7 @@ func roles() map[string][]string {
 		tmv1.ConsoleService_ListSensors_FullMethodName:         read,
 		tmv1.ConsoleService_ListPeers_FullMethodName:           read,
 		tmv1.ConsoleService_ListIncidents_FullMethodName:       read,
+		tmv1.ConsoleService_ExplainTarget_FullMethodName:       read,
 		tmv1.ConsoleService_ListMitigations_FullMethodName:     read,
 		tmv1.ConsoleService_ListRoutes_FullMethodName:          read,
 		tmv1.ConsoleService_ListHolds_FullMethodName:           read,

@@ -26,6 +26,8 @@ type System interface {
 	Peers(ctx context.Context) (peers []Peer, speakerError string, err error)
 	// Incidents returns the active incidents and, when ended is set, also those that ended lately.
 	Incidents(ctx context.Context, ended bool) ([]detect.Incident, error)
+	// Explain says in sentences what is seen of a target, and why there is, or is no, incident.
+	Explain(ctx context.Context, target netip.Prefix) ([]string, error)
 	// Mitigations returns the active mitigations and, when ended is set, also those that ended lately or were refused.
 	Mitigations(ctx context.Context, ended bool) ([]mitigation.Mitigation, error)
 	// Holds returns the targets automation keeps its hands off.

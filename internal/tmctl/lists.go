@@ -46,14 +46,18 @@ func (c *cli) incidentsTable(incidents []*tmv1.Incident) string {
 		return "No incidents.\n"
 	}
 	var t table
-	t.row("INCIDENT", "TARGET", "STATE", "ONSET", "LASTED", "VECTOR", "NOW", "PEAK", "LIMIT", "SENSORS", "MITIGATIONS")
+	t.row("INCIDENT", "TARGET", "STATE", "ONSET", "LASTED", "WAY", "TEST", "VECTOR", "NOW", "PEAK", "LIMIT", "SENSORS", "MITIGATIONS")
 	for _, i := range incidents {
 		state, lasted := "active", c.ago(i.OnsetTime)
 		if i.State == tmv1.Incident_STATE_ENDED {
 			state = "ended"
 			lasted = duration(i.EndTime.AsTime().Sub(i.OnsetTime.AsTime()))
 		}
-		head := []string{i.Id, i.Target, state, c.at(i.OnsetTime, "15:04:05"), lasted}
+		way := "in"
+		if i.Direction == tmv1.Direction_DIRECTION_OUTBOUND {
+			way = "out"
+		}
+		head := []string{i.Id, i.Target, state, c.at(i.OnsetTime, "15:04:05"), lasted, way, dash(i.Test)}
 		tail := []string{fmt.Sprint(len(i.Sensors)), dash(strings.Join(i.Mitigations, ","))}
 		vectors := i.Vectors
 		if len(vectors) == 0 {

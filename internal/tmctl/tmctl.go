@@ -149,7 +149,7 @@ Exit codes: 0 done; 1 failed or refused; 2 the command line or the request makes
 		"who asks, where no certificate says it (TMCTL_REQUESTER; else the user's name)")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.AddCommand(
-		c.statusCommand(), c.sensorsCommand(), c.peersCommand(), c.incidentsCommand(), c.mitigationsCommand(), c.routesCommand(),
+		c.statusCommand(), c.sensorsCommand(), c.peersCommand(), c.incidentsCommand(), c.explainCommand(), c.mitigationsCommand(), c.routesCommand(),
 		c.announceCommand(), c.withdrawCommand(), c.holdsCommand(), c.releaseHoldCommand(), c.freezeCommand(true), c.freezeCommand(false),
 		c.watchCommand(), c.policyCommand(), c.replayCommand(), c.routeCommand(), c.pkiCommand(), c.versionCommand(),
 	)

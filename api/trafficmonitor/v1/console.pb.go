@@ -132,7 +132,7 @@ func (x Mitigation_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mitigation_State.Descriptor instead.
 func (Mitigation_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // GetStatusRequest asks for the state of the system.
@@ -906,7 +906,17 @@ type Incident struct {
 	// Sensors that saw it.
 	Sensors []string `protobuf:"bytes,10,rep,name=sensors,proto3" json:"sensors,omitempty"`
 	// Mitigations made for it.
-	Mitigations   []string `protobuf:"bytes,11,rep,name=mitigations,proto3" json:"mitigations,omitempty"`
+	Mitigations []string `protobuf:"bytes,11,rep,name=mitigations,proto3" json:"mitigations,omitempty"`
+	// Which way the packets go; of outbound ones the target is who sends them.
+	Direction Direction `protobuf:"varint,12,opt,name=direction,proto3,enum=trafficmonitor.v1.Direction" json:"direction,omitempty"`
+	// A network is attacked as a whole.
+	Network bool `protobuf:"varint,13,opt,name=network,proto3" json:"network,omitempty"`
+	// In how many of a network's hosts.
+	ActiveHosts int32 `protobuf:"varint,14,opt,name=active_hosts,json=activeHosts,proto3" json:"active_hosts,omitempty"`
+	// What the first vector passed: limit, unanswered, spoofed or unusual.
+	Test string `protobuf:"bytes,15,opt,name=test,proto3" json:"test,omitempty"`
+	// The incident that ended shortly before at the same target: the attack flaps.
+	Previous      string `protobuf:"bytes,16,opt,name=previous,proto3" json:"previous,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1018,6 +1028,41 @@ func (x *Incident) GetMitigations() []string {
 	return nil
 }
 
+func (x *Incident) GetDirection() Direction {
+	if x != nil {
+		return x.Direction
+	}
+	return Direction_DIRECTION_UNSPECIFIED
+}
+
+func (x *Incident) GetNetwork() bool {
+	if x != nil {
+		return x.Network
+	}
+	return false
+}
+
+func (x *Incident) GetActiveHosts() int32 {
+	if x != nil {
+		return x.ActiveHosts
+	}
+	return 0
+}
+
+func (x *Incident) GetTest() string {
+	if x != nil {
+		return x.Test
+	}
+	return ""
+}
+
+func (x *Incident) GetPrevious() string {
+	if x != nil {
+		return x.Previous
+	}
+	return ""
+}
+
 // Measurement is what was measured of a vector against its limit.
 type Measurement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1118,6 +1163,107 @@ func (x *Measurement) GetLimitBitsPerSecond() float64 {
 	return 0
 }
 
+// ExplainTargetRequest asks about a target.
+type ExplainTargetRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// An address or a prefix of ours.
+	Target        string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTargetRequest) Reset() {
+	*x = ExplainTargetRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTargetRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTargetRequest) ProtoMessage() {}
+
+func (x *ExplainTargetRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTargetRequest.ProtoReflect.Descriptor instead.
+func (*ExplainTargetRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ExplainTargetRequest) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+// ExplainTargetResponse is what is known of it.
+type ExplainTargetResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The target in canonical form.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// What is known, a sentence each: for people, not for programs.
+	Sentences     []string `protobuf:"bytes,2,rep,name=sentences,proto3" json:"sentences,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainTargetResponse) Reset() {
+	*x = ExplainTargetResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainTargetResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainTargetResponse) ProtoMessage() {}
+
+func (x *ExplainTargetResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainTargetResponse.ProtoReflect.Descriptor instead.
+func (*ExplainTargetResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ExplainTargetResponse) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *ExplainTargetResponse) GetSentences() []string {
+	if x != nil {
+		return x.Sentences
+	}
+	return nil
+}
+
 // ListMitigationsRequest asks for mitigations.
 type ListMitigationsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1133,7 +1279,7 @@ type ListMitigationsRequest struct {
 
 func (x *ListMitigationsRequest) Reset() {
 	*x = ListMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1291,7 @@ func (x *ListMitigationsRequest) String() string {
 func (*ListMitigationsRequest) ProtoMessage() {}
 
 func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1304,7 @@ func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*ListMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListMitigationsRequest) GetIncludeEnded() bool {
@@ -1195,7 +1341,7 @@ type ListMitigationsResponse struct {
 
 func (x *ListMitigationsResponse) Reset() {
 	*x = ListMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1207,7 +1353,7 @@ func (x *ListMitigationsResponse) String() string {
 func (*ListMitigationsResponse) ProtoMessage() {}
 
 func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1220,7 +1366,7 @@ func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*ListMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListMitigationsResponse) GetMitigations() []*Mitigation {
@@ -1276,7 +1422,7 @@ type Mitigation struct {
 
 func (x *Mitigation) Reset() {
 	*x = Mitigation{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1288,7 +1434,7 @@ func (x *Mitigation) String() string {
 func (*Mitigation) ProtoMessage() {}
 
 func (x *Mitigation) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1301,7 +1447,7 @@ func (x *Mitigation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mitigation.ProtoReflect.Descriptor instead.
 func (*Mitigation) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Mitigation) GetId() string {
@@ -1418,7 +1564,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1430,7 +1576,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1443,7 +1589,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
 }
 
 // ListRoutesResponse holds the routes, sorted by text.
@@ -1461,7 +1607,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1473,7 +1619,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1486,7 +1632,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*SpeakerRoute {
@@ -1531,7 +1677,7 @@ type CreateMitigationRequest struct {
 
 func (x *CreateMitigationRequest) Reset() {
 	*x = CreateMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1689,7 @@ func (x *CreateMitigationRequest) String() string {
 func (*CreateMitigationRequest) ProtoMessage() {}
 
 func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1702,7 @@ func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationRequest.ProtoReflect.Descriptor instead.
 func (*CreateMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CreateMitigationRequest) GetRoute() string {
@@ -1612,7 +1758,7 @@ type CreateMitigationResponse struct {
 
 func (x *CreateMitigationResponse) Reset() {
 	*x = CreateMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1624,7 +1770,7 @@ func (x *CreateMitigationResponse) String() string {
 func (*CreateMitigationResponse) ProtoMessage() {}
 
 func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1637,7 +1783,7 @@ func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationResponse.ProtoReflect.Descriptor instead.
 func (*CreateMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateMitigationResponse) GetMitigation() *Mitigation {
@@ -1670,7 +1816,7 @@ type WithdrawMitigationsRequest struct {
 
 func (x *WithdrawMitigationsRequest) Reset() {
 	*x = WithdrawMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1682,7 +1828,7 @@ func (x *WithdrawMitigationsRequest) String() string {
 func (*WithdrawMitigationsRequest) ProtoMessage() {}
 
 func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1695,7 +1841,7 @@ func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WithdrawMitigationsRequest) GetSelector() isWithdrawMitigationsRequest_Selector {
@@ -1791,7 +1937,7 @@ type WithdrawMitigationsResponse struct {
 
 func (x *WithdrawMitigationsResponse) Reset() {
 	*x = WithdrawMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1803,7 +1949,7 @@ func (x *WithdrawMitigationsResponse) String() string {
 func (*WithdrawMitigationsResponse) ProtoMessage() {}
 
 func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1816,7 +1962,7 @@ func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WithdrawMitigationsResponse) GetMitigations() []*Mitigation {
@@ -1850,7 +1996,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1862,7 +2008,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1875,7 +2021,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Hold) GetTarget() string {
@@ -1915,7 +2061,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2073,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2086,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
 }
 
 // ListHoldsResponse holds the holds, sorted by target.
@@ -1954,7 +2100,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1966,7 +2112,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1979,7 +2125,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -2004,7 +2150,7 @@ type DeleteHoldRequest struct {
 
 func (x *DeleteHoldRequest) Reset() {
 	*x = DeleteHoldRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2016,7 +2162,7 @@ func (x *DeleteHoldRequest) String() string {
 func (*DeleteHoldRequest) ProtoMessage() {}
 
 func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2029,7 +2175,7 @@ func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHoldRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *DeleteHoldRequest) GetTarget() string {
@@ -2062,7 +2208,7 @@ type DeleteHoldResponse struct {
 
 func (x *DeleteHoldResponse) Reset() {
 	*x = DeleteHoldResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2074,7 +2220,7 @@ func (x *DeleteHoldResponse) String() string {
 func (*DeleteHoldResponse) ProtoMessage() {}
 
 func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2087,7 +2233,7 @@ func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
 }
 
 // Freeze says that automation stands still.
@@ -2105,7 +2251,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2117,7 +2263,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2130,7 +2276,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -2169,7 +2315,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2327,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2340,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -2229,7 +2375,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2241,7 +2387,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2254,7 +2400,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -2273,7 +2419,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2285,7 +2431,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2298,7 +2444,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -2320,7 +2466,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2332,7 +2478,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2345,7 +2491,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -2392,7 +2538,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2404,7 +2550,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2417,7 +2563,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 // WatchEventsResponse is one event.
@@ -2439,7 +2585,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2597,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2610,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -2571,7 +2717,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"z\n" +
 	"\x15ListIncidentsResponse\x129\n" +
 	"\tincidents\x18\x01 \x03(\v2\x1b.trafficmonitor.v1.IncidentR\tincidents\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x81\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaa\x05\n" +
 	"\bIncident\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\tR\x06target\x12\x14\n" +
@@ -2586,7 +2732,12 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x06reason\x18\t \x01(\tR\x06reason\x12\x18\n" +
 	"\asensors\x18\n" +
 	" \x03(\tR\asensors\x12 \n" +
-	"\vmitigations\x18\v \x03(\tR\vmitigations\"A\n" +
+	"\vmitigations\x18\v \x03(\tR\vmitigations\x12:\n" +
+	"\tdirection\x18\f \x01(\x0e2\x1c.trafficmonitor.v1.DirectionR\tdirection\x12\x18\n" +
+	"\anetwork\x18\r \x01(\bR\anetwork\x12!\n" +
+	"\factive_hosts\x18\x0e \x01(\x05R\vactiveHosts\x12\x12\n" +
+	"\x04test\x18\x0f \x01(\tR\x04test\x12\x1a\n" +
+	"\bprevious\x18\x10 \x01(\tR\bprevious\"A\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x0f\n" +
@@ -2598,7 +2749,12 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x17peak_packets_per_second\x18\x04 \x01(\x01R\x14peakPacketsPerSecond\x12/\n" +
 	"\x14peak_bits_per_second\x18\x05 \x01(\x01R\x11peakBitsPerSecond\x127\n" +
 	"\x18limit_packets_per_second\x18\x06 \x01(\x01R\x15limitPacketsPerSecond\x121\n" +
-	"\x15limit_bits_per_second\x18\a \x01(\x01R\x12limitBitsPerSecond\"y\n" +
+	"\x15limit_bits_per_second\x18\a \x01(\x01R\x12limitBitsPerSecond\".\n" +
+	"\x14ExplainTargetRequest\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\"M\n" +
+	"\x15ExplainTargetResponse\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x1c\n" +
+	"\tsentences\x18\x02 \x03(\tR\tsentences\"y\n" +
 	"\x16ListMitigationsRequest\x12#\n" +
 	"\rinclude_ended\x18\x01 \x01(\bR\fincludeEnded\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -2705,12 +2861,14 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x04lost\x18\x05 \x01(\x04R\x04lost\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xed\t\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xd1\n" +
+	"\n" +
 	"\x0eConsoleService\x12V\n" +
 	"\tGetStatus\x12#.trafficmonitor.v1.GetStatusRequest\x1a$.trafficmonitor.v1.GetStatusResponse\x12\\\n" +
 	"\vListSensors\x12%.trafficmonitor.v1.ListSensorsRequest\x1a&.trafficmonitor.v1.ListSensorsResponse\x12V\n" +
 	"\tListPeers\x12#.trafficmonitor.v1.ListPeersRequest\x1a$.trafficmonitor.v1.ListPeersResponse\x12b\n" +
-	"\rListIncidents\x12'.trafficmonitor.v1.ListIncidentsRequest\x1a(.trafficmonitor.v1.ListIncidentsResponse\x12h\n" +
+	"\rListIncidents\x12'.trafficmonitor.v1.ListIncidentsRequest\x1a(.trafficmonitor.v1.ListIncidentsResponse\x12b\n" +
+	"\rExplainTarget\x12'.trafficmonitor.v1.ExplainTargetRequest\x1a(.trafficmonitor.v1.ExplainTargetResponse\x12h\n" +
 	"\x0fListMitigations\x12).trafficmonitor.v1.ListMitigationsRequest\x1a*.trafficmonitor.v1.ListMitigationsResponse\x12Y\n" +
 	"\n" +
 	"ListRoutes\x12$.trafficmonitor.v1.ListRoutesRequest\x1a%.trafficmonitor.v1.ListRoutesResponse\x12k\n" +
@@ -2736,7 +2894,7 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Incident_State)(0),                 // 0: trafficmonitor.v1.Incident.State
 	(Mitigation_State)(0),               // 1: trafficmonitor.v1.Mitigation.State
@@ -2751,105 +2909,111 @@ var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(*ListIncidentsResponse)(nil),       // 10: trafficmonitor.v1.ListIncidentsResponse
 	(*Incident)(nil),                    // 11: trafficmonitor.v1.Incident
 	(*Measurement)(nil),                 // 12: trafficmonitor.v1.Measurement
-	(*ListMitigationsRequest)(nil),      // 13: trafficmonitor.v1.ListMitigationsRequest
-	(*ListMitigationsResponse)(nil),     // 14: trafficmonitor.v1.ListMitigationsResponse
-	(*Mitigation)(nil),                  // 15: trafficmonitor.v1.Mitigation
-	(*ListRoutesRequest)(nil),           // 16: trafficmonitor.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),          // 17: trafficmonitor.v1.ListRoutesResponse
-	(*CreateMitigationRequest)(nil),     // 18: trafficmonitor.v1.CreateMitigationRequest
-	(*CreateMitigationResponse)(nil),    // 19: trafficmonitor.v1.CreateMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),  // 20: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil), // 21: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                        // 22: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),            // 23: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),           // 24: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),           // 25: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),          // 26: trafficmonitor.v1.DeleteHoldResponse
-	(*Freeze)(nil),                      // 27: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),            // 28: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),           // 29: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),            // 30: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),           // 31: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),          // 32: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),         // 33: trafficmonitor.v1.WatchEventsResponse
-	nil,                                 // 34: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	(*timestamppb.Timestamp)(nil),       // 35: google.protobuf.Timestamp
-	(*Hello)(nil),                       // 36: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),              // 37: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),         // 38: google.protobuf.Duration
-	(*DirectiveVersion)(nil),            // 39: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                        // 40: trafficmonitor.v1.Peer
-	(*SpeakerRoute)(nil),                // 41: trafficmonitor.v1.SpeakerRoute
+	(*ExplainTargetRequest)(nil),        // 13: trafficmonitor.v1.ExplainTargetRequest
+	(*ExplainTargetResponse)(nil),       // 14: trafficmonitor.v1.ExplainTargetResponse
+	(*ListMitigationsRequest)(nil),      // 15: trafficmonitor.v1.ListMitigationsRequest
+	(*ListMitigationsResponse)(nil),     // 16: trafficmonitor.v1.ListMitigationsResponse
+	(*Mitigation)(nil),                  // 17: trafficmonitor.v1.Mitigation
+	(*ListRoutesRequest)(nil),           // 18: trafficmonitor.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),          // 19: trafficmonitor.v1.ListRoutesResponse
+	(*CreateMitigationRequest)(nil),     // 20: trafficmonitor.v1.CreateMitigationRequest
+	(*CreateMitigationResponse)(nil),    // 21: trafficmonitor.v1.CreateMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),  // 22: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil), // 23: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                        // 24: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),            // 25: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),           // 26: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),           // 27: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),          // 28: trafficmonitor.v1.DeleteHoldResponse
+	(*Freeze)(nil),                      // 29: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),            // 30: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),           // 31: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),            // 32: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),           // 33: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),          // 34: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),         // 35: trafficmonitor.v1.WatchEventsResponse
+	nil,                                 // 36: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
+	(*Hello)(nil),                       // 38: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),              // 39: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),         // 40: google.protobuf.Duration
+	(*DirectiveVersion)(nil),            // 41: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                        // 42: trafficmonitor.v1.Peer
+	(Direction)(0),                      // 43: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                // 44: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	35, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	27, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	37, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	29, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
 	6,  // 2: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	36, // 3: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	35, // 4: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	37, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	38, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	39, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	38, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	38, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	40, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	38, // 3: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	37, // 4: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	39, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	40, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	41, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	40, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	40, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	42, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
 	11, // 11: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
 	0,  // 12: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
 	12, // 13: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	35, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	35, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	35, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	15, // 17: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	1,  // 18: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	35, // 19: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	35, // 20: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	35, // 21: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	35, // 22: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	41, // 23: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	41, // 24: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	38, // 25: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	15, // 26: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	38, // 27: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	15, // 28: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	22, // 29: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	35, // 30: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	22, // 31: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	35, // 32: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	27, // 33: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	35, // 34: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	35, // 35: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	34, // 36: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	2,  // 37: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	4,  // 38: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	7,  // 39: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	9,  // 40: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	13, // 41: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	16, // 42: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	18, // 43: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	20, // 44: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	23, // 45: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	25, // 46: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	28, // 47: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	30, // 48: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	32, // 49: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 50: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 51: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 52: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 53: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 54: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	17, // 55: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	19, // 56: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	21, // 57: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	24, // 58: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	26, // 59: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	29, // 60: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	31, // 61: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	33, // 62: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	50, // [50:63] is the sub-list for method output_type
-	37, // [37:50] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	37, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	37, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	37, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	43, // 17: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	17, // 18: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	1,  // 19: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	37, // 20: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	37, // 21: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	37, // 22: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	37, // 23: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	44, // 24: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	44, // 25: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	40, // 26: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 27: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	40, // 28: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	17, // 29: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	24, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	37, // 31: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	24, // 32: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	37, // 33: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	29, // 34: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	37, // 35: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	37, // 36: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	36, // 37: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	2,  // 38: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	4,  // 39: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	7,  // 40: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	9,  // 41: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	13, // 42: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	15, // 43: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	18, // 44: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	20, // 45: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	22, // 46: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	25, // 47: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	27, // 48: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	30, // 49: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	32, // 50: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	34, // 51: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	3,  // 52: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	5,  // 53: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	8,  // 54: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	10, // 55: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	14, // 56: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	16, // 57: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	19, // 58: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	21, // 59: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	23, // 60: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	26, // 61: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	28, // 62: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	31, // 63: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	33, // 64: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	35, // 65: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	52, // [52:66] is the sub-list for method output_type
+	38, // [38:52] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -2859,7 +3023,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 	}
 	file_trafficmonitor_v1_sensor_proto_init()
 	file_trafficmonitor_v1_speaker_proto_init()
-	file_trafficmonitor_v1_console_proto_msgTypes[18].OneofWrappers = []any{
+	file_trafficmonitor_v1_console_proto_msgTypes[20].OneofWrappers = []any{
 		(*WithdrawMitigationsRequest_Id)(nil),
 		(*WithdrawMitigationsRequest_Target)(nil),
 		(*WithdrawMitigationsRequest_All)(nil),
@@ -2870,7 +3034,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   33,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

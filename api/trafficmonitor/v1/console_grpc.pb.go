@@ -25,6 +25,7 @@ const (
 	ConsoleService_ListSensors_FullMethodName         = "/trafficmonitor.v1.ConsoleService/ListSensors"
 	ConsoleService_ListPeers_FullMethodName           = "/trafficmonitor.v1.ConsoleService/ListPeers"
 	ConsoleService_ListIncidents_FullMethodName       = "/trafficmonitor.v1.ConsoleService/ListIncidents"
+	ConsoleService_ExplainTarget_FullMethodName       = "/trafficmonitor.v1.ConsoleService/ExplainTarget"
 	ConsoleService_ListMitigations_FullMethodName     = "/trafficmonitor.v1.ConsoleService/ListMitigations"
 	ConsoleService_ListRoutes_FullMethodName          = "/trafficmonitor.v1.ConsoleService/ListRoutes"
 	ConsoleService_CreateMitigation_FullMethodName    = "/trafficmonitor.v1.ConsoleService/CreateMitigation"
@@ -51,6 +52,8 @@ type ConsoleServiceClient interface {
 	ListPeers(ctx context.Context, in *ListPeersRequest, opts ...grpc.CallOption) (*ListPeersResponse, error)
 	// ListIncidents returns active incidents and those that ended lately.
 	ListIncidents(ctx context.Context, in *ListIncidentsRequest, opts ...grpc.CallOption) (*ListIncidentsResponse, error)
+	// ExplainTarget says in sentences what is seen of a target, and why there is, or is no, incident.
+	ExplainTarget(ctx context.Context, in *ExplainTargetRequest, opts ...grpc.CallOption) (*ExplainTargetResponse, error)
 	// ListMitigations returns active mitigations and those that ended lately.
 	ListMitigations(ctx context.Context, in *ListMitigationsRequest, opts ...grpc.CallOption) (*ListMitigationsResponse, error)
 	// ListRoutes returns the desired routes and what became of each at each router.
@@ -114,6 +117,16 @@ func (c *consoleServiceClient) ListIncidents(ctx context.Context, in *ListIncide
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListIncidentsResponse)
 	err := c.cc.Invoke(ctx, ConsoleService_ListIncidents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *consoleServiceClient) ExplainTarget(ctx context.Context, in *ExplainTargetRequest, opts ...grpc.CallOption) (*ExplainTargetResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainTargetResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ExplainTarget_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +247,8 @@ type ConsoleServiceServer interface {
 	ListPeers(context.Context, *ListPeersRequest) (*ListPeersResponse, error)
 	// ListIncidents returns active incidents and those that ended lately.
 	ListIncidents(context.Context, *ListIncidentsRequest) (*ListIncidentsResponse, error)
+	// ExplainTarget says in sentences what is seen of a target, and why there is, or is no, incident.
+	ExplainTarget(context.Context, *ExplainTargetRequest) (*ExplainTargetResponse, error)
 	// ListMitigations returns active mitigations and those that ended lately.
 	ListMitigations(context.Context, *ListMitigationsRequest) (*ListMitigationsResponse, error)
 	// ListRoutes returns the desired routes and what became of each at each router.
@@ -274,6 +289,9 @@ func (UnimplementedConsoleServiceServer) ListPeers(context.Context, *ListPeersRe
 }
 func (UnimplementedConsoleServiceServer) ListIncidents(context.Context, *ListIncidentsRequest) (*ListIncidentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListIncidents not implemented")
+}
+func (UnimplementedConsoleServiceServer) ExplainTarget(context.Context, *ExplainTargetRequest) (*ExplainTargetResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainTarget not implemented")
 }
 func (UnimplementedConsoleServiceServer) ListMitigations(context.Context, *ListMitigationsRequest) (*ListMitigationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMitigations not implemented")
@@ -391,6 +409,24 @@ func _ConsoleService_ListIncidents_Handler(srv interface{}, ctx context.Context,
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(ConsoleServiceServer).ListIncidents(ctx, req.(*ListIncidentsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ConsoleService_ExplainTarget_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainTargetRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ExplainTarget(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ExplainTarget_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ExplainTarget(ctx, req.(*ExplainTargetRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -572,6 +608,10 @@ var ConsoleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ListIncidents",
 			Handler:    _ConsoleService_ListIncidents_Handler,
+		},
+		{
+			MethodName: "ExplainTarget",
+			Handler:    _ConsoleService_ExplainTarget_Handler,
 		},
 		{
 			MethodName: "ListMitigations",

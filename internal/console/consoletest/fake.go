@@ -102,7 +102,7 @@ func New() *Fake {
 		},
 		IncidentList: []detect.Incident{
 			{
-				ID: "i-1", Target: netip.MustParsePrefix("203.0.113.10/32"), Group: "customers", Onset: ago(5 * time.Minute), Decided: ago(5*time.Minute - 12*time.Millisecond),
+				ID: "i-1", Target: netip.MustParsePrefix("203.0.113.10/32"), Test: detect.Unanswered, Previous: "i-0", Group: "customers", Onset: ago(5 * time.Minute), Decided: ago(5*time.Minute - 12*time.Millisecond),
 				Vectors: []detect.Measurement{
 					{Vector: vector.Total, PPS: 104000, BPS: 1.2e9, PeakPPS: 130000, PeakBPS: 1.5e9, LimitPPS: 50000},
 					{Vector: vector.DNS, PPS: 100000, BPS: 1.1e9, PeakPPS: 125000, PeakBPS: 1.4e9, LimitPPS: 20000},
@@ -110,7 +110,7 @@ func New() *Fake {
 				Reason: "dns-amplification 100000 pps is above 20000 pps", Sensors: []string{"rack1", "rack2"},
 			},
 			{
-				ID: "i-2", Target: netip.MustParsePrefix("2001:db8::10/128"), Group: "default", Onset: ago(90 * time.Second), Decided: ago(90*time.Second - 8*time.Millisecond),
+				ID: "i-2", Target: netip.MustParsePrefix("2001:db8::10/128"), Direction: vector.Outbound, Test: detect.Static, Group: "default", Onset: ago(90 * time.Second), Decided: ago(90*time.Second - 8*time.Millisecond),
 				Vectors: []detect.Measurement{{Vector: vector.SYN, PPS: 84500, BPS: 4.0e7, PeakPPS: 99999, PeakBPS: 4.8e7, LimitPPS: 20000}},
 				Reason:  "syn 84500 pps is above 20000 pps", Sensors: []string{"rack1"},
 			},
@@ -258,6 +258,11 @@ func (f *Fake) Incidents(ctx context.Context, ended bool) ([]detect.Incident, er
 		out = slices.DeleteFunc(out, func(i detect.Incident) bool { return !i.Active() })
 	}
 	return out, f.enter(ctx, "Incidents", nil)
+}
+
+// Explain is of console.System.
+func (f *Fake) Explain(ctx context.Context, target netip.Prefix) ([]string, error) {
+	return []string{fmt.Sprintf("%s is in group default.", target), "No sensor reports traffic of it now."}, f.enter(ctx, "Explain", nil)
 }
 
 // Mitigations is of console.System.
