@@ -14,3 +14,7 @@ static __always_inline __u32 bounded(__u32 index, __u32 mask)
 	asm volatile("" : "+r"(index));
 	return index & mask;
 }
+
+/* Which way is laid out straight on. */
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)

@@ -189,14 +189,17 @@ static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 sl
 	const struct level *level = level_of(column), *all = level_of(column & VECTOR_COUNT);
 	struct cell *cell = &lane->cells[(slot + column * 37) & (CELLS - 1)];
 	__u32 key = column << KEY_SLOT_BITS | slot;
-	bool mine, done, all_done;
+	__u64 tag = (__u64)window << 32 | key, before;
+	bool mine = true, done, all_done;
 	struct record *record;
 	struct progress now;
-	__u64 before;
 
-	if (cell->tag >> 32 != window)
-		renew(cell, key, window);
-	mine = (__u32)cell->tag == key;
+	if (unlikely(cell->tag != tag)) {
+		if (cell->tag >> 32 != window)
+			renew(cell, key, window);
+		else
+			mine = false;
+	}
 	if (mine) {
 		count += cell->count;
 		if (count >> COUNT_BYTE_BITS < cell->batch_packets && (count & COUNT_BYTE_MASK) < cell->batch_bytes) {
@@ -226,91 +229,101 @@ static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 sl
 }
 
 /* True when the packet is to be sampled; keeps the distance to the next one. */
-static __always_inline bool sample_now(const struct packet *p, __u32 *sample_left, __u32 every)
+static __always_inline bool sample_now(__u32 packets, __u32 *sample_left, __u32 every)
 {
 	__u32 left = *sample_left;
 
-	if (left > p->segments) {
-		*sample_left = left - p->segments;
+	if (likely(left > packets)) {
+		*sample_left = left - packets;
 		return false;
 	}
 	*sample_left = every;
 	return left; /* the first packet of all only winds the counter up */
 }
 
-/* What only packets of watched slots cost. Returns as count does. */
-static __noinline __u32 watch(struct packet *p, __u32 slot, struct cpu_stat *stat)
-{
-	struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
-	__u32 every = *(volatile __u32 *)&watched_sample_every;
+/* What is left of a packet once its target is known. */
+struct seen {
+	__u64 count;
+	__u32 word; /* of the target */
+	__u32 verdict;
+	__u32 l3;
+};
 
-	if (!p || !stat || !info)
-		return 0;
-	p->sketch = *(volatile __u16 *)&info->sketch[bounded(p->outbound, 1)];
-	return every && sample_now(p, &stat->watched_left, every) ? every : 0;
+/* What count finds to be done. */
+struct todo {
+	__u32 every;  /* 0, or in how many packets one is sampled when this is one to sample */
+	__u32 sketch; /* number of the sketch to add the other side's address to, or 0 */
+	__u32 family; /* of that address */
+};
+
+static __always_inline void count_malformed(struct cpu_stat *stat, __u32 verdict)
+{
+	__u32 reason = REASON_OF(verdict);
+
+	stat->malformed_packets++;
+	if (reason < MALFORMED_REASONS)
+		stat->malformed[reason]++;
+}
+
+static __always_inline void count_elsewhere(struct cpu_stat *stat, const struct seen *seen, __u32 direction)
+{
+	__u32 packets = seen->count >> COUNT_BYTE_BITS;
+	__u64 bytes = seen->count & COUNT_BYTE_MASK;
+
+	if (seen->word != NO_TARGET) {
+		stat->unprotected_packets[direction] += packets;
+		stat->unprotected_bytes[direction] += bytes;
+	} else if (seen->verdict == NOT_IP) {
+		stat->non_ip_packets++;
+		stat->non_ip_bytes += bytes;
+	} else {
+		stat->headless_packets++;
+		stat->headless_bytes += bytes;
+	}
 }
 
 /*
- * Counts the packet. Returns 0, or in how many packets one is sampled when this is one to sample. Inlined, for a call
- * costs 7 ns; the verifier then looks at it once for every way through parse, which is why that has few.
+ * Counts the packet. Inlined, for a call costs 7 ns; the verifier then looks at it once for every way through parse, which
+ * is why that has few.
  */
-static __always_inline __u32 count(struct packet *p, enum parsed parsed)
+static __always_inline struct todo count(struct lane *lane, const struct seen *seen, const __u32 direction)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), direction = p->outbound ? OUTBOUND : INBOUND, slot, every;
-	bool watched;
-	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
-	struct cpu_stat *stat;
+	__u32 slot = seen->word & SLOT_MASK, packets = seen->count >> COUNT_BYTE_BITS, every;
+	struct cpu_stat *stat = &lane->stat;
+	struct todo todo = {};
 
-	if (!lane)
-		return 0;
-	stat = &lane->stat;
 	/* Before the cell: who finds it unchanged has seen all of the cells. */
-	*(volatile __u64 *)&stat->packets[direction] += p->segments;
-	stat->bytes[direction] += p->length;
-	if (parsed == PARSE_NOT_IP) {
-		stat->non_ip_packets++;
-		stat->non_ip_bytes += p->length;
-		return 0;
+	*(volatile __u64 *)&stat->packets[direction] += packets;
+	stat->bytes[direction] += seen->count & COUNT_BYTE_MASK;
+	if (unlikely(slot >= slots)) {
+		count_elsewhere(stat, seen, direction);
+		return todo;
 	}
-	if (parsed == PARSE_SHORT)
-		malformed(p, MALFORMED_SHORT);
-	if (p->vector == VECTOR_MALFORMED) {
-		stat->malformed_packets++;
-		if (p->reason < MALFORMED_REASONS)
-			stat->malformed[p->reason]++;
-	}
+	count_cell(lane, direction * VECTOR_COUNT + (VECTOR_OF(seen->verdict) & (VECTOR_COUNT - 1)), slot, seen->count,
+		   bpf_jiffies64() >> window_shift);
 
-	if (p->family == 4) {
-		slot = target4(p, stat);
-	} else if (p->family == 6) {
-		slot = target6(p, stat);
-	} else {
-		stat->headless_packets++;
-		stat->headless_bytes += p->length;
-		return 0;
-	}
-	watched = slot & SLOT_FLAGS;
-	slot &= SLOT_MASK; /* of NO_SLOT more than there are */
-	if (slot >= slots) {
-		stat->unprotected_packets[direction] += p->segments;
-		stat->unprotected_bytes[direction] += p->length;
-		return 0;
-	}
-	count_cell(lane, direction * VECTOR_COUNT + (p->vector & (VECTOR_COUNT - 1)), slot,
-		   count_of(p->segments, p->length), bpf_jiffies64() >> window_shift);
+	if (unlikely(seen->word & SLOT_FLAGS)) {
+		struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
 
-	if (watched)
-		return watch(p, slot, stat);
+		if (info) {
+			todo.sketch = *(volatile __u16 *)&info->sketch[direction];
+			todo.family = info->family;
+		}
+		every = *(volatile __u32 *)&watched_sample_every;
+		if (every && sample_now(packets, &stat->watched_left, every))
+			todo.every = every;
+		return todo;
+	}
 	every = *(volatile __u32 *)&sample_every;
-	if (!every || !sample_now(p, &stat->sample_left, every))
-		return 0;
-	return every;
+	if (every && sample_now(packets, &stat->sample_left, every))
+		todo.every = every;
+	return todo;
 }
 
 /* Returns a sample to be filled and submitted, or null. A merged packet may stand for more than every packets. */
-static __always_inline struct sample *begin_sample(const struct packet *p, __u32 every)
+static __always_inline struct sample *begin_sample(const struct seen *seen, __u32 direction, __u32 every)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
+	__u32 cpu = bpf_get_smp_processor_id(), packets = seen->count >> COUNT_BYTE_BITS;
 	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
 	struct sample *sample;
 
@@ -323,10 +336,10 @@ static __always_inline struct sample *begin_sample(const struct packet *p, __u32
 	}
 	lane->stat.samples++;
 	sample->ktime = bpf_ktime_get_ns();
-	sample->weight = every > p->segments ? every : p->segments;
-	sample->length = p->length;
-	sample->vector = p->vector;
-	sample->direction = p->outbound;
+	sample->weight = every > packets ? every : packets;
+	sample->length = seen->count & COUNT_BYTE_MASK;
+	sample->vector = VECTOR_OF(seen->verdict);
+	sample->direction = direction;
 	__builtin_memset(sample->unused, 0, sizeof(sample->unused));
 	return sample;
 }

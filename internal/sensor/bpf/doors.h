@@ -18,83 +18,73 @@ static __always_inline bool pull_headers(struct __sk_buff *skb, const struct pac
 	return !bpf_skb_pull_data(skb, p->wire < PULL ? p->wire : PULL);
 }
 
-/* Packets that GRO merged, and those whose headers are not in the linear part, which are pulled there. */
-__noinline int parse_rare(struct __sk_buff *skb, struct packet *p, bool pull)
+/* Packets whose headers are not in the linear part, which are pulled there. */
+__noinline __u32 parse_pulled(struct __sk_buff *skb, struct packet *p)
 {
-	if (!p || (pull && !pull_headers(skb, p)))
-		return PARSE_SHORT;
+	if (!p || !pull_headers(skb, p))
+		return SHORT;
 	return parse(p, (void *)(long)skb->data, (void *)(long)skb->data_end);
 }
 
-__noinline int parse_tunnel_skb(struct __sk_buff *skb, struct packet *p, bool pull)
+__noinline __u32 parse_tunnel_skb(struct __sk_buff *skb, struct packet *p, __u32 verdict, bool pull)
 {
 	if (!p || !decapsulate)
-		return PARSED;
+		return verdict;
 	if (pull && !pull_headers(skb, p))
-		return PARSE_SHORT;
-	return parse_tunnel(p, (void *)(long)skb->data, (void *)(long)skb->data_end, !pull);
+		return SHORT;
+	return parse_tunnel(p, (void *)(long)skb->data, (void *)(long)skb->data_end, verdict, !pull);
 }
 
-__noinline int parse_tunnel_xdp(struct xdp_md *xdp, struct packet *p)
-{
-	if (!p || !decapsulate)
-		return PARSED;
-	return parse_tunnel(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end, false);
-}
-
-/* p is zero, but for its direction. */
-static __always_inline enum parsed parse_skb(struct __sk_buff *skb, struct packet *p)
+/*
+ * From the beginning: packets that GRO merged, whose headers are not in the linear part, or that are tunnels. p is zero but
+ * for what the door sets.
+ */
+__noinline __u32 parse_rare(struct __sk_buff *skb, struct packet *p)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
-	enum parsed parsed;
+	__u32 linear = end - data, verdict, found;
+
+	if (!p)
+		return SHORT;
+	verdict = parse(p, data, end);
+	if (verdict == SHORT && linear < p->wire)
+		verdict = parse_pulled(skb, p);
+	if (!TUNNEL_OF(verdict))
+		return verdict;
+	found = parse_tunnel_skb(skb, p, verdict, false);
+	return found == SHORT ? parse_tunnel_skb(skb, p, verdict, true) : found;
+}
+
+__noinline __u32 parse_tunnel_xdp(struct xdp_md *xdp, struct packet *p, __u32 verdict)
+{
+	if (!p || !decapsulate)
+		return verdict;
+	return parse_tunnel(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end, verdict, false);
+}
+
+/* The same for frames that lie in several buffers, and tunnels. */
+__noinline __u32 parse_rare_xdp(struct xdp_md *xdp, struct packet *p)
+{
+	__u32 verdict;
+
+	if (!p)
+		return SHORT;
+	verdict = parse(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end);
+	return TUNNEL_OF(verdict) ? parse_tunnel_xdp(xdp, p, verdict) : verdict;
+}
+
+/*
+ * Whether a packet is to be looked at once more, from the beginning: by tc when the linear part was too short, at XDP when
+ * what does not look sound is longer than its first buffer; and tunnels.
+ */
+static __always_inline bool is_rare(const struct packet *p, __u32 verdict, void *data, void *end, bool xdp, void *ctx)
+{
 	__u32 linear = end - data;
 
-	p->wire = skb->len;
-	if (skb->gso_size) {
-		p->merged = skb->gso_size;
-		p->gro_segments = skb->gso_segs;
-		parsed = parse_rare(skb, p, false);
-	} else {
-		parsed = parse(p, data, end);
-	}
-	if (parsed == PARSE_SHORT && linear < p->wire)
-		parsed = parse_rare(skb, p, true);
-	if (is_tunnel(p, parsed)) {
-		parsed = parse_tunnel_skb(skb, p, false);
-		if (parsed == PARSE_SHORT)
-			parsed = parse_tunnel_skb(skb, p, true);
-	}
-	return parsed;
-}
-
-/* Frames that lie in several buffers. */
-__noinline int parse_rare_xdp(struct xdp_md *xdp, struct packet *p)
-{
-	if (!p)
-		return PARSE_SHORT;
-	return parse(p, (void *)(long)xdp->data, (void *)(long)xdp->data_end);
-}
-
-/* p is zero. */
-static __always_inline enum parsed parse_xdp(struct xdp_md *xdp, struct packet *p)
-{
-	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
-	enum parsed parsed;
-	__u32 wire;
-
-	/*
-	 * The first buffer is taken for the whole frame, because only a helper says how long that is. If there are more,
-	 * the IP header says so, and the packet looks malformed.
-	 */
-	p->wire = end - data;
-	p->cut = truncated_mirror;
-	parsed = parse(p, data, end);
-	if (parsed != PARSED || p->vector == VECTOR_MALFORMED) {
-		wire = bpf_xdp_get_buff_len(xdp);
-		if (wire != p->wire) {
-			p->wire = wire;
-			parsed = parse_rare_xdp(xdp, p);
-		}
-	}
-	return is_tunnel(p, parsed) ? parse_tunnel_xdp(xdp, p) : parsed;
+	if (unlikely(TUNNEL_OF(verdict)))
+		return true;
+	if (xdp)
+		return unlikely(VECTOR_OF(verdict) == VECTOR_MALFORMED || verdict == NOT_IP) &&
+		       bpf_xdp_get_buff_len(ctx) != p->wire;
+	return unlikely(verdict == SHORT) && linear < p->wire;
 }

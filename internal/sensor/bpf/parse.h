@@ -29,39 +29,44 @@ struct packet {
 	__u32 wire;         /* octets of the frame */
 	__u32 merged;       /* payload of each packet that GRO merged into this one; 0: nothing was merged */
 	__u32 gro_segments; /* packets that were merged; 0 or 1 with merged: to be found out */
-	bool cut;           /* the mirror may have cut the frame short: believe the length fields */
-	bool outbound;      /* the target is the source */
+	__u32 mirror;       /* which may have cut the frame short: then believe the length fields */
+	__u32 outbound;     /* 1: the target is the source; else 0 */
 
 	/* set by parse */
-	__u32 l3;       /* offset of the IP header */
-	__u32 length;   /* bytes from the IP header on, of all segments */
-	__u32 segments; /* packets, at least 1 */
-	__u32 family;   /* 4 or 6 */
-	__u32 vector;
-	__u32 reason;      /* enum reason, when the vector is VECTOR_MALFORMED */
+	__u32 l3;          /* offset of the IP header */
+	__u32 length;      /* bytes from the IP header on, of all segments */
+	__u32 segments;    /* packets, at least 1 */
+	__u32 family;      /* 4 or 6; 0: neither, or there is no target */
 	__u32 address4;    /* target, host byte order */
 	__u64 address6[2]; /* target, network byte order */
 
-	/* set by count */
-	__u32 sketch; /* number of the sketch to add the other side's address to, 0 for none */
-
 	/* between parse and parse_tunnel */
-	__u32 tunnel; /* one of the TUNNEL_ bits */
-	__u32 inner;  /* offset of what is behind the last IP header, from that header */
-	__u32 rest;   /* octets from there on */
+	__u32 inner; /* offset of what is behind the last IP header, from that header */
+	__u32 rest;  /* octets from there on */
 };
 
-enum parsed {
-	PARSED,       /* everything is set */
-	PARSE_NOT_IP, /* only l3, length and segments are set */
-	PARSE_SHORT, /* the frame goes on where the linear data ends, or the packet is cut: family says if there is a target */
-};
+/*
+ * What parsing finds is one word, as so little is carried on by all the ways through it: the vector; above it the enum reason
+ * of a VECTOR_MALFORMED; and above that the TUNNEL_ bit of what is to be looked into. NOT_IP: only l3, length and
+ * segments are set. SHORT: the frame goes on where the linear data ends, or the packet is cut; family says if there is a target.
+ */
+#define VECTOR_OF(verdict) ((verdict)&0xff)
+#define REASON_OF(verdict) ((verdict) >> 8 & 0xff)
+#define TUNNEL_OF(verdict) ((verdict) >> 16)
+#define MALFORMED(reason) (VECTOR_MALFORMED | (reason) << 8)
+#define SHORT MALFORMED(MALFORMED_SHORT)
+#define NOT_IP VECTOR_TOTAL /* which no packet has */
 
-static __always_inline enum parsed malformed(struct packet *p, enum reason why)
+/*
+ * The verdict on a malformed packet. Where many ways meet, the compiler sets what differs between them before each branch,
+ * for the usual packet, too; the asm keeps it on the way it belongs to.
+ */
+static __always_inline __u32 unsound(__u32 reason)
 {
-	p->vector = VECTOR_MALFORMED;
-	p->reason = why;
-	return PARSED;
+	__u32 verdict = MALFORMED(reason);
+
+	asm volatile("" : "+r"(verdict));
+	return verdict;
 }
 
 static __always_inline __u32 segments_of(const struct packet *p)
@@ -129,22 +134,22 @@ static __always_inline __u32 udp_vector(const struct packet *p, const struct udp
  * The transport header, at octets behind the IP header's begin; rest is what the IP header says follows, of which a
  * first fragment holds only a part. A merged packet is counted as what was on the wire: each segment had the headers.
  */
-static __always_inline enum parsed parse_l4(struct packet *p, void *l3, void *end, __u32 protocol, __u32 at, __u32 rest,
-					    bool first)
+static __always_inline __u32 parse_l4(struct packet *p, void *l3, void *end, __u32 protocol, __u32 at, __u32 rest,
+				      bool first)
 {
 	void *l4 = l3 + at;
-	__u32 need, vector;
+	__u32 need, vector, tunnel = 0;
 
 	if (protocol == IPPROTO_TCP) {
 		__u8 *tcp = l4;
 
 		if (rest < sizeof(struct tcphdr))
-			return malformed(p, MALFORMED_TRANSPORT);
+			return unsound(MALFORMED_TRANSPORT);
 		if (l4 + sizeof(struct tcphdr) > end)
-			return PARSE_SHORT;
+			return unsound(MALFORMED_SHORT);
 		need = (tcp[12] >> 4) * 4;
 		if (need < sizeof(struct tcphdr) || need > rest)
-			return malformed(p, MALFORMED_TRANSPORT);
+			return unsound(MALFORMED_TRANSPORT);
 		vector = tcp_vectors[tcp[TCP_FLAGS_OFFSET] & 0x3f];
 		if (first)
 			vector = VECTOR_FIRST_FRAGMENT;
@@ -154,20 +159,20 @@ static __always_inline enum parsed parse_l4(struct packet *p, void *l3, void *en
 
 		need = sizeof(*udp);
 		if (rest < need)
-			return malformed(p, MALFORMED_TRANSPORT);
+			return unsound(MALFORMED_TRANSPORT);
 		if (l4 + sizeof(*udp) > end)
-			return PARSE_SHORT;
+			return unsound(MALFORMED_SHORT);
 		length = bpf_ntohs(udp->len);
 		if (!p->merged && (length < need ? length || rest <= 0xffff : length > rest && !first))
-			return malformed(p, MALFORMED_TRANSPORT);
+			return unsound(MALFORMED_TRANSPORT);
 		vector = udp_vector(p, udp);
 		if (!vector)
 			vector = first ? VECTOR_FIRST_FRAGMENT : VECTOR_UDP_OTHER;
 		if (decapsulate && !first) {
 			if (udp->dest == bpf_htons(PORT_VXLAN))
-				p->tunnel = TUNNEL_VXLAN;
+				tunnel = TUNNEL_VXLAN & decapsulate;
 			else if (udp->dest == bpf_htons(PORT_GENEVE))
-				p->tunnel = TUNNEL_GENEVE;
+				tunnel = TUNNEL_GENEVE & decapsulate;
 		}
 	} else {
 		const volatile struct protocol *kind = (p->family == 4 ? protocols4 : protocols6) + (protocol & 0xff);
@@ -175,13 +180,13 @@ static __always_inline enum parsed parse_l4(struct packet *p, void *l3, void *en
 		vector = kind->vector;
 		if (vector) {
 			if (rest < kind->least)
-				return malformed(p, MALFORMED_TRANSPORT);
+				return unsound(MALFORMED_TRANSPORT);
 			if (l4 + 4 > end)
-				return PARSE_SHORT;
+				return unsound(MALFORMED_SHORT);
 			if (kind->types)
 				vector = icmp_vectors[p->family == 6][*(__u8 *)l4];
 			if (decapsulate && !first)
-				p->tunnel = kind->tunnel;
+				tunnel = kind->tunnel & decapsulate;
 		} else {
 			vector = VECTOR_OTHER_PROTOCOL;
 		}
@@ -189,28 +194,25 @@ static __always_inline enum parsed parse_l4(struct packet *p, void *l3, void *en
 		if (first)
 			vector = VECTOR_FIRST_FRAGMENT;
 	}
-	p->vector = vector;
-	if (decapsulate) {
-		p->inner = at;
-		p->rest = rest;
-	}
+	p->inner = at;
+	p->rest = rest;
 	if (p->merged && need) {
 		/* A virtual machine's packets come without a number. */
 		if (p->segments == 1 && rest - need > p->merged)
 			p->segments = (rest - need + p->merged - 1) / p->merged;
 		p->length += (p->segments - 1) * (at + need);
 	}
-	return PARSED;
+	return vector | tunnel << 16;
 }
 
 /* have is the octets from the IP header on; p->length is set once the header is known to be sound. */
-static __always_inline enum parsed parse_ipv4(struct packet *p, void *l3, void *end, __u32 have)
+static __always_inline __u32 parse_ipv4(struct packet *p, void *l3, void *end, __u32 have)
 {
 	struct iphdr *ip = l3;
 	__u32 header, length, fragment;
 
 	if (l3 + sizeof(*ip) > end)
-		return PARSE_SHORT;
+		return unsound(MALFORMED_SHORT);
 	p->family = 4;
 	p->address4 = bpf_ntohl(p->outbound ? ip->saddr : ip->daddr);
 	header = (*(__u8 *)l3 & 0x0f) * 4;
@@ -218,15 +220,13 @@ static __always_inline enum parsed parse_ipv4(struct packet *p, void *l3, void *
 	if (p->merged)
 		length = have; /* of a merged packet the field may have overflown */
 	if (*(__u8 *)l3 >> 4 != 4 || header < sizeof(*ip))
-		return malformed(p, MALFORMED_IP_HEADER);
-	if (length < header || (length > have && !p->cut))
-		return malformed(p, MALFORMED_IP_LENGTH);
+		return unsound(MALFORMED_IP_HEADER);
+	if (length < header || (length > have && !(p->mirror && truncated_mirror)))
+		return unsound(MALFORMED_IP_LENGTH);
 	p->length = length;
 	fragment = bpf_ntohs(ip->frag_off);
-	if (fragment & 0x1fff) {
-		p->vector = VECTOR_FRAGMENT;
-		return PARSED;
-	}
+	if (fragment & 0x1fff)
+		return VECTOR_FRAGMENT;
 	return parse_l4(p, l3, end, ip->protocol, header, length - header, fragment & 0x2000);
 }
 
@@ -252,23 +252,25 @@ static const volatile struct extension extensions[256] = {
 	[IPPROTO_AH] = {.units = 0xff, .more = 2, .shift = 2},
 };
 
-static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *end, __u32 have)
+static __always_inline __u32 parse_ipv6(struct packet *p, void *l3, void *end, __u32 have)
 {
 	struct ipv6hdr *ip = l3;
 	__u32 length, at = sizeof(*ip), protocol;
 	__u32 first = 0;
 
 	if (l3 + sizeof(*ip) > end)
-		return PARSE_SHORT;
+		return unsound(MALFORMED_SHORT);
 	p->family = 6;
-	__builtin_memcpy(p->address6, p->outbound ? &ip->saddr : &ip->daddr, sizeof(p->address6));
+	/* Two loads, where a copy would be four and put together: packets need not be aligned. */
+	p->address6[0] = p->outbound ? *(__u64 *)(l3 + 8) : *(__u64 *)(l3 + 24);
+	p->address6[1] = p->outbound ? *(__u64 *)(l3 + 16) : *(__u64 *)(l3 + 32);
 	length = bpf_ntohs(ip->payload_len);
 	/* RFC 2675: a jumbogram says 0; so does a merged packet of more than 64 KiB. */
 	length = length && !p->merged ? length + sizeof(*ip) : have;
 	if (*(__u8 *)l3 >> 4 != 6)
-		return malformed(p, MALFORMED_IP_HEADER);
-	if (length < sizeof(*ip) || (length > have && !p->cut))
-		return malformed(p, MALFORMED_IP_LENGTH);
+		return unsound(MALFORMED_IP_HEADER);
+	if (length < sizeof(*ip) || (length > have && !(p->mirror && truncated_mirror)))
+		return unsound(MALFORMED_IP_LENGTH);
 	p->length = length;
 
 	protocol = ip->nexthdr;
@@ -282,12 +284,10 @@ static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *
 		if (i == MAX_EXTENSIONS || length - at < 8)
 			break;
 		if ((void *)extension + 8 > end)
-			return PARSE_SHORT;
+			return unsound(MALFORMED_SHORT);
 		word = bpf_ntohs(*(__be16 *)(extension + 2));
-		if (word & kind->offset) {
-			p->vector = VECTOR_FRAGMENT;
-			return PARSED;
-		}
+		if (word & kind->offset)
+			return VECTOR_FRAGMENT;
 		first |= word & kind->rest; /* RFC 6946: without that bit it is no fragment */
 		size = ((extension[1] & kind->units) + kind->more) << kind->shift;
 		if (size > length - at)
@@ -297,7 +297,7 @@ static __always_inline enum parsed parse_ipv6(struct packet *p, void *l3, void *
 		if (at > MAX_HEADERS)
 			break;
 	}
-	return malformed(p, MALFORMED_EXTENSIONS);
+	return unsound(MALFORMED_EXTENSIONS);
 }
 
 static __always_inline bool is_vlan(__be16 protocol)
@@ -306,38 +306,50 @@ static __always_inline bool is_vlan(__be16 protocol)
 	       protocol == bpf_htons(ETH_P_QINQ_OLD);
 }
 
-static __always_inline enum parsed parse(struct packet *p, void *data, void *end)
+/*
+ * Finds where the IP header begins, and the protocol that the frame says it is of; false when the frame ends before. p->length
+ * is the octets from there on.
+ */
+static __always_inline bool parse_link(struct packet *p, void *data, void *end, void **l3, __be16 *protocol)
 {
-	struct ethhdr *eth = data;
-	void *l3 = data + sizeof(*eth);
-	__be16 protocol;
+	void *at = data + ETH_HLEN;
 
-	p->family = 0;
-	p->l3 = sizeof(*eth);
+	p->l3 = ETH_HLEN;
 	p->length = 0;
 	p->segments = segments_of(p);
-	p->tunnel = 0;
-	if (l3 > end)
-		return PARSE_SHORT;
-	protocol = eth->h_proto;
-	if (is_vlan(protocol)) {
-		if (l3 + 4 > end)
-			return PARSE_SHORT;
-		protocol = *(__be16 *)(l3 + 2);
-		l3 += 4;
-		p->l3 += 4;
-		if (is_vlan(protocol)) {
-			if (l3 + 4 > end)
-				return PARSE_SHORT;
-			protocol = *(__be16 *)(l3 + 2);
-			l3 += 4;
-			p->l3 += 4;
+	if (at > end)
+		return false;
+	*protocol = *(__be16 *)(data + 12); /* of ethhdr, which is packed, it would be two loads */
+	if (is_vlan(*protocol)) {
+		if (at + 4 > end)
+			return false;
+		*protocol = *(__be16 *)(at + 2);
+		at += 4;
+		if (is_vlan(*protocol)) {
+			p->l3 = at - data;
+			if (at + 4 > end)
+				return false;
+			*protocol = *(__be16 *)(at + 2);
+			at += 4;
 		}
 	}
+	p->l3 = at - data;
 	p->length = p->wire - p->l3;
+	*l3 = at;
+	return true;
+}
+
+static __always_inline __u32 parse(struct packet *p, void *data, void *end)
+{
+	__be16 protocol;
+	void *l3;
+
+	p->family = 0;
+	if (!parse_link(p, data, end, &l3, &protocol))
+		return unsound(MALFORMED_SHORT);
 	if (protocol == bpf_htons(ETH_P_IP))
 		return parse_ipv4(p, l3, end, p->length);
 	if (protocol == bpf_htons(ETH_P_IPV6))
 		return parse_ipv6(p, l3, end, p->length);
-	return PARSE_NOT_IP;
+	return NOT_IP;
 }

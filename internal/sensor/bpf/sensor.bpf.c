@@ -22,12 +22,12 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Octets of the packet a sample holds, 1 to SAMPLE_HEADER, or 0 when there are none. */
-static __always_inline __u32 sample_size(const struct packet *p)
+/* Octets of the packet a sample holds, 1 to SAMPLE_HEADER, or 0 when there are none. wire is how long the frame is. */
+static __always_inline __u32 sample_size(__u32 wire, __u32 l3)
 {
-	__u32 size = p->wire - p->l3;
+	__u32 size = wire - l3;
 
-	if (p->wire <= p->l3)
+	if (wire <= l3)
 		return 0;
 	if (size > SAMPLE_HEADER)
 		size = SAMPLE_HEADER;
@@ -40,30 +40,96 @@ static __always_inline __u32 sample_size(const struct packet *p)
 	return (size & (SAMPLE_HEADER - 1)) + 1;
 }
 
-static __always_inline int tc(struct __sk_buff *skb, bool outbound)
+/*
+ * Parses the packet and finds its target; false for a packet that is rare. No function is told where p lies, so that it need
+ * not lie anywhere; and ways that end differently meet only when little of it is still of use.
+ */
+static __always_inline bool see(struct packet *p, void *data, void *end, bool xdp, void *ctx, struct cpu_stat *stat,
+				struct seen *seen)
 {
-	struct packet p = {.outbound = outbound};
-	struct sample *sample;
-	__u32 every, size;
+	__be16 protocol;
+	bool link;
+	void *l3;
 
-	every = count(&p, parse_skb(skb, &p));
-	if (p.sketch) {
+	link = parse_link(p, data, end, &l3, &protocol);
+	seen->l3 = p->l3;
+	if (link && protocol == bpf_htons(ETH_P_IP) && l3 + sizeof(struct iphdr) <= end) {
+		seen->verdict = parse_ipv4(p, l3, end, p->length);
+		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
+			return false;
+		seen->word = target4(p->address4, 1, stat);
+	} else if (link && protocol == bpf_htons(ETH_P_IPV6) && l3 + sizeof(struct ipv6hdr) <= end) {
+		seen->verdict = parse_ipv6(p, l3, end, p->length);
+		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
+			return false;
+		seen->word = target6(p->address6[0], p->address6[1], 1, stat);
+	} else {
+		seen->verdict =
+			link && protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6) ? NOT_IP : SHORT;
+		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
+			return false;
+		seen->word = NO_TARGET;
+	}
+	if (VECTOR_OF(seen->verdict) == VECTOR_MALFORMED)
+		count_malformed(stat, seen->verdict);
+	seen->count = count_of(1, p->length);
+	return true;
+}
+
+/* What became of a packet that is rare. */
+static __always_inline void see_rare(const struct packet *p, __u32 verdict, struct cpu_stat *stat, struct seen *seen)
+{
+	seen->verdict = verdict;
+	seen->l3 = p->l3;
+	seen->count = count_of(p->segments, p->length);
+	seen->word = target_rare(p, stat);
+	if (VECTOR_OF(verdict) == VECTOR_MALFORMED)
+		count_malformed(stat, verdict);
+}
+
+static __always_inline int tc(struct __sk_buff *skb, const __u32 direction)
+{
+	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
+	struct packet p = {.wire = skb->len, .outbound = direction};
+	__u32 cpu = bpf_get_smp_processor_id(), size;
+	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
+	struct sample *sample;
+	struct seen seen;
+	struct todo todo;
+
+	if (!lane)
+		return TCX_NEXT;
+	if (unlikely(skb->gso_size) || !see(&p, data, end, false, skb, &lane->stat, &seen)) {
+		struct packet rare = {
+			.wire = skb->len,
+			.merged = skb->gso_size,
+			.gro_segments = skb->gso_segs,
+			.outbound = direction,
+		};
+		__u32 verdict = parse_rare(skb, &rare);
+
+		see_rare(&rare, verdict, &lane->stat, &seen);
+	}
+	todo = count(lane, &seen, direction);
+	if (unlikely(todo.sketch)) {
 		__u64 address[2] = {};
 
-		if (other_linear(&p, (void *)(long)skb->data, (void *)(long)skb->data_end, address) ||
-		    !bpf_skb_load_bytes(skb, other_address(&p), address, p.family == 4 ? 4 : 16))
-			sketch_add(p.sketch, address[0], address[1]);
+		if (other_linear(seen.l3, todo.family, direction, (void *)(long)skb->data, (void *)(long)skb->data_end,
+				 address) ||
+		    !bpf_skb_load_bytes(skb, seen.l3 + other_address(todo.family, direction), address,
+					todo.family == 4 ? 4 : 16))
+			sketch_add(todo.sketch, address[0], address[1]);
 	}
-	if (!every)
+	if (likely(!todo.every))
 		return TCX_NEXT;
 
-	size = sample_size(&p);
+	size = sample_size(skb->len, seen.l3);
 	if (!size)
 		return TCX_NEXT;
-	sample = begin_sample(&p, every);
+	sample = begin_sample(&seen, direction, todo.every);
 	if (!sample)
 		return TCX_NEXT;
-	sample->captured = bpf_skb_load_bytes(skb, p.l3, sample->header, size) ? 0 : size;
+	sample->captured = bpf_skb_load_bytes(skb, seen.l3, sample->header, size) ? 0 : size;
 	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
 	return TCX_NEXT;
 }
@@ -71,40 +137,58 @@ static __always_inline int tc(struct __sk_buff *skb, bool outbound)
 SEC("tc")
 int sensor_ingress(struct __sk_buff *skb)
 {
-	return tc(skb, false);
+	return tc(skb, INBOUND);
 }
 
 SEC("tc")
 int sensor_egress(struct __sk_buff *skb)
 {
-	return tc(skb, true);
+	return tc(skb, OUTBOUND);
 }
 
 SEC("xdp.frags")
 int sensor_xdp(struct xdp_md *xdp)
 {
-	struct packet p = {};
+	void *data = (void *)(long)xdp->data, *end = (void *)(long)xdp->data_end;
+	/*
+	 * The first buffer is taken for the whole frame, because only a helper says how long that is. If there are more,
+	 * the IP header says so, and the packet looks malformed.
+	 */
+	struct packet p = {.wire = end - data, .mirror = 1};
+	__u32 cpu = bpf_get_smp_processor_id(), size;
+	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
 	struct sample *sample;
-	__u32 every, size;
+	struct seen seen;
+	struct todo todo;
 
-	every = count(&p, parse_xdp(xdp, &p));
-	if (p.sketch) {
+	if (!lane)
+		return XDP_DROP;
+	if (!see(&p, data, end, true, xdp, &lane->stat, &seen)) {
+		struct packet rare = {.wire = bpf_xdp_get_buff_len(xdp), .mirror = 1};
+		__u32 verdict = parse_rare_xdp(xdp, &rare);
+
+		see_rare(&rare, verdict, &lane->stat, &seen);
+	}
+	todo = count(lane, &seen, INBOUND);
+	if (unlikely(todo.sketch)) {
 		__u64 address[2] = {};
 
-		if (other_linear(&p, (void *)(long)xdp->data, (void *)(long)xdp->data_end, address) ||
-		    !bpf_xdp_load_bytes(xdp, other_address(&p), address, p.family == 4 ? 4 : 16))
-			sketch_add(p.sketch, address[0], address[1]);
+		if (other_linear(seen.l3, todo.family, INBOUND, (void *)(long)xdp->data, (void *)(long)xdp->data_end,
+				 address) ||
+		    !bpf_xdp_load_bytes(xdp, seen.l3 + other_address(todo.family, INBOUND), address,
+					todo.family == 4 ? 4 : 16))
+			sketch_add(todo.sketch, address[0], address[1]);
 	}
-	if (!every)
+	if (likely(!todo.every))
 		return XDP_DROP;
 
-	size = sample_size(&p);
+	size = sample_size(bpf_xdp_get_buff_len(xdp), seen.l3);
 	if (!size)
 		return XDP_DROP;
-	sample = begin_sample(&p, every);
+	sample = begin_sample(&seen, INBOUND, todo.every);
 	if (!sample)
 		return XDP_DROP;
-	sample->captured = bpf_xdp_load_bytes(xdp, p.l3, sample->header, size) ? 0 : size;
+	sample->captured = bpf_xdp_load_bytes(xdp, seen.l3, sample->header, size) ? 0 : size;
 	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
 	return XDP_DROP;
 }

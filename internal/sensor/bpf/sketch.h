@@ -6,27 +6,31 @@
 #include "parse.h"
 
 /* Where an address lies in the IP header: of an inbound packet that of the sender, of an outbound one the receiver's. */
-static __always_inline __u32 other_address(const struct packet *p)
+static __always_inline __u32 other_address(__u32 family, __u32 direction)
 {
-	__u32 first = p->family == 4 ? 12 : 8, size = p->family == 4 ? 4 : 16;
+	__u32 first = family == 4 ? 12 : 8, size = family == 4 ? 4 : 16;
 
-	return p->l3 + first + (p->outbound ? size : 0);
+	return first + (direction == OUTBOUND ? size : 0);
 }
 
 /* Copies that address from the linear part, which saves a helper; false when it is not all there. */
-static __always_inline bool other_linear(const struct packet *p, void *data, void *end, __u64 address[2])
+static __always_inline bool other_linear(__u32 l3, __u32 family, __u32 direction, void *data, void *end,
+					 __u64 address[2])
 {
-	void *at = data + bounded(other_address(p), 0x3ff);
+	void *at = data + bounded(l3, 0x3ff);
 
-	if (p->family == 4) {
+	if (family == 4) {
+		at += direction == OUTBOUND ? 16 : 12;
 		if (at + 4 > end)
 			return false;
 		address[0] = *(__u32 *)at;
 		return true;
 	}
+	at += direction == OUTBOUND ? 24 : 8;
 	if (at + 16 > end)
 		return false;
-	__builtin_memcpy(address, at, 16);
+	address[0] = *(__u64 *)at;
+	address[1] = *((__u64 *)at + 1);
 	return true;
 }
 
@@ -54,7 +58,7 @@ static __always_inline __u32 lowest_bit(__u64 x)
  * Adds an address as it lies in the packet, an IPv4 one in the first four octets. Two CPUs that write one register at the
  * same moment may leave the smaller rank there: octets have no atomic maximum, and the next packet of that sender mends it.
  */
-static __noinline int sketch_add(__u32 number, __u64 first, __u64 second)
+static __always_inline void sketch_add(__u32 number, __u64 first, __u64 second)
 {
 	__u32 key = number - 1;
 	struct sketch *sketch = bpf_map_lookup_elem(&sketches, &key);
@@ -63,5 +67,4 @@ static __noinline int sketch_add(__u32 number, __u64 first, __u64 second)
 
 	if (sketch && sketch->registers[hash & 0xff] < rank)
 		sketch->registers[hash & 0xff] = rank;
-	return 0;
 }

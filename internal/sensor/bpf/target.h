@@ -9,6 +9,9 @@
 #include "maps.h"
 #include "parse.h"
 
+/* Of a packet without a target. Like NO_SLOT it is more than any slot, also under SLOT_MASK. */
+#define NO_TARGET 0x80ffffffU
+
 /* The word of a network or prefix that counts what has no slot of its own. */
 static __always_inline __u32 network_word(__u32 slot)
 {
@@ -24,22 +27,22 @@ static __always_inline __u64 hash4(__u32 address)
 }
 
 /* The first packet to an IPv4 host. */
-__noinline __u32 allocate4(const struct packet *p, __u32 *host, __u32 seen, struct cpu_stat *stat)
+__noinline __u32 allocate4(__u32 address, __u32 *host, __u32 seen, __u32 packets, struct cpu_stat *stat)
 {
 	__u32 prefix, slot, key, old;
 	struct slot_info *info;
 
-	if (!p || !host || !stat)
+	if (!host || !stat)
 		return NO_SLOT;
 	prefix = seen & SLOT_MASK;
-	slot = take_slot(HOST_SLOTS, hash4(p->address4), p->segments, stat);
+	slot = take_slot(HOST_SLOTS, hash4(address), packets, stat);
 	if (slot == NO_SLOT)
 		return network_word(prefix);
 	key = slot;
 	info = bpf_map_lookup_elem(&slot_infos, &key);
 	if (!info)
 		return NO_SLOT;
-	info->address[0] = bpf_htonl(p->address4);
+	info->address[0] = bpf_htonl(address);
 	info->address[1] = 0;
 	info->parent = prefix;
 	info->family = 4;
@@ -60,9 +63,9 @@ __noinline __u32 allocate4(const struct packet *p, __u32 *host, __u32 seen, stru
 	return old == HOST_UNPROTECTED ? NO_SLOT : network_word(old & SLOT_MASK);
 }
 
-static __always_inline __u32 target4(const struct packet *p, struct cpu_stat *stat)
+static __always_inline __u32 target4(__u32 address, __u32 packets, struct cpu_stat *stat)
 {
-	__u32 address = p->address4, block, *host, seen;
+	__u32 block, *host, seen;
 	struct network_block *network;
 	struct host_block *last;
 
@@ -84,7 +87,7 @@ static __always_inline __u32 target4(const struct packet *p, struct cpu_stat *st
 		return seen;
 	if (seen == HOST_UNPROTECTED)
 		return NO_SLOT;
-	return allocate4(p, host, seen, stat);
+	return allocate4(address, host, seen, packets, stat);
 }
 
 /* What is looked for in the table of IPv6 targets. */
@@ -227,14 +230,14 @@ __noinline __u32 allocate6(const struct key6 *k, __u32 packets, struct cpu_stat 
 #define PREFIX6_DEEP 0x80000000U
 
 /* Returns the slot of the longest protected prefix that holds an address, perhaps with PREFIX6_DEEP, or NO_SLOT. */
-__noinline __u32 prefix6(const struct packet *p)
+__noinline __u32 prefix6(const struct key6 *k)
 {
 	__u32 next, deep = 0, half = *(volatile __u32 *)&half6 & 1;
 	__u64 bits;
 
-	if (!p)
+	if (!k)
 		return NO_SLOT;
-	bits = bpf_be64_to_cpu(p->address6[0]);
+	bits = bpf_be64_to_cpu(k->address[0]);
 	next = *(volatile __u32 *)&root6[half][bits >> (64 - ROOT6_BITS)];
 	bits <<= ROOT6_BITS;
 	for (int i = 0; i < (128 - ROOT6_BITS) / NODE6_STRIDE; i++) {
@@ -244,7 +247,7 @@ __noinline __u32 prefix6(const struct packet *p)
 		if (!(next & NODE6_CHILD))
 			break;
 		if (i == (64 - ROOT6_BITS) / NODE6_STRIDE) {
-			bits = bpf_be64_to_cpu(p->address6[1]);
+			bits = bpf_be64_to_cpu(k->address[1]);
 			deep = PREFIX6_DEEP;
 		}
 		node = bpf_map_lookup_elem(&nodes6, &key);
@@ -257,26 +260,23 @@ __noinline __u32 prefix6(const struct packet *p)
 }
 
 /* The first packet to an IPv6 host, and every packet to one that has no slot or is in its second bucket. */
-__noinline __u32 other6(const struct packet *p, __u64 hash, struct cpu_stat *stat)
+__noinline __u32 other6(struct key6 *host, __u32 packets, struct cpu_stat *stat)
 {
-	struct key6 host = {.bits = 128}, network = {.bits = 64};
+	struct key6 network = {.bits = 64};
 	__u32 word, prefix, key;
 	struct slot_info *info;
 
-	if (!p || !stat)
+	if (!host || !stat)
 		return NO_SLOT;
-	host.address[0] = p->address6[0];
-	host.address[1] = p->address6[1];
-	host.hash = hash;
-	word = find6(&host);
+	word = find6(host);
 	if (word != NO_SLOT)
 		return word;
 
-	network.address[0] = p->address6[0];
-	network.hash = hash_network6(p->address6[0]);
+	network.address[0] = host->address[0];
+	network.hash = hash_network6(host->address[0]);
 	word = network_slots ? find6(&network) : NO_SLOT;
 	if (word == NO_SLOT) {
-		prefix = prefix6(p);
+		prefix = prefix6(host);
 		if (prefix == NO_SLOT)
 			return NO_SLOT;
 		key = network.parent = prefix & SLOT_MASK;
@@ -288,27 +288,27 @@ __noinline __u32 other6(const struct packet *p, __u64 hash, struct cpu_stat *sta
 		 * network has one: so that the network's total is that of its slot and of those whose parent it is.
 		 */
 		if (network_slots && !(prefix & PREFIX6_DEEP) && info->bits < 64) {
-			word = allocate6(&network, p->segments, stat);
+			word = allocate6(&network, packets, stat);
 			if (word == NO_SLOT)
 				return network_word(network.parent);
 		} else {
 			word = network.parent;
 		}
 	}
-	host.parent = word & SLOT_MASK;
-	word = allocate6(&host, p->segments, stat);
-	return word == NO_SLOT ? network_word(host.parent) : word;
+	host->parent = word & SLOT_MASK;
+	word = allocate6(host, packets, stat);
+	return word == NO_SLOT ? network_word(host->parent) : word;
 }
 
-static __always_inline __u32 target6(const struct packet *p, struct cpu_stat *stat)
+static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struct cpu_stat *stat)
 {
-	__u32 part = p->address6[0] >> 16 & 0xffff, key, tag;
+	__u32 part = high >> 16 & 0xffff, key, tag;
 	struct bucket6 *bucket;
 	__u64 hash, entry = 0;
 
 	if (!(*(volatile __u64 *)&filter6[part / 64] >> part % 64 & 1))
 		return NO_SLOT;
-	hash = hash6(p->address6[0], p->address6[1]);
+	hash = hash6(high, low);
 	key = bucket6(hash, 0);
 	tag = tag6(hash);
 	bucket = bpf_map_lookup_elem(&targets6, &key);
@@ -320,7 +320,21 @@ static __always_inline __u32 target6(const struct packet *p, struct cpu_stat *st
 		if (entry >> 32 == tag)
 			break;
 	}
-	if (entry >> 32 == tag && held_by(entry & SLOT_MASK, p->address6[0], p->address6[1], 128))
+	if (entry >> 32 == tag && held_by(entry & SLOT_MASK, high, low, 128))
 		return entry & (SLOT_MASK | SLOT_FLAGS);
-	return other6(p, hash, stat);
+	{
+		struct key6 host = {.address = {high, low}, .hash = hash, .bits = 128};
+
+		return other6(&host, packets, stat);
+	}
+}
+
+/* The same for packets that are rare. */
+__noinline __u32 target_rare(const struct packet *p, struct cpu_stat *stat)
+{
+	if (!p || !stat)
+		return NO_TARGET;
+	if (p->family == 4)
+		return target4(p->address4, p->segments, stat);
+	return p->family == 6 ? target6(p->address6[0], p->address6[1], p->segments, stat) : NO_TARGET;
 }

@@ -1,4 +1,4 @@
-/* Looking into one level of encapsulation. All of it is dead code, and removed by the verifier, while decapsulate is 0. */
+/* Looking into one level of encapsulation. While decapsulate is 0 nothing leads here. */
 #pragma once
 
 #include "maps.h"
@@ -16,29 +16,22 @@
  * Goes on only if octets more from at on are in the linear data, and with the skipped ones before them belong to the
  * packet.
  */
-#define NEED(at, skipped, octets)                              \
-	do {                                                   \
-		if (left < (skipped) + (octets))               \
-			return malformed(p, MALFORMED_TUNNEL); \
-		if ((void *)(at) + (octets) > end)             \
-			return PARSE_SHORT;                    \
+#define NEED(at, skipped, octets)                           \
+	do {                                                \
+		if (left < (skipped) + (octets))            \
+			return MALFORMED(MALFORMED_TUNNEL); \
+		if ((void *)(at) + (octets) > end)          \
+			return SHORT;                       \
 	} while (0)
-
-/* Whether the packet that has been parsed is a tunnel we are to look into. */
-static __always_inline bool is_tunnel(const struct packet *p, enum parsed parsed)
-{
-	return decapsulate && parsed == PARSED && p->tunnel & decapsulate;
-}
 
 /*
  * The outer packet has been parsed and is a tunnel. If it carries IP, the inner packet is what is counted; other payload
- * leaves the packet what it is, and garbage is a malformed packet of the outer target. With retry a packet whose headers
- * end with the linear data stays the outer one, so that this can be called again.
+ * leaves the packet what it is, and garbage is a malformed packet of the outer target. verdict is that of the outer
+ * packet. With retry a packet whose headers end with the linear data stays the outer one, so that this can be called again.
  */
-static __always_inline int parse_tunnel(struct packet *p, void *data, void *end, bool retry)
+static __always_inline __u32 parse_tunnel(struct packet *p, void *data, void *end, __u32 verdict, bool retry)
 {
-	__u32 inner, left, size = 0;
-	enum parsed parsed;
+	__u32 inner, left, size = 0, tunnel = TUNNEL_OF(verdict), found;
 	struct packet outer;
 	__be16 protocol;
 	__u8 *at;
@@ -46,33 +39,33 @@ static __always_inline int parse_tunnel(struct packet *p, void *data, void *end,
 	inner = p->l3 + p->inner;
 	left = p->rest;
 	if (inner > MAX_HEADERS + 32) /* never: for the verifier */
-		return PARSED;
+		return verdict;
 	at = data + inner;
 
-	if (p->tunnel == TUNNEL_IPV4) {
+	if (tunnel == TUNNEL_IPV4) {
 		protocol = bpf_htons(ETH_P_IP);
-	} else if (p->tunnel == TUNNEL_IPV6) {
+	} else if (tunnel == TUNNEL_IPV6) {
 		protocol = bpf_htons(ETH_P_IPV6);
-	} else if (p->tunnel == TUNNEL_GRE) {
+	} else if (tunnel == TUNNEL_GRE) {
 		__u16 flags;
 
 		NEED(at, 0, 4);
 		flags = bpf_ntohs(*(__be16 *)at);
 		if (flags & (GRE_ROUTING | GRE_VERSION))
-			return PARSED;
+			return verdict;
 		protocol = *(__be16 *)(at + 2);
 		/* checksum, key and sequence number are there or not */
 		size = 4 + (flags >> 15) * 4 + (flags >> 13 & 1) * 4 + (flags >> 12 & 1) * 4;
 	} else { /* behind a UDP header */
 		NEED(at, 0, 16);
-		if (p->tunnel == TUNNEL_VXLAN) {
+		if (tunnel == TUNNEL_VXLAN) {
 			if (!(at[8] & VXLAN_HAS_ID))
-				return PARSED;
+				return verdict;
 			protocol = bpf_htons(ETH_P_TRANSPARENT);
 			size = 16;
 		} else {
 			if (at[8] & GENEVE_VERSION || at[9] & GENEVE_CONTROL)
-				return PARSED;
+				return verdict;
 			protocol = *(__be16 *)(at + 10);
 			size = 16 + (at[8] & GENEVE_OPTIONS) * 4;
 		}
@@ -97,9 +90,9 @@ static __always_inline int parse_tunnel(struct packet *p, void *data, void *end,
 		size += header;
 	}
 	if (protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
-		return PARSED;
+		return verdict;
 	if (left < size)
-		return malformed(p, MALFORMED_TUNNEL);
+		return MALFORMED(MALFORMED_TUNNEL);
 
 	/*
 	 * The verifier does not remember what is in *p, so that all ways that lead here become one; else it would walk
@@ -112,15 +105,15 @@ static __always_inline int parse_tunnel(struct packet *p, void *data, void *end,
 	inner = *(volatile __u32 *)&p->l3;
 	left = *(volatile __u32 *)&p->rest;
 	if (inner > MAX_HEADERS + 512)
-		return PARSED;
+		return verdict;
 	p->length = 0; /* until the IP header has proved sound */
 	p->segments = segments_of(p);
 	if (*(volatile __u32 *)&p->family == 4)
-		parsed = parse_ipv4(p, data + inner, end, left);
+		found = parse_ipv4(p, data + inner, end, left);
 	else
-		parsed = parse_ipv6(p, data + inner, end, left);
-	if (p->length && !(parsed == PARSE_SHORT && retry))
-		return parsed;
+		found = parse_ipv6(p, data + inner, end, left);
+	if (p->length && !(found == SHORT && retry))
+		return found;
 	*p = outer;
-	return parsed == PARSE_SHORT ? PARSE_SHORT : malformed(p, MALFORMED_TUNNEL);
+	return found == SHORT ? SHORT : MALFORMED(MALFORMED_TUNNEL);
 }
