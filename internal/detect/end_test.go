@@ -2,6 +2,7 @@ package detect
 
 import (
 	"maps"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -63,5 +64,24 @@ func TestIncidentEndsInNormalTraffic(t *testing.T) {
 				t.Errorf("%d incidents are left, want %d", left, tc.left)
 			}
 		})
+	}
+}
+
+// A scan sends a few packets to every address, each from a source of its own; what can never be certain is not kept.
+func TestScanKeepsNoState(t *testing.T) {
+	d := New(fullRules, nil)
+	for second := range 5 {
+		now := t0.Add(time.Duration(second+1) * time.Second)
+		for host := range 200 {
+			x := forged(0, vector.SYN, 1000*second+host, 10)
+			x.Target = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(host)}), 32)
+			if evs := d.ObserveSources(now, []traffic.Sources{x}); len(evs) != 0 {
+				t.Fatalf("%v", evs)
+			}
+		}
+		d.Tick(now)
+		if len(d.sites) != 0 {
+			t.Fatalf("%d sites are kept", len(d.sites))
+		}
 	}
 }

@@ -52,11 +52,15 @@ func (d *Detector) gather(now time.Time, x *traffic.Sources) bool {
 	lonely := l.Spoofed > 0 && x.Direction == vector.Inbound && x.TwoWay && x.Packets > 0 && (x.Completes() || !comesAbout(x)) &&
 		x.Distinct.Estimate() >= ownSource*float64(x.Packets+x.Others) &&
 		!d.elsewhere(site, traffic.Observation{Target: x.Target, Direction: x.Direction, Vector: x.Vector, PPS: x.PPS}, l, d.sites[site])
-	s, vs := d.at(site, x.Vector, lonely)
+	// What could not bring enough sources in time begins no stretch: a scan sends a few packets to every address.
+	fast := x.PPS*sourcesSpan.Seconds() >= enoughSources
+	s, vs := d.at(site, x.Vector, lonely && fast)
 	if vs == nil {
 		return false
 	}
-	if !lonely {
+	from := vs.sources
+	begin := from == nil || now.Sub(from.since) > sourcesSpan || now.Sub(from.last) > sourcesGap
+	if !lonely || begin && !fast {
 		vs.sources = nil
 		if !vs.confirmed && !vs.over() {
 			delete(s.vectors, x.Vector)
@@ -64,8 +68,7 @@ func (d *Detector) gather(now time.Time, x *traffic.Sources) bool {
 		}
 		return false
 	}
-	from := vs.sources
-	if from == nil || now.Sub(from.since) > sourcesSpan || now.Sub(from.last) > sourcesGap {
+	if begin {
 		from = &sources{from: x.Start, since: now.Add(-x.Span)}
 		vs.sources = from
 	}
