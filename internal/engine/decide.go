@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -47,7 +48,9 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			e.respond(now, inc, ev.Vectors, from)
 		case detect.End:
 			e.metrics.active.Dec()
-			e.samples.Thaw(now, inc.Target)
+			if !slices.ContainsFunc(e.detector.Incidents(), func(x detect.Incident) bool { return x.Target == inc.Target }) {
+				e.samples.Thaw(now, inc.Target) // else another attack on it, or by it, goes on
+			}
 			e.ended = append(e.ended, inc)
 			if len(e.ended) > maxEnded {
 				e.ended = e.ended[1:]

@@ -204,7 +204,9 @@ func (e *engine) events(now time.Time, events []detect.Event) {
 			if inc.signed.IsZero() || len(inc.Vectors) != inc.signedVectors || e.slips(inc, now) {
 				e.sign(i)
 			}
-			e.samples.Thaw(now, ev.Incident.Target)
+			if !slices.ContainsFunc(e.active, func(j int) bool { return e.result.Incidents[j].Target == ev.Incident.Target }) {
+				e.samples.Thaw(now, ev.Incident.Target)
+			}
 		}
 	}
 }
