@@ -13,6 +13,7 @@ import (
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/baseline"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/console"
 	"github.com/amooglesoft/trafficmonitor/internal/engine"
@@ -189,8 +190,14 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		Deliver: func(d ingest.Delivery) bool { return c.engine.Deliver(d) },
 		Own:     cfg.Network.Own, Allowed: cfg.Sensors.Allowed, StaleAfter: cfg.Sensors.StaleAfter, Log: c.log, Registerer: c.reg,
 	})
+	var learner *baseline.Learner
+	learnt := filepath.Join(cfg.DataDir, "baseline.bin")
+	if cfg.Baseline.Enabled {
+		learner = loadBaseline(cfg.Baseline, learnt, c.log)
+	}
 	c.engine = engine.New(engine.Options{
-		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy,
+		Baseline: learner,
+		Own:      cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy,
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
 		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
 		Watch: ingest.Watch{
@@ -201,6 +208,13 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		Direct: c.ingest.Direct, Emit: c.emit, Journal: keep, JournalSamples: keepSamples, Log: c.log, Registerer: c.reg,
 	})
 	l.loop("engine", c.engine.Run)
+	if learner != nil {
+		l.loop("baseline", c.keepBaseline(learnt))
+		l.onStop("baseline", func(context.Context) error { // the engine has ended: the learner is nobody's
+			b, err := learner.AppendBinary(nil)
+			return errors.Join(err, writeWhole(learnt, b))
+		})
+	}
 
 	client, err := speaker.Dial(cfg.Speaker.Socket)
 	if err != nil {

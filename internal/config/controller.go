@@ -21,6 +21,7 @@ type Controller struct {
 	Speaker     Speaker
 	Sensors     Sensors
 	Journal     Journal
+	Baseline    Baseline
 	Log         Log
 	Pprof       bool
 	DefaultHold time.Duration
@@ -137,6 +138,14 @@ type Journal struct {
 	Age     time.Duration
 }
 
+// Baseline bounds what is learnt of targets' normal traffic.
+type Baseline struct {
+	Enabled    bool
+	Keys       int
+	HalfLife   time.Duration
+	ReadyAfter time.Duration
+}
+
 // DefaultController returns what is in force where the file says nothing.
 func DefaultController() Controller {
 	return Controller{
@@ -170,6 +179,7 @@ func DefaultController() Controller {
 			SampleOneIn: 1024, HotSampleOneIn: 64, Profiles: 64, StaleAfter: 3 * time.Second,
 		},
 		Journal:     Journal{Enabled: true, Size: 1 << 30, Age: 7 * day},
+		Baseline:    Baseline{Enabled: true, Keys: 10_000, HalfLife: 14 * day, ReadyAfter: day},
 		Log:         Log{Level: "info", Format: "text"},
 		DefaultHold: 30 * time.Minute,
 	}

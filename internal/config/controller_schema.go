@@ -38,6 +38,7 @@ func (c *Controller) schema() document.Value {
 		document.Field{Key: "speaker", Help: "The BGP speaker, a process of its own, and its routers.", Value: c.Speaker.schema()},
 		document.Field{Key: "sensors", Help: "What sensors are told and what is expected of them.", Value: c.Sensors.schema()},
 		document.Field{Key: "journal", Help: "What sensors reported, kept on disk below data_dir so that an incident can be replayed. Nothing is decided by it, and nothing waits for it.", Value: c.Journal.schema()},
+		document.Field{Key: "baseline", Help: "What targets normally receive and send at each time of the week, learnt and kept in data_dir. The policy's baseline says what it changes.", Value: c.Baseline.schema()},
 		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&c.Log)},
 		document.Field{
 			Key: "pprof", Value: document.Scalar(&c.Pprof, document.Bool()),
@@ -175,6 +176,19 @@ func (j *Journal) schema() document.Value {
 			Danger: "Too small, last night is gone: trafficmonitor_journal_oldest_timestamp_seconds says how far back it reaches.",
 		},
 		document.Field{Key: "age", Value: document.Scalar(&j.Age, document.Duration(time.Hour, 365*day)), Help: "How old it gets, if size allows."},
+	)
+}
+
+func (b *Baseline) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "enabled", Value: document.Scalar(&b.Enabled, document.Bool()), Help: "Learn it. What was learnt before stays on disk."},
+		document.Field{
+			Key: "keys", Value: document.Scalar(&b.Keys, document.Number(100, 50_000)),
+			Help:   "Of how many targets, directions and vectors it is kept; the least and longest silent give way. Up to 2.7 kB each.",
+			Danger: "Every ten minutes the controller pauses to copy it, about 4 µs for each.",
+		},
+		document.Field{Key: "half_life", Value: document.Scalar(&b.HalfLife, document.Duration(day, 365*day)), Help: "The time in which what was learnt loses half of its weight."},
+		document.Field{Key: "ready_after", Value: document.Scalar(&b.ReadyAfter, document.Duration(time.Hour, 60*day)), Help: "How long a target must have been observed before its normal counts."},
 	)
 }
 

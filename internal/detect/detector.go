@@ -334,8 +334,18 @@ func (d *Detector) Deadline() time.Time {
 // Attacked tells whether an incident is about a vector of a target's traffic now, or might soon be: nothing normal is learnt
 // from it.
 func (d *Detector) Attacked(target netip.Prefix, dir vector.Direction, v vector.ID) bool {
-	s := d.sites[Site{target, dir, false}]
-	return s != nil && (s.vectors[v] != nil || s.incident != nil && v == vector.Total)
+	involved := func(s *state) bool {
+		return s != nil && (s.vectors[v] != nil || s.incident != nil && v == vector.Total)
+	}
+	if involved(d.sites[Site{target, dir, false}]) {
+		return true
+	}
+	for site, s := range d.networks { // a host of a network that is attacked as a whole has no state of its own
+		if site.Direction == dir && contains(site.Target, target) && involved(s) {
+			return true
+		}
+	}
+	return false
 }
 
 // Mask tells whether a mitigation hides the target's traffic from the sensors. What is hidden is not taken for the end

@@ -190,6 +190,9 @@ func TestCarpetBombing(t *testing.T) {
 	if len(evs) != 1 || evs[0].Kind != Onset || !evs[0].Incident.Network || evs[0].Incident.ActiveHosts != 200 || !strings.Contains(evs[0].Incident.Reason, "in 200 hosts") {
 		t.Fatalf("%+v", evs)
 	}
+	if !d.Attacked(host(7, 0).Target, vector.Inbound, vector.DNS) || d.Attacked(host(7, 0).Target, vector.Inbound, vector.SYN) {
+		t.Error("what a host receives of a network's attack would be learnt as normal, or nothing any more")
+	}
 	if evs := d.Observe(t0, host(7, 30e3)); len(evs) != 0 {
 		t.Errorf("a host of the network that is attacked has an incident of its own: %v", evs)
 	}

@@ -32,6 +32,9 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			} else {
 				e.metrics.active.Inc()
 				e.samples.Freeze(inc.Target, inc.Onset)
+				if e.o.Baseline != nil {
+					e.o.Baseline.Discard(now, inc.Target, inc.Onset)
+				}
 			}
 			e.metrics.incidents.WithLabelValues(ev.Vectors[0].String()).Inc()
 			e.log.Info("incident", "incident", inc.ID, "target", inc.Target, "vector", ev.Vectors[0], "reason", inc.Reason)

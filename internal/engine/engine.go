@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/baseline"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
@@ -46,10 +47,11 @@ type Options struct {
 	RetryAfter    time.Duration // before automation tries again what was refused, frozen or held
 	Watch         ingest.Watch  // how closely sensors look
 
-	Direct  func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
-	Emit    func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
-	Normal  detect.Normal                                                       // what is learnt of targets; may be nil
-	Journal func(now time.Time, r traffic.Report)                               // keeps a report for replay, with the time the core was told; must not block; may be nil
+	Direct func(*ingest.Directive)                                             // tells the sensors what to watch; nil directive: we do not lead
+	Emit   func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
+	// Baseline learns what targets normally receive and send; may be nil. While the engine runs it is the engine's.
+	Baseline *baseline.Learner
+	Journal  func(now time.Time, r traffic.Report) // keeps a report for replay, with the time the core was told; must not block; may be nil
 	// JournalSamples does the same with samples, which say when they were taken.
 	JournalSamples func(now time.Time, s []traffic.Sample)
 	Log            *slog.Logger
@@ -74,6 +76,7 @@ type Engine struct {
 	policy    *policy.Policy
 	view      *traffic.View
 	samples   *traffic.SampleStore // what packets of a target are like
+	learnt    time.Time            // when the learner was last shown the view
 	looked    map[string]time.Time // when a mitigation's rule was last held against samples, by its ID
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
@@ -121,7 +124,7 @@ func New(o Options) *Engine {
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
 		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
 	}
-	e.detector, e.looked = detect.New(o.Policy.Rules(), o.Normal), map[string]time.Time{}
+	e.detector, e.looked = detect.New(o.Policy.Rules(), normal(o.Baseline)), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)
 	e.pending.since = map[string]origin{}
 	return e
@@ -288,6 +291,7 @@ func (e *Engine) tick(now time.Time) {
 	e.observe(now, origin{})
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
+	e.learn(now)
 	for k, at := range e.retry {
 		if !now.Before(at) {
 			delete(e.retry, k)

@@ -135,11 +135,17 @@ func (b *bench) kinds() string {
 // run builds a bench in a bubble, leads, and calls fn.
 func run(t *testing.T, fn func(b *bench)) {
 	t.Helper()
+	runWith(t, func(*Options) {}, fn)
+}
+
+// runWith is run with other options.
+func runWith(t *testing.T, change func(*Options), fn func(b *bench)) {
+	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		limits := safety.Defaults()
 		limits.Own = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 		b := &bench{t: t, term: newTerm(), reg: prometheus.NewRegistry()}
-		b.Engine = New(Options{
+		o := Options{
 			Own: limits.Own, Safety: limits, Policy: policy.Default(),
 			Traffic:     traffic.Options{MaxTargets: 1000, StaleAfter: 3 * time.Second, ForgetAfter: 10 * time.Minute},
 			DefaultHold: 30 * time.Minute, Keep: time.Hour, CommitTimeout: time.Second, RetryAfter: 10 * time.Second,
@@ -155,7 +161,9 @@ func run(t *testing.T, fn func(b *bench)) {
 				b.events = append(b.events, string(kind))
 			},
 			Log: slog.New(slog.DiscardHandler), Registerer: b.reg,
-		})
+		}
+		change(&o)
+		b.Engine = New(o)
 		a := b.Announcer(b)
 		b.term.follow = func(s store.Snapshot) { b.Follow(s); a.Follow(s) }
 		ctx, cancel := context.WithCancel(t.Context())

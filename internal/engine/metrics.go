@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/amooglesoft/trafficmonitor/internal/baseline"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
@@ -38,6 +39,11 @@ type metrics struct {
 	dropped     uint64 // of the store of samples, counted in unkept already; owned by the loop
 	refusals    uint64 // of the view, counted in crowded already; owned by the loop
 
+	baselineKeys    prometheus.Gauge
+	baselineBytes   prometheus.Gauge
+	baselineEvicted prometheus.Counter
+	evicted         uint64 // of the learner, counted in baselineEvicted already; owned by the loop
+
 	speakerSets *prometheus.CounterVec
 	lag         prometheus.Gauge
 }
@@ -61,23 +67,26 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		queue: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "trafficmonitor_engine_queue_seconds", Help: "Time a report waits for the engine.", Buckets: buckets,
 		}),
-		incidents:    counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
-		decided:      counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
-		ended:        counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
-		refined:      counter("trafficmonitor_mitigations_refined_total", "Times automation gave a mitigation another rule: a narrower one that spares normal traffic, or one that follows an attack that changed.", "why"),
-		refused:      counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
-		withheld:     prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
-		commitErrors: prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
-		active:       gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
-		targets:      gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
-		sampled:      gauge("trafficmonitor_sample_store_targets", "Targets, each direction being one, whose sampled packets are kept."),
-		sampleBytes:  gauge("trafficmonitor_sample_store_bytes", "Memory of the sampled packets kept, 64 MiB at most."),
-		unkept:       prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_sample_store_dropped_total", Help: "Sampled packets not kept: no room for a target as light, or too old."}),
-		crowded:      prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_view_refused_total", Help: "Aggregates not taken in because too many targets were in view; attacks on those targets go unseen."}),
-		speakerSets:  counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
-		lag:          gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
+		incidents:       counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
+		decided:         counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
+		ended:           counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
+		refined:         counter("trafficmonitor_mitigations_refined_total", "Times automation gave a mitigation another rule: a narrower one that spares normal traffic, or one that follows an attack that changed.", "why"),
+		refused:         counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
+		withheld:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
+		commitErrors:    prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
+		active:          gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
+		targets:         gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
+		sampled:         gauge("trafficmonitor_sample_store_targets", "Targets, each direction being one, whose sampled packets are kept."),
+		sampleBytes:     gauge("trafficmonitor_sample_store_bytes", "Memory of the sampled packets kept, 64 MiB at most."),
+		unkept:          prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_sample_store_dropped_total", Help: "Sampled packets not kept: no room for a target as light, or too old."}),
+		crowded:         prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_view_refused_total", Help: "Aggregates not taken in because too many targets were in view; attacks on those targets go unseen."}),
+		baselineKeys:    gauge("trafficmonitor_baseline_keys", "Targets, directions and vectors whose normal traffic is learnt."),
+		baselineBytes:   gauge("trafficmonitor_baseline_bytes", "Memory of what is learnt of targets' normal traffic."),
+		baselineEvicted: prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_baseline_evicted_total", Help: "Targets, directions and vectors forgotten because there was no room."}),
+		speakerSets:     counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
+		lag:             gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
 	}
-	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.crowded, m.unkept,
+	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.crowded, m.unkept, m.baselineEvicted,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "trafficmonitor_engine_queue_reports", Help: "Reports waiting for the engine."},
 			func() float64 { return float64(len(e.reports)) }),
 	)
@@ -95,6 +104,15 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		m.speakerSets.WithLabelValues(r)
 	}
 	return m
+}
+
+// baseline shows what is learnt.
+func (m *metrics) baseline(l *baseline.Learner) {
+	kept, evicted := l.Keys()
+	m.baselineKeys.Set(float64(kept))
+	m.baselineBytes.Set(float64(l.Bytes()))
+	m.baselineEvicted.Add(float64(evicted - m.evicted))
+	m.evicted = evicted
 }
 
 // view shows what the view holds and what it had no room for.
