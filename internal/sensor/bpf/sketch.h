@@ -19,6 +19,8 @@ static __always_inline bool other_linear(__u32 l3, __u32 family, __u32 direction
 {
 	void *at = data + bounded(l3, 0x3ff);
 
+	if (l3 > 0x3ff) /* behind extension headers of that length */
+		return false;
 	if (family == 4) {
 		at += direction == OUTBOUND ? 16 : 12;
 		if (at + 4 > end)

@@ -6,6 +6,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
+	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
 	"github.com/amooglesoft/trafficmonitor/internal/sketch"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -59,5 +62,31 @@ func TestSketches(t *testing.T) {
 	}
 	if s, err := k.ReadSketch(5); err != nil || s != (Sketch{}) {
 		t.Errorf("after clearing: %v (%v)", s, err)
+	}
+}
+
+// TestSketchBehindLongHeaders lets a tunnel's inner packet begin where a fast look into the frame does not reach.
+func TestSketchBehindLongHeaders(t *testing.T) {
+	k := loadWatching(t, func(s *Sizes) { s.Decapsulate = classify.AllTunnels })
+	run(t, k.Ingress(), dnsTo(host4), nil) // takes slot 0
+	if err := errors.Join(k.SetFlag(0, Watched, true), k.SetSketch(0, vector.Inbound, 5)); err != nil {
+		t.Fatal(err)
+	}
+	inner := frame(v4(header4{dst: host4, proto: 17}), udp(53), payload(100))
+	binary.BigEndian.PutUint32(inner[12:], 0xc6336407)
+	outer := frame(eth(ip6), v6(header6{dst: host6, next: 60}), ext(60, 80), ext(4, 80), func(p []byte) []byte { return append(inner, p...) })
+	if len(outer) < 1<<10+len(inner) {
+		t.Fatalf("the inner packet begins at %d", len(outer)-len(inner))
+	}
+	var want sketch.HyperLogLog
+	want.Add(sketch.Mix(0xc6336407<<32, 0))
+	for name, p := range map[string]*ebpf.Program{"tcx": k.Ingress(), "xdp": k.XDP()} {
+		if err := k.ClearSketch(5); err != nil {
+			t.Fatal(err)
+		}
+		run(t, p, outer, nil)
+		if got, err := k.ReadSketch(5); err != nil || sketch.HyperLogLog(got) != want {
+			t.Errorf("%s: not the registers of the inner packet's sender (%v)", name, err)
+		}
 	}
 }
