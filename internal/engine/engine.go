@@ -76,7 +76,7 @@ type Engine struct {
 	policy    *policy.Policy
 	view      *traffic.View
 	samples   *traffic.SampleStore // what packets of a target are like
-	learnt    time.Time            // when the learner was last shown the view
+	wide      []netip.Prefix       // those of mitigated that are networks
 	looked    map[string]time.Time // when a mitigation's rule was last held against samples, by its ID
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
@@ -262,7 +262,7 @@ func (e *Engine) report(d ingest.Delivery) {
 
 // observe acts on what has changed in the view.
 func (e *Engine) observe(now time.Time, from origin) {
-	for _, o := range e.view.Collect(now, e.wants) {
+	for _, o := range e.view.Collect(now, func(r traffic.Rate) bool { return e.wants(now, r) }) {
 		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
 			e.machine.Observe(o)
 		}
@@ -272,7 +272,8 @@ func (e *Engine) observe(now time.Time, from origin) {
 }
 
 // wants tells whether an observation with such rates means anything to us: evidence for a mitigation, or to the detector.
-func (e *Engine) wants(r traffic.Rate) bool {
+func (e *Engine) wants(now time.Time, r traffic.Rate) bool {
+	e.learn(now, r)
 	return e.detector.Wants(r) || e.machine != nil && !r.Network && r.Direction == vector.Inbound && e.machine.Watches(r.Target, r.Vector)
 }
 
@@ -291,7 +292,9 @@ func (e *Engine) tick(now time.Time) {
 	e.observe(now, origin{})
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
-	e.learn(now)
+	if e.o.Baseline != nil {
+		e.metrics.baseline(e.o.Baseline)
+	}
 	for k, at := range e.retry {
 		if !now.Before(at) {
 			delete(e.retry, k)
@@ -406,7 +409,12 @@ func (e *Engine) setMitigated(now time.Time, all []mitigation.Mitigation) {
 	for p := range next {
 		e.detector.Mask(now, p, true)
 	}
-	e.mitigated = next
+	e.mitigated, e.wide = next, nil
+	for p := range next {
+		if !p.IsSingleIP() {
+			e.wide = append(e.wide, p)
+		}
+	}
 }
 
 var errNotLeading = errors.New("this controller does not lead")

@@ -12,8 +12,11 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
-// learnEvery is the time between two looks of the learner at the view.
-const learnEvery = time.Second
+// Below these rates nothing is learnt, for no limit is that low: most of what is seen costs nothing then.
+const (
+	leastLearntPPS = 1000
+	leastLearntBPS = 10e6
+)
 
 // normal is the learner as the detector asks it; without one nothing is known.
 func normal(l *baseline.Learner) detect.Normal {
@@ -23,26 +26,19 @@ func normal(l *baseline.Learner) detect.Normal {
 	return l
 }
 
-// learn shows the learner what targets receive and send. Nothing is learnt from what an incident is about, from what a mitigation hides,
-// or from what a silent sensor said last.
-func (e *Engine) learn(now time.Time) {
-	l := e.o.Baseline
-	if l == nil || now.Sub(e.learnt) < learnEvery {
+// learn shows the learner what a target receives or sends, whenever that changes. Nothing is learnt from what an incident
+// is about, from what a mitigation hides, or from a silent sensor's last word.
+func (e *Engine) learn(now time.Time, r traffic.Rate) {
+	if e.o.Baseline == nil || r.Network || r.PPS < leastLearntPPS && r.BPS < leastLearntBPS {
 		return
 	}
-	e.learnt = now
-	var wide []netip.Prefix // networks that a mitigation is for
-	for p := range e.mitigated {
-		if !p.IsSingleIP() {
-			wide = append(wide, p)
-		}
-	}
-	e.view.Each(func(r traffic.Rate) {
-		hidden := e.mitigated[r.Target] || slices.ContainsFunc(wide, r.Target.Overlaps)
-		attack := r.Held || hidden || e.detector.Attacked(r.Target, r.Direction, r.Vector)
-		l.Observe(now, baseline.Key{Target: r.Target, Direction: r.Direction, Vector: r.Vector}, r.PPS, r.BPS, attack)
-	})
-	e.metrics.baseline(l)
+	attack := r.Held || e.hides(r.Target) || e.detector.Attacked(r.Target, r.Direction, r.Vector)
+	e.o.Baseline.Observe(now, baseline.Key{Target: r.Target, Direction: r.Direction, Vector: r.Vector}, r.PPS, r.BPS, attack)
+}
+
+// hides tells whether a mitigation is for the target, or for a network around it.
+func (e *Engine) hides(target netip.Prefix) bool {
+	return e.mitigated[target] || slices.ContainsFunc(e.wide, target.Overlaps)
 }
 
 // Baseline returns a snapshot of what was learnt.
