@@ -137,6 +137,10 @@ bench-sensor: build ## What the sensor costs, beside a floor and FastNetMon (BEN
 eval: ## Detection and signatures judged on generated traffic (EVAL="-run carpet"); writes build/eval.json, fails below test/eval/floor.json
 	$(GO) run ./test/eval $(EVAL)
 
+.PHONY: bench-ingest
+bench-ingest: ## What 10,000 sensors cost one controller, and how long a trigger waits
+	$(GO) test -run '^$$' -bench Ingest10kSensors ./internal/engine
+
 .PHONY: eval-parse
 eval-parse: ## Our classification of every packet beside tshark's: CAPTURES=dir (EVAL="--decapsulate gre,ipip")
 	@[ -n "$(CAPTURES)" ] || { echo 'eval-parse: say where the captures are: make eval-parse CAPTURES=dir' >&2; exit 2; }
