@@ -70,8 +70,12 @@ func (d *Detector) verdict(now time.Time, site Site, o traffic.Observation, l Li
 		return fmt.Sprintf("part of incident %s; a mitigation hides what is in front of the router, so calm says nothing", s.incident.ID)
 	case vs != nil && vs.confirmed && vs.calm:
 		return fmt.Sprintf("part of incident %s, calm since %s", s.incident.ID, vs.calmSince.UTC().Format(time.TimeOnly))
+	case vs != nil && vs.confirmed && vs.sources != nil:
+		return fmt.Sprintf("part of incident %s, by its sources: the limit is %.0f different ones a second", s.incident.ID, l.Spoofed)
 	case vs != nil && vs.confirmed:
 		return fmt.Sprintf("part of incident %s, below its limit but not calm", s.incident.ID)
+	case len(found) == 0 && vs != nil && vs.sources != nil:
+		return fmt.Sprintf("not certain yet: nearly every packet has a source of its own, about %.0f of %d different ones so far", vs.sources.distinct.Estimate(), enoughSources)
 	case len(found) == 0:
 		return "no incident: it passes no test"
 	case d.elsewhere(site, o, l, s):

@@ -61,3 +61,15 @@ func TestExplainDoesNotLie(t *testing.T) {
 		}
 	}
 }
+
+func TestExplainSources(t *testing.T) {
+	d := New(fullRules, nil)
+	o := seen(vector.UDPOther, 216, 100, sends(0))
+	for i, want := range []string{"not certain yet: nearly every packet has a source of its own", 10: "part of incident i-"} {
+		now := t0.Add(time.Duration(i+1) * time.Second)
+		d.ObserveSources(now, []traffic.Sources{forged(0, vector.UDPOther, 1000*i, 216)})
+		if got := d.Explain(now, o); !strings.Contains(got, want) {
+			t.Errorf("second %d: %q is not in %q", i, want, got)
+		}
+	}
+}

@@ -24,9 +24,12 @@ func (e *Engine) Explain(ctx context.Context, target netip.Prefix) (out []string
 
 func (e *Engine) explain(now time.Time, target netip.Prefix) (out []string) {
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	if slices.ContainsFunc(e.o.Own, func(p netip.Prefix) bool { return p.Overlaps(target) }) {
+	switch {
+	case slices.ContainsFunc(e.o.Own, func(p netip.Prefix) bool { return p.Overlaps(target) && p.Bits() <= target.Bits() }):
 		say("%s is protected, in group %s of the policy.", target, e.policy.Group(target))
-	} else {
+	case slices.ContainsFunc(e.o.Own, target.Overlaps):
+		say("A part of %s is protected; ask about a prefix or an address of it.", target)
+	default:
 		say("%s is not protected: it is in none of network.own, so sensors count nothing for it.", target)
 	}
 	seen := false
@@ -41,7 +44,11 @@ func (e *Engine) explain(now time.Time, target netip.Prefix) (out []string) {
 		}
 	}
 	if !seen {
-		say("No sensor reports traffic of it now.")
+		if target.IsSingleIP() {
+			say("No sensor reports traffic of it now.")
+		} else {
+			say("No sensor counts it as a network of its own now; ask about its protected prefix, or about an address.")
+		}
 	}
 	if stale := e.view.Stale(); len(stale) > 0 {
 		say("Silent sensors, whose last word is held: %s.", strings.Join(stale, ", "))
@@ -55,7 +62,15 @@ func (e *Engine) explain(now time.Time, target netip.Prefix) (out []string) {
 			if inc.Previous != "" {
 				say("It flaps: incident %s ended shortly before.", inc.Previous)
 			}
+			if inc.Direction == vector.Outbound {
+				say("What leaves is only observed.")
+				continue
+			}
 			for _, m := range inc.Vectors {
+				if inc.Network {
+					say("About %s the policy says: %s.", m.Vector, e.policy.Respond(inc.Target, []vector.ID{m.Vector}, now).Reason)
+					continue
+				}
 				say("About %s the policy says: %s.", m.Vector, e.policy.Explain(inc.Target, m.Vector, now))
 			}
 		}

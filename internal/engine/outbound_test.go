@@ -30,6 +30,10 @@ func TestWhatLeavesIsOnlyObserved(t *testing.T) {
 		if got := b.announced(); len(got) != 0 {
 			t.Errorf("announced %q", got)
 		}
+		list, err := b.Explain(b.t.Context(), victim)
+		if text := strings.Join(list, "\n"); err != nil || !strings.Contains(text, "What leaves is only observed.") || strings.Contains(text, "is answered with") {
+			t.Errorf("explained as:\n%s", text)
+		}
 		if k := b.kinds(); strings.Count(k, "mitigation_observed") != 1 {
 			t.Errorf("events: %s", k)
 		}
