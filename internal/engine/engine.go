@@ -292,6 +292,7 @@ func (e *Engine) tick(now time.Time) {
 	e.observe(now, origin{})
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
+	e.metrics.viewBytes.Set(float64(e.view.Bytes()))
 	if e.o.Baseline != nil {
 		e.metrics.baseline(e.o.Baseline)
 	}

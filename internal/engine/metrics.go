@@ -32,6 +32,7 @@ type metrics struct {
 
 	active      prometheus.Gauge
 	targets     prometheus.Gauge
+	viewBytes   prometheus.Gauge
 	sampled     prometheus.Gauge
 	sampleBytes prometheus.Gauge
 	crowded     prometheus.Counter
@@ -76,6 +77,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		commitErrors:    prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
 		active:          gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
 		targets:         gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
+		viewBytes:       gauge("trafficmonitor_view_bytes", "Memory of the targets in view and of what each sensor says of them, estimated."),
 		sampled:         gauge("trafficmonitor_sample_store_targets", "Targets, each direction being one, whose sampled packets are kept."),
 		sampleBytes:     gauge("trafficmonitor_sample_store_bytes", "Memory of the sampled packets kept, 64 MiB at most."),
 		unkept:          prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_sample_store_dropped_total", Help: "Sampled packets not kept: no room for a target as light, or too old."}),
