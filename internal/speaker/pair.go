@@ -58,20 +58,25 @@ func (p *pair) run() error {
 	return p.cause
 }
 
-// finish notes the first cause, tells the router when there is a NOTIFICATION to send, and closes both sides.
+// finish notes the cause, tells the router when there is a NOTIFICATION to send, and closes both sides.
 func (p *pair) finish(err error) {
-	p.mu.Lock()
-	first := p.cause == nil
-	if first {
-		p.cause = err
-	}
-	p.mu.Unlock()
+	first := p.note(err)
 	var n *notification
 	if first && errors.As(err, &n) {
 		_ = p.toRouter(n.bytes())
 	}
 	p.router.Close()
 	p.local.Close()
+}
+
+// note keeps the first cause of the session's end; true says that it is this one.
+func (p *pair) note(err error) (first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if first = p.cause == nil; first {
+		p.cause = err
+	}
+	return first
 }
 
 func (p *pair) toRouter(b []byte) error {
@@ -178,9 +183,11 @@ func (p *pair) fromRouter() error {
 		var pass []byte
 		switch {
 		case typ == msgNotification:
+			err := fmt.Errorf("the router closed the session: %s", notificationWords(body[0], body[1]))
+			p.note(err) // before GoBGP hears of it: it closes its side at once, which would be taken for the cause
 			// What GoBGP passes to its own peers it may carry; the data is the router's and stays here.
 			_ = p.toLocal(appendMessage(nil, msgNotification, body[:2]))
-			return fmt.Errorf("the router closed the session: %s", notificationWords(body[0], body[1]))
+			return err
 		case !opened:
 			if typ != msgOpen {
 				return &notification{errFSM, 1, fmt.Sprintf("the router sent a message of type %d before its OPEN", typ)}
