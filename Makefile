@@ -14,6 +14,9 @@ FUZZTIME ?= 20s
 ROOT_PKGS = $(shell scripts/packages.sh root)
 UNIT_PKGS = $(shell scripts/packages.sh unit)
 
+# They start no goroutine and compute much: the race detector finds nothing there and takes minutes.
+LONE_PKGS = %/internal/scenario %/internal/signature %/policy
+
 # The race detector needs a C compiler.
 RACE := $(if $(shell command -v gcc || command -v cc),-race)
 
@@ -83,7 +86,9 @@ test: deps generate-check lint test-unit test-root ## Everything: what CI runs
 .PHONY: test-unit
 test-unit: ## Tests that need neither root nor tools, with the race detector
 	@$(if $(RACE),,echo "test-unit: no C compiler, so no race detector: run \"make deps\"")
-	$(GO) test $(RACE) $(UNIT_PKGS)
+	$(GO) test $(RACE) $(filter-out $(LONE_PKGS),$(UNIT_PKGS))
+	$(GO) test $(filter $(LONE_PKGS),$(UNIT_PKGS))
+	$(GO) test -run TestTuningIsTrue ./internal/tmctl
 
 .PHONY: test-root
 test-root: ## BPF, namespaces, real routers, end to end: as root, one package at a time

@@ -1,3 +1,7 @@
+//go:build !race
+
+// It replays thousands of packets a line, which the race detector makes minutes of; make test runs it without.
+
 package tmctl
 
 import (
