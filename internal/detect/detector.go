@@ -152,19 +152,12 @@ func (x *stretch) suffices(f finding) bool {
 	return x.bits >= rounding*f.bps*span
 }
 
-// ends are the limits by which what was found is over.
+// ends are the limits by which what was found is over: the one that was passed, and the policy's other one.
 func (f finding) ends(l Limits) Limits {
 	if f.test == Static || f.test == Unusual {
-		return Limits{PPS: orLimit(f.pps, l.PPS), BPS: orLimit(f.bps, l.BPS), EndBelow: l.EndBelow, EndAfter: l.EndAfter}
+		return Limits{PPS: cmp.Or(f.pps, l.PPS), BPS: cmp.Or(f.bps, l.BPS), EndBelow: l.EndBelow, EndAfter: l.EndAfter}
 	}
 	return Limits{PPS: f.pps, EndBelow: l.EndBelow, EndAfter: l.EndAfter}
-}
-
-func orLimit(passed, limit float64) float64 {
-	if passed == 0 {
-		return limit
-	}
-	return min(passed, max(limit, passed))
 }
 
 // rests is Observe of traffic that passes no test.
