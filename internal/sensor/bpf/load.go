@@ -122,6 +122,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	size("free_networks", max(1, s.Networks6))
 	size("heavy_networks", max(1, s.Networks6/2))
 	size("slot_infos", s.Slots())
+	size("addresses6", s.Hosts)
 	size("records", s.columns()*s.blocks())
 	size("dirty", s.columns()*s.blocks())
 	size("lanes", s.CPUs)
@@ -280,6 +281,7 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"free_networks", o.FreeNetworks},
 		{"heavy_networks", o.HeavyNetworks},
 		{"slot_infos", o.SlotInfos},
+		{"addresses6", o.Addresses6},
 		{"records", o.Records},
 		{"dirty", o.Dirty},
 		{"lanes", o.Lanes},

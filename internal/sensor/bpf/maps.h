@@ -133,6 +133,19 @@ struct {
 } slot_infos SEC(".maps");
 
 /*
+ * The addresses of IPv6 hosts once more, side by side: every packet is compared with one, and four share the cache line
+ * that each would need in slot_infos. Key: slot of a host. Written by the program that puts the host into the table; stale
+ * when the slot is not in there any more.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct address6);
+} addresses6 SEC(".maps");
+
+/*
  * The counters. Key: column * row_blocks + slot / RECORDS; without outbound the map ends with the last inbound column. All
  * CPUs add, by atomic operations; nothing is ever reset.
  */

@@ -30,6 +30,7 @@ type ProbeVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProbeMapAddresses6         = "addresses6"
 	ProbeMapDirty              = "dirty"
 	ProbeMapFreeHosts          = "free_hosts"
 	ProbeMapFreeNetworks       = "free_networks"
@@ -129,6 +130,7 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
+	Addresses6    *ebpf.MapSpec `ebpf:"addresses6"`
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
 	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
@@ -200,6 +202,7 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
+	Addresses6    *ebpf.Map `ebpf:"addresses6"`
 	Dirty         *ebpf.Map `ebpf:"dirty"`
 	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
@@ -219,6 +222,7 @@ type ProbeMaps struct {
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
+		m.Addresses6,
 		m.Dirty,
 		m.FreeHosts,
 		m.FreeNetworks,

@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type SensorAddress6 struct {
+	_      structs.HostLayout
+	Halves [2]uint64
+}
+
 type SensorBucket6 struct {
 	_       structs.HostLayout
 	Entries [8]uint64
@@ -143,6 +148,7 @@ type SensorTrigger struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SensorMapAddresses6         = "addresses6"
 	SensorMapDirty              = "dirty"
 	SensorMapFreeHosts          = "free_hosts"
 	SensorMapFreeNetworks       = "free_networks"
@@ -241,6 +247,7 @@ type SensorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorMapSpecs struct {
+	Addresses6    *ebpf.MapSpec `ebpf:"addresses6"`
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
 	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
@@ -311,6 +318,7 @@ func (o *SensorObjects) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorMaps struct {
+	Addresses6    *ebpf.Map `ebpf:"addresses6"`
 	Dirty         *ebpf.Map `ebpf:"dirty"`
 	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
@@ -330,6 +338,7 @@ type SensorMaps struct {
 
 func (m *SensorMaps) Close() error {
 	return _SensorClose(
+		m.Addresses6,
 		m.Dirty,
 		m.FreeHosts,
 		m.FreeNetworks,

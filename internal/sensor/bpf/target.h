@@ -138,6 +138,23 @@ static __always_inline bool held_by(__u32 slot, __u64 high, __u64 low, __u32 bit
 	return info && info->address[0] == high && info->address[1] == low && info->bits == bits;
 }
 
+/* The same of a host, cheaper. */
+static __always_inline bool held_by_host6(__u32 slot, __u64 high, __u64 low)
+{
+	struct address6 *address = bpf_map_lookup_elem(&addresses6, &slot);
+
+	return address && address->halves[0] == high && address->halves[1] == low;
+}
+
+/*
+ * The i-th entry to look at in a bucket. Not all begin with the same one, so that most are where they are looked for first
+ * and the processor need not guess.
+ */
+static __always_inline __u32 way6(__u64 hash, int i)
+{
+	return (hash + i) & (BUCKET6_WAYS - 1);
+}
+
 /* Looks into both buckets for all ways. */
 __noinline __u32 find6(const struct key6 *k)
 {
@@ -150,7 +167,7 @@ __noinline __u32 find6(const struct key6 *k)
 
 		if (!bucket)
 			return NO_SLOT;
-		entry = *(volatile __u64 *)&bucket->entries[i & (BUCKET6_WAYS - 1)];
+		entry = *(volatile __u64 *)&bucket->entries[way6(k->hash, i)];
 		if (entry >> 32 == tag6(k->hash) && held_by(entry & SLOT_MASK, k->address[0], k->address[1], k->bits))
 			return entry & (SLOT_MASK | SLOT_FLAGS);
 	}
@@ -171,7 +188,7 @@ static __always_inline __u32 insert6(const struct key6 *k, __u32 slot)
 
 		if (!bucket)
 			return NO_SLOT;
-		entry = &bucket->entries[i & (BUCKET6_WAYS - 1)];
+		entry = &bucket->entries[way6(k->hash, i)];
 		if (!*(volatile __u64 *)entry &&
 		    !__sync_val_compare_and_swap(entry, 0, (__u64)tag6(k->hash) << 32 | TARGET6_USED | slot))
 			return slot;
@@ -201,6 +218,13 @@ __noinline __u32 allocate6(const struct key6 *k, __u32 packets, struct cpu_stat 
 		return NO_SLOT;
 	lock = &locks6[k->hash >> 54];
 	if (!__sync_val_compare_and_swap(lock, 0, 1)) {
+		struct address6 *address = bpf_map_lookup_elem(&addresses6, &key);
+
+		/* Null for a network, whose slot lies behind those of hosts. */
+		if (address) {
+			address->halves[0] = k->address[0];
+			address->halves[1] = k->address[1];
+		}
 		info->address[0] = k->address[0];
 		info->address[1] = k->address[1];
 		info->parent = k->parent;
@@ -316,11 +340,11 @@ static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struc
 		return NO_SLOT;
 #pragma unroll
 	for (int i = 0; i < BUCKET6_WAYS; i++) {
-		entry = *(volatile __u64 *)&bucket->entries[i];
-		if (entry >> 32 == tag)
+		entry = *(volatile __u64 *)&bucket->entries[way6(hash, i)];
+		if (likely(entry >> 32 == tag))
 			break;
 	}
-	if (entry >> 32 == tag && held_by(entry & SLOT_MASK, high, low, 128))
+	if (entry >> 32 == tag && held_by_host6(entry & SLOT_MASK, high, low))
 		return entry & (SLOT_MASK | SLOT_FLAGS);
 	{
 		struct key6 host = {.address = {high, low}, .hash = hash, .bits = 128};

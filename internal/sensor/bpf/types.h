@@ -97,6 +97,11 @@ struct slot_info {
 	__u64 hot[2]; /* vectors user space reports already, one bit each, by direction: they raise no trigger */
 };
 
+/* The address of an IPv6 host, network byte order. */
+struct address6 {
+	__u64 halves[2];
+};
+
 /* Why a packet is malformed. Go knows them as classify.Reason. */
 enum reason {
 	MALFORMED_SHORT,      /* the frame ends inside of a header */

@@ -129,7 +129,7 @@ func (b *Bench) Prepare(k Kind, d Door) (*Case, error) {
 		}
 		hosts := 4096
 		if k.scene == roomy4 || k.scene == roomy6 {
-			hosts = 3 * Rotating // a host gets its slot at once while more than half of them are free
+			hosts = 2 * Rotating // half of them are for all, the others for the heavy
 		}
 		sensor, err := Sensor(hosts)
 		if err != nil {
