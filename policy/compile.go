@@ -26,7 +26,7 @@ func (f *file) compile() *Policy {
 		p.base.limits.inbound[v] = l
 	}
 	p.base.limits.overlay(f.attacks)
-	p.base.responses = f.steps("responses", f.responses)
+	p.base.responses = f.replies("responses", f.responses)
 
 	type place struct {
 		prefix netip.Prefix
@@ -46,10 +46,10 @@ func (f *file) compile() *Policy {
 	}
 	scopes := []*scope{p.base}
 	made := map[origin]*scope{} // prefixes of one group in one broader scope share theirs
-	steps := map[*group][]step{}
+	replies := map[*group][]reply{}
 	for i := range f.groups {
 		g := &f.groups[i]
-		steps[g] = f.steps("groups."+g.name+".responses", g.responses)
+		replies[g] = f.replies("groups."+g.name+".responses", g.responses)
 	}
 	for _, pl := range places {
 		parent := p.scope(pl.prefix)
@@ -58,7 +58,7 @@ func (f *file) compile() *Policy {
 			s = parent
 		}
 		if s == nil {
-			s = &scope{group: pl.group.name, limits: parent.limits, responses: steps[pl.group], parent: parent}
+			s = &scope{group: pl.group.name, limits: parent.limits, responses: replies[pl.group], parent: parent}
 			s.limits.overlay(pl.group.attacks)
 			made[origin{parent, pl.group}] = s
 			scopes = append(scopes, s)
@@ -166,23 +166,27 @@ func set[T any](dst, v *T) {
 	}
 }
 
-func (f *file) steps(path string, rs []response) []step {
-	steps := make([]step, len(rs))
+func (f *file) replies(path string, rs []response) []reply {
+	replies := make([]reply, len(rs))
 	for i, r := range rs {
-		s := &steps[i]
-		s.path = fmt.Sprintf("%s[%d]", path, i)
+		p := &replies[i]
 		for _, sel := range r.vectors {
 			for _, v := range sel.ids {
-				s.vectors[v] = true
+				p.vectors[v] = true
 			}
 		}
-		if s.answer.Observe = r.action.Kind == 0; s.answer.Observe {
-			continue
-		}
-		s.answer.Action = r.action.Action
-		s.answer.TTL, s.answer.Extend, s.answer.MaxAge = f.spans(r)
+		p.answer = f.ladder(fmt.Sprintf("%s[%d]", path, i), r)
 	}
-	return steps
+	return replies
+}
+
+// ladder makes the steps of a response; an action alone is one step.
+func (f *file) ladder(path string, r response) Response {
+	s := Step{Name: formatAction(r.action), Path: path, Observe: r.action.Kind == 0, Action: r.action.Action, MaxCollateral: -1}
+	if !s.Observe {
+		s.TTL, s.Extend, s.MaxAge = f.spans(r)
+	}
+	return Response{Observe: s.Observe, Action: s.Action, TTL: s.TTL, Extend: s.Extend, MaxAge: s.MaxAge, Steps: []Step{s}, Path: path}
 }
 
 // lowest takes the lowest of each value; no limit is higher than any limit.

@@ -62,14 +62,25 @@ type Baseline struct {
 
 // Response is what the policy wants done about an attack.
 type Response struct {
-	// Observe means that nothing is announced; the other values are then zero.
-	Observe bool
-	Action  route.Action
-	// TTL is how long an announcement lives, Extend what one extension adds while evidence lasts (0 never extends),
-	// and MaxAge the age it may not exceed.
+	// Observe means that the first step announces nothing, whatever later ones do. Action, TTL, Extend and MaxAge are those
+	// of the first step.
+	Observe             bool
+	Action              route.Action
 	TTL, Extend, MaxAge time.Duration
+	// Steps is the ladder, from the mildest step on; never empty. A response of one action is one step.
+	Steps []Step
+	// Path is where the response stands in the policy, such as groups.dns.responses[0]; empty where none answers.
+	Path string
 	// Reason says which response of which group this is.
 	Reason string
+}
+
+// Announces reports whether any step of the ladder announces something.
+func (r Response) Announces() bool { return slices.ContainsFunc(r.Steps, Step.Announces) }
+
+// observed is the answer that announces nothing.
+func observed(path, reason string) Response {
+	return Response{Observe: true, Path: path, Reason: reason, Steps: []Step{{Name: "observe", Path: path, Observe: true, MaxCollateral: -1}}}
 }
 
 // Policy is a policy in force. It does not change.
@@ -88,18 +99,17 @@ type Policy struct {
 type scope struct {
 	group     string
 	limits    limitSet // with everything inherited already in it
-	responses []step   // its own; then those of parent are tried
+	responses []reply  // its own; then those of parent are tried
 	parent    *scope
 }
 
 // limitSet is the limits of every vector: of what targets receive, of what they send, and of what networks receive.
 type limitSet struct{ inbound, outbound, networks [vector.Count]Limits }
 
-// step is one response with the vectors it answers.
-type step struct {
-	path    string // where it stands in the file
+// reply is one response with the vectors it answers.
+type reply struct {
 	vectors [vector.Count]bool
-	answer  Response
+	answer  Response // without its reason
 }
 
 // Load reads the policy in a file. The error lists everything that is wrong with it.
@@ -204,7 +214,7 @@ func (p *Policy) Triggers(d vector.Direction) map[vector.ID]Limits {
 func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time) Response {
 	for _, e := range p.exceptions {
 		if e.holds(target, now) {
-			return Response{Observe: true, Reason: e.says(target)}
+			return observed("", e.says(target))
 		}
 	}
 	for scope := p.scope(target); scope != nil; scope = scope.parent {
@@ -216,20 +226,29 @@ func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time
 			}
 		}
 	}
-	return Response{Observe: true, Reason: fmt.Sprintf("no response names %s: only observed", names(vectors))}
+	return observed("", fmt.Sprintf("no response names %s: only observed", names(vectors)))
 }
 
-func (s step) respond(target netip.Prefix, v vector.ID) Response {
-	r := s.answer
+func (p reply) respond(target netip.Prefix, v vector.ID) Response {
+	r := p.answer
 	switch {
-	case r.Observe:
-		r.Reason = fmt.Sprintf("%s: %s is only observed", s.path, v)
+	case !r.Announces():
+		r.Reason = fmt.Sprintf("%s: %s is only observed", r.Path, v)
 	case !target.IsSingleIP(): // what a network receives may be the sum of hosts of which none is attacked
-		return Response{Observe: true, Reason: fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", s.path, v, formatAction(action{r.Action}), target)}
+		return observed(r.Path, fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", r.Path, v, r.does(), target))
 	default:
-		r.Reason = fmt.Sprintf("%s: %s is answered with %s", s.path, v, formatAction(action{r.Action}))
+		r.Reason = fmt.Sprintf("%s: %s is answered with %s", r.Path, v, r.does())
 	}
 	return r
+}
+
+// does says what the steps do, one after the other.
+func (r Response) does() string {
+	words := make([]string, len(r.Steps))
+	for i, s := range r.Steps {
+		words[i] = s.Does()
+	}
+	return strings.Join(words, ", then ")
 }
 
 // scope finds what holds for a target.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -87,16 +88,15 @@ func TestDefaultPolicy(t *testing.T) {
 			t.Errorf("syn at %s: %+v", target, l)
 		}
 		for _, v := range []vector.ID{vector.NTP, vector.SYN} {
-			want := Response{
-				Action: route.Action{Kind: route.RateBytes, Rate: 125_000},
-				TTL:    10 * time.Minute, Extend: 5 * time.Minute, MaxAge: 24 * time.Hour,
-			}
 			got := p.Respond(pfx(target), []vector.ID{v}, now)
 			if !strings.Contains(got.Reason, "responses[") || !strings.Contains(got.Reason, v.String()) {
 				t.Errorf("reason %q", got.Reason)
 			}
-			got.Reason = ""
-			if got != want {
+			want := Step{
+				Name: "rate-limit 1 Mbps", Path: got.Path, Action: route.Action{Kind: route.RateBytes, Rate: 125_000}, MaxCollateral: -1,
+				TTL: 10 * time.Minute, Extend: 5 * time.Minute, MaxAge: 24 * time.Hour,
+			}
+			if got.Observe || got.Action != want.Action || !reflect.DeepEqual(got.Steps, []Step{want}) {
 				t.Errorf("%s at %s: %+v", v, target, got)
 			}
 		}

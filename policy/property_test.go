@@ -230,17 +230,31 @@ func invariants(t *testing.T, target netip.Prefix, v vector.ID, l Limits, trigge
 		t.Fatalf("%s at %s: trigger %+v is above the limits %+v", v, target, tr, l)
 	case r.Reason == "":
 		t.Fatalf("%s at %s: an answer without a reason: %+v", v, target, r)
-	case r.Observe && r != Response{Observe: true, Reason: r.Reason}:
-		t.Fatalf("%s at %s: observed, and yet %+v", v, target, r)
-	case !r.Observe && (r.TTL <= 0 || r.TTL > r.MaxAge || r.Extend > r.MaxAge || r.Action.Kind == 0):
-		t.Fatalf("%s at %s: no end, or no action: %+v", v, target, r)
+	case len(r.Steps) == 0, r.Observe == r.Steps[0].Announces(), r.Action != r.Steps[0].Action, r.TTL != r.Steps[0].TTL:
+		t.Fatalf("%s at %s: not the first step of the ladder: %+v", v, target, r)
 	case r.Action.Kind == route.Blackhole && !target.IsSingleIP():
 		t.Fatalf("%s: a network is blackholed", target)
 	}
-	if !r.Observe && target.IsValid() {
-		rule := route.Route{Match: route.Match{Destination: target}, Action: r.Action}
-		if err := rule.Validate(); err != nil {
-			t.Fatalf("%s at %s: the action cannot be announced: %v", v, target, err)
+	for _, s := range r.Steps {
+		words := 0
+		for _, is := range []bool{s.Observe, s.Notify, s.Announces()} {
+			if is {
+				words++
+			}
+		}
+		switch {
+		case words != 1 || s.Name == "" || s.Path == "" && r.Path != "":
+			t.Fatalf("%s at %s: %+v", v, target, s)
+		case !s.Announces() && s.TTL+s.Extend+s.MaxAge > 0:
+			t.Fatalf("%s at %s: announces nothing, and yet lasts: %+v", v, target, s)
+		case s.Announces() && (s.TTL <= 0 || s.TTL > s.MaxAge || s.Extend > s.MaxAge):
+			t.Fatalf("%s at %s: no end: %+v", v, target, s)
+		}
+		if s.Announces() && target.IsValid() {
+			rule := route.Route{Match: route.Match{Destination: target}, Action: s.Action}
+			if err := rule.Validate(); err != nil {
+				t.Fatalf("%s at %s: the action cannot be announced: %v", v, target, err)
+			}
 		}
 	}
 }

@@ -1,0 +1,155 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/google/cel-go/cel"
+	"github.com/google/cel-go/common/types"
+)
+
+// Step is one step of a ladder. Exactly one of Observe, Notify and Action says what it does.
+type Step struct {
+	// Name is what the operator calls the step, or else what it does: rate-limit 1 Mbps.
+	Name string
+	// Path is where the step stands in the policy, such as responses[0].ladder[1].
+	Path string
+
+	// Observe announces nothing; Notify announces nothing and asks a person to look.
+	Observe, Notify bool
+	// Action is what routers are told to do; the zero Action with Observe and Notify.
+	Action route.Action
+	// Scope names the routers, or groups of them, that are told; empty: all.
+	Scope []string
+
+	// After is how long the step before must have been in effect before this one may be taken; of the first step, how long
+	// the incident must have lasted. 0 is at once.
+	After time.Duration
+	// If must hold before the step is taken; nil holds always. It holds only on what was measured.
+	If *Condition
+	// MaxCollateral is the share, 0 to 1, of the target's normal traffic that the match may be predicted to hit for the
+	// step to be taken by automation; negative: no cap.
+	MaxCollateral float64
+	// Approvals is how many persons must approve before the step is taken, 0 to 2.
+	Approvals int
+
+	// TTL is how long an announcement of the step lives, Extend what one extension adds while evidence lasts (0 never
+	// extends), and MaxAge the age it may not exceed. All are 0 where nothing is announced.
+	TTL, Extend, MaxAge time.Duration
+	// DownAfter is how long the attack must be measured to be over before the ladder steps down from here; 0: it does not,
+	// and the announcement ends with its deadline.
+	DownAfter time.Duration
+}
+
+// Announces reports whether the step tells routers anything.
+func (s Step) Announces() bool { return s.Action.Kind != 0 }
+
+// Does says what the step does, in the words of the policy.
+func (s Step) Does() string {
+	if s.Notify {
+		return "notify"
+	}
+	return formatAction(action{s.Action})
+}
+
+// Evidence is what was measured about an answer to an attack while a step of its ladder is in effect.
+type Evidence struct {
+	// Measured means that sensors saw the target's traffic before and after, and none that saw the attack was silent since.
+	// Where it is false, Before, After, Reduction, PPS, BPS and LegitimateDrop are not known, whatever they hold, and what a
+	// condition says about them does not hold.
+	Measured bool
+	// Before and After are the packets per second of the attacked vector before the step took effect and now, Reduction
+	// the share by which they fell, 0 (not at all) to 1.
+	Before, After, Reduction float64
+	// PPS and BPS are what sensors see of the vector now, per second.
+	PPS, BPS float64
+	// Age is how long the step has been in effect.
+	Age time.Duration
+	// LegitimateDrop is the share, 0 to 1, by which the target's other traffic fell since.
+	LegitimateDrop float64
+	// Installed is how many of Routers routers are known to have the step's routes installed.
+	Installed, Routers int
+}
+
+// Condition is an expression over evidence.
+type Condition struct {
+	text string
+	prog cel.Program
+}
+
+// String is the expression as it was written.
+func (c *Condition) String() string {
+	if c == nil {
+		return ""
+	}
+	return c.text
+}
+
+// Eval reports whether the condition holds; a nil Condition does. It does not hold when it depends on something that was
+// not measured. The error says what the expression cannot be computed from; the condition does not hold then.
+func (c *Condition) Eval(e Evidence) (bool, error) {
+	if c == nil {
+		return true, nil
+	}
+	if e.Measured {
+		for _, x := range []float64{e.Before, e.After, e.Reduction, e.PPS, e.BPS, e.LegitimateDrop} {
+			if math.IsNaN(x) || math.IsInf(x, 0) {
+				return false, fmt.Errorf("condition %q over evidence that holds %v", c.text, x)
+			}
+		}
+	}
+	holds, err := run(c.prog, variables(e.variable))
+	if err != nil {
+		return false, fmt.Errorf("condition %q: %w", c.text, err)
+	}
+	return holds, nil
+}
+
+var evidenceNames = []name{
+	{"evidence.measured", cel.BoolType, "whether sensors saw before and after; where not, what depends on the six below does not hold"},
+	{"evidence.before", cel.DoubleType, "packets per second of the vector before the step took effect"},
+	{"evidence.after", cel.DoubleType, "packets per second of the vector now"},
+	{"evidence.reduction", cel.DoubleType, "the share by which they fell, 0.0 to 1.0"},
+	{"evidence.pps", cel.DoubleType, "packets per second of the vector that sensors see now"},
+	{"evidence.bps", cel.DoubleType, "bits per second of the vector that sensors see now"},
+	{"evidence.legitimate_drop", cel.DoubleType, "the share by which the target's other traffic fell, 0.0 to 1.0"},
+	{"evidence.age", cel.DurationType, "how long the step has been in effect, such as duration(\"5m\")"},
+	{"evidence.installed", cel.IntType, "how many routers are known to have the step's routes installed"},
+	{"evidence.routers", cel.IntType, "of how many routers"},
+}
+
+func (e Evidence) variable(name string) (any, bool) {
+	switch name {
+	case "evidence.measured":
+		return types.Bool(e.Measured), true
+	case "evidence.age":
+		return types.Duration{Duration: e.Age}, true
+	case "evidence.installed":
+		return types.Int(e.Installed), true
+	case "evidence.routers":
+		return types.Int(e.Routers), true
+	}
+	x, ok := map[string]float64{
+		"evidence.before": e.Before, "evidence.after": e.After, "evidence.reduction": e.Reduction, "evidence.pps": e.PPS, "evidence.bps": e.BPS,
+		"evidence.legitimate_drop": e.LegitimateDrop,
+	}[name]
+	if ok && !e.Measured {
+		return types.NewUnknown(0, types.NewAttributeTrail(name)), true
+	}
+	return types.Double(x), ok
+}
+
+// ParseCondition reads an expression over evidence, such as evidence.reduction < 0.9.
+func ParseCondition(text string) (*Condition, error) {
+	return newLanguage(evidenceNames).condition(text)
+}
+
+func (l *language) condition(text string) (*Condition, error) {
+	prog, err := l.compile(text)
+	if err != nil {
+		return nil, err
+	}
+	return &Condition{text, prog}, nil
+}
