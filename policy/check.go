@@ -3,9 +3,11 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -125,39 +127,137 @@ func (f *file) checkResponses(r *document.Report, at string, rs []response) {
 		if !useful {
 			r.Add(here+".vectors", "is never reached: %s[%d] and those before it answer all of its vectors; the first that names a vector is taken", at, before)
 		}
-		f.checkSpans(r, here, resp)
+		f.checkSteps(r, here, resp)
 	}
 }
 
-func (f *file) checkSpans(r *document.Report, here string, resp response) {
-	if resp.action.Kind == 0 && !r.Bad(here+".action") && r.Has(here+".action") {
+// maxSteps is more than anybody has actions for.
+const maxSteps = 10
+
+func (f *file) checkSteps(r *document.Report, here string, resp response) {
+	switch {
+	case resp.action != nil && len(resp.ladder) > 0:
+		r.Add(here+".ladder", "stands beside action: write the action as its first step")
+		return
+	case r.Has(here+".ladder") && len(resp.ladder) == 0:
+		r.Add(here+".ladder", "holds no step: write one, or an action instead")
+		return
+	case len(resp.ladder) > maxSteps:
+		r.Add(here+".ladder", "holds %d steps; at most %d are climbed", len(resp.ladder), maxSteps)
+		return
+	case len(resp.ladder) > 0:
+		f.checkLadder(r, here, resp)
+	case resp.action != nil:
+		f.checkSpans(r, here, *resp.action, resp.span, span{})
+	case r.Has(here + ".action"): // reported when it was read
+		f.checkSpans(r, here, action{Action: route.Action{Kind: route.Discard}}, resp.span, span{})
+	default:
+		r.Add(here+".action", "is missing: what is done, or a ladder of steps")
+	}
+}
+
+func (f *file) checkLadder(r *document.Report, here string, resp response) {
+	names := map[string]int{}
+	for i, g := range resp.ladder {
+		at := fmt.Sprintf("%s.ladder[%d]", here, i)
+		announces := g.action.Kind != 0
+		if r.Bad(at + ".action") {
+			announces = true // what it should be is not known
+		}
+		if g.name != nil {
+			if first, ok := names[*g.name]; ok {
+				r.Add(at+".name", "%s is the name of ladder[%d] already", *g.name, first)
+			}
+			names[*g.name] = i
+		}
+		switch before := i > 0 && resp.ladder[i-1].action.Kind != 0; {
+		case i == 0 && g.cond != nil:
+			r.Add(at+".if", "means nothing in the first step: nothing was done yet that could be measured")
+		case before && !announces:
+			r.Add(at+".action", "would withdraw by climbing what the step before announced: leave the step out, or ask a person by approval in the next")
+		case before && g.cond == nil && !r.Bad(at+".if"):
+			r.Suggest(at+".if", "evidence.reduction < 0.9", "is missing: a ladder climbs on what was measured of the step before, not on time alone")
+		case i > 0 && !before && g.after == nil && g.cond == nil && !r.Bad(at):
+			r.Add(at+".after", "is missing: at once, there is no reason for the step before")
+		}
+		if i > 0 && g.action == resp.ladder[i-1].action && slices.Equal(g.scope, resp.ladder[i-1].scope) && !r.Bad(at) {
+			r.Add(at+".action", "%s is what the step before does: change the action or the scope", formatAction(g.action))
+		}
+		if !announces {
+			for _, key := range []string{"scope", "max_collateral", "approval", "down_after"} {
+				if r.Has(at + "." + key) {
+					r.Add(at+"."+key, "means nothing here: %s announces nothing", formatAction(g.action))
+				}
+			}
+		}
+		if g.action.Kind == route.Blackhole && g.maxCollateral != nil {
+			r.Add(at+".max_collateral", "means nothing here: a blackhole drops everything to the target")
+		}
+		f.compileCondition(r, at, g)
+		f.checkSpans(r, at, g.action, g.span, resp.span)
+	}
+	if !slices.ContainsFunc(resp.ladder, func(g rung) bool { return g.action.Kind != 0 }) {
 		for _, key := range []string{"ttl", "extend", "max_age"} {
 			if r.Has(here + "." + key) {
-				r.Add(here+"."+key, "means nothing here: observe announces nothing")
+				r.Add(here+"."+key, "means nothing here: no step announces anything")
+			}
+		}
+	}
+}
+
+// compileCondition keeps the condition of a step under its path.
+func (f *file) compileCondition(r *document.Report, at string, g rung) {
+	if g.cond == nil {
+		return
+	}
+	if f.evidence == nil {
+		f.evidence, f.conditions = newLanguage(evidenceNames), map[string]*Condition{}
+	}
+	c, err := f.evidence.condition(*g.cond)
+	if err != nil {
+		r.Wrong(at+".if", err)
+		return
+	}
+	f.conditions[at] = c
+}
+
+// checkSpans judges what a response, or a step within the span of its response, says of its span.
+func (f *file) checkSpans(r *document.Report, here string, a action, own, of span) {
+	if a.Kind == 0 {
+		for _, key := range []string{"ttl", "extend", "max_age"} {
+			if r.Has(here+"."+key) && !r.Bad(here+".action") {
+				r.Add(here+"."+key, "means nothing here: %s announces nothing", formatAction(a))
 			}
 		}
 		return
 	}
-	ttl, ext, maximum := f.spans(resp)
-	key := ".ttl"
-	if resp.ttl == nil && resp.maxAge != nil {
-		key = ".max_age"
-	}
+	ttl, ext, maximum := f.spans(of, own)
 	switch {
-	case (resp.ttl != nil || resp.maxAge != nil) && ttl > maximum && key == ".ttl":
-		r.Add(here+key, "%s is longer than max_age, which is %s", document.FormatDuration(ttl), document.FormatDuration(maximum))
-	case (resp.ttl != nil || resp.maxAge != nil) && ttl > maximum:
-		r.Add(here+key, "%s is shorter than ttl, which is %s from defaults", document.FormatDuration(maximum), document.FormatDuration(ttl))
-	case resp.extend != nil && ext > maximum:
+	case (own.ttl != nil || own.maxAge != nil) && ttl > maximum && (own.ttl != nil || own.maxAge == nil):
+		r.Add(here+".ttl", "%s is longer than max_age, which is %s", document.FormatDuration(ttl), document.FormatDuration(maximum))
+	case (own.ttl != nil || own.maxAge != nil) && ttl > maximum:
+		r.Add(here+".max_age", "%s is shorter than ttl, which is %s%s", document.FormatDuration(maximum), document.FormatDuration(ttl), from(of.ttl))
+	case own.extend != nil && ext > maximum:
 		r.Add(here+".extend", "%s is longer than max_age, which is %s", document.FormatDuration(ext), document.FormatDuration(maximum))
+	case of != (span{}) && (ttl > maximum || ext > maximum):
+		r.Add(here, "lives longer than max_age, which is %s, by the ttl or extend of its response", document.FormatDuration(maximum))
 	}
 }
 
-// spans are the lengths of time a response works with.
-func (f *file) spans(r response) (ttl, extend, maxAge time.Duration) {
+func from(ofResponse *time.Duration) string {
+	if ofResponse == nil {
+		return " from defaults"
+	}
+	return " from the response"
+}
+
+// spans are the lengths of time a response works with, the broadest first.
+func (f *file) spans(of ...span) (ttl, extend, maxAge time.Duration) {
 	ttl, extend, maxAge = f.defaults.ttl, f.defaults.extend, f.defaults.maxAge
-	set(&ttl, r.ttl)
-	set(&extend, r.extend)
-	set(&maxAge, r.maxAge)
+	for _, s := range of {
+		set(&ttl, s.ttl)
+		set(&extend, s.extend)
+		set(&maxAge, s.maxAge)
+	}
 	return ttl, extend, maxAge
 }

@@ -182,11 +182,35 @@ func (f *file) replies(path string, rs []response) []reply {
 
 // ladder makes the steps of a response; an action alone is one step.
 func (f *file) ladder(path string, r response) Response {
-	s := Step{Name: formatAction(r.action), Path: path, Observe: r.action.Kind == 0, Action: r.action.Action, MaxCollateral: -1}
-	if !s.Observe {
-		s.TTL, s.Extend, s.MaxAge = f.spans(r)
+	answer := Response{Path: path}
+	if r.action != nil {
+		answer.Steps = []Step{f.step(path, rung{action: *r.action}, r.span)}
 	}
-	return Response{Observe: s.Observe, Action: s.Action, TTL: s.TTL, Extend: s.Extend, MaxAge: s.MaxAge, Steps: []Step{s}, Path: path}
+	for i, g := range r.ladder {
+		answer.Steps = append(answer.Steps, f.step(fmt.Sprintf("%s.ladder[%d]", path, i), g, r.span))
+	}
+	first := answer.Steps[0]
+	answer.Observe = !first.Announces() || first.After > 0 || first.Approvals > 0 || len(first.Scope) > 0 || first.MaxCollateral >= 0
+	if !answer.Observe {
+		answer.Action, answer.TTL, answer.Extend, answer.MaxAge = first.Action, first.TTL, first.Extend, first.MaxAge
+	}
+	return answer
+}
+
+func (f *file) step(path string, g rung, of span) Step {
+	s := Step{
+		Name: formatAction(g.action), Path: path, Observe: g.action.Kind == 0 && !g.action.notify, Notify: g.action.notify, Action: g.action.Action,
+		Scope: g.scope, MaxCollateral: -1, If: f.conditions[path],
+	}
+	set(&s.Name, g.name)
+	set(&s.After, g.after)
+	set(&s.MaxCollateral, g.maxCollateral)
+	set(&s.Approvals, g.approval)
+	set(&s.DownAfter, g.downAfter)
+	if s.Announces() {
+		s.TTL, s.Extend, s.MaxAge = f.spans(of, g.span)
+	}
+	return s
 }
 
 // lowest takes the lowest of each value; no limit is higher than any limit.

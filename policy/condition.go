@@ -161,7 +161,7 @@ func plain(message string) string {
 		return m[1] + " is not a function here"
 	}
 	says, _, _ := strings.Cut(strings.TrimPrefix(message, "Syntax error: "), " expecting ")
-	return strings.ReplaceAll(says, "'<EOF>'", "the end")
+	return strings.NewReplacer("'<EOF>'", "the end", "mismatched input", "unexpected", "extraneous input", "unexpected").Replace(says)
 }
 
 // typeName is a type in the words of the documentation.

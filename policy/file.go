@@ -26,6 +26,10 @@ type file struct {
 	responses  []response
 	groups     []group
 	exceptions []exception
+
+	// Filled by check.
+	evidence   *language
+	conditions map[string]*Condition // by the path of the step
 }
 
 // attacks say what an attack is: on a target, on a network, and by a target.
@@ -55,11 +59,29 @@ type threshold struct {
 	endAfter *time.Duration
 }
 
+// response is one action or a ladder of them; what a rung does not say of its span is taken from the response.
 type response struct {
-	vectors             []selector
-	action              action
-	ttl, extend, maxAge *time.Duration
+	vectors []selector
+	action  *action
+	ladder  []rung
+	span
 }
+
+// rung is a step as it is written.
+type rung struct {
+	name          *string
+	action        action
+	scope         []string
+	after         *time.Duration
+	cond          *string
+	maxCollateral *float64
+	approval      *int
+	span
+	downAfter *time.Duration
+}
+
+// span is how long an announcement lives.
+type span struct{ ttl, extend, maxAge *time.Duration }
 
 type group struct {
 	name     string
@@ -85,6 +107,11 @@ var (
 	ttl      = document.Duration(10*time.Second, 7*24*time.Hour)
 	extend   = document.Duration(0, 7*24*time.Hour)
 	maxAge   = document.Duration(time.Minute, 7*24*time.Hour)
+
+	after     = document.Duration(0, 24*time.Hour)
+	downAfter = document.Duration(time.Second, 24*time.Hour)
+	approval  = document.Number(0, 2)
+	share     = document.Percent(0, 1)
 )
 
 func (f *file) schema() document.Value {
@@ -255,21 +282,67 @@ func (t *threshold) rates(of string) []document.Field {
 
 func responses(dst *[]response) document.Value {
 	return document.List(dst, nil, func(r *response) document.Value {
-		return document.Section(
-			document.Field{
+		return document.Section(append([]document.Field{
+			{
 				Key: "vectors", Value: document.OneOrMore(&r.vectors, selectors()), Required: true,
 				Help: "The vectors it answers, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
 			},
-			document.Field{
-				Key: "action", Value: document.Scalar(&r.action, actions()), Required: true,
-				Help:   "What is done: observe, rate-limit RATE, discard or blackhole.",
+			{
+				Key: "action", Value: document.Optional(&r.action, actions()),
+				Help:   "What is done: observe, notify, rate-limit RATE, discard or blackhole. It, or a ladder, is required.",
 				Danger: "A blackhole finishes the attack and the target. A discard leaves no evidence of whether the attack goes on.",
 			},
-			document.Field{Key: "ttl", Value: document.Optional(&r.ttl, ttl), Help: "As in defaults."},
-			document.Field{Key: "extend", Value: document.Optional(&r.extend, extend), Help: "As in defaults."},
-			document.Field{Key: "max_age", Value: document.Optional(&r.maxAge, maxAge), Help: "As in defaults."},
-		)
+			{Key: "ladder", Value: document.OmitEmpty(&r.ladder, document.List(&r.ladder, nil, (*rung).schema)), Help: "Steps instead of one action, the mildest first."},
+		}, r.span.schema()...)...)
 	})
+}
+
+func (g *rung) schema() document.Value {
+	return document.Section(append([]document.Field{
+		{Key: "name", Value: document.Optional(&g.name, document.Word()), Help: "What the step is called in reasons; absent: what it does."},
+		{
+			Key: "action", Value: document.Scalar(&g.action, actions()), Required: true,
+			Help:   "What is done: observe, notify, rate-limit RATE, discard or blackhole. It takes the place of what the step before did.",
+			Danger: "As with the action of a response.",
+		},
+		{
+			Key: "scope", Value: document.OmitEmpty(&g.scope, document.OneOrMore(&g.scope, document.Word())),
+			Help:   "The routers that are told, by their names or those of their groups in controller.yaml; absent: all.",
+			Danger: "Traffic that enters elsewhere is not hit.",
+		},
+		{
+			Key: "after", Value: document.Optional(&g.after, after),
+			Help: "How long the step before must have been in effect; of the first step, how long the incident must have lasted.",
+		},
+		{
+			Key: "if", Value: document.Optional(&g.cond, expression("condition over evidence")),
+			Help:   "What must have been measured of the step before, such as evidence.reduction < 0.9. Required after a step that announces something.",
+			Danger: "What was not measured makes no step.",
+		},
+		{
+			Key: "max_collateral", Value: document.Optional(&g.maxCollateral, share),
+			Help: "The share of the target's normal traffic that the match may be predicted to hit; above it the step is not taken.",
+		},
+		{Key: "approval", Value: document.Optional(&g.approval, approval), Help: "How many persons must approve before the step is taken."},
+	}, append(g.span.schema(), document.Field{
+		Key: "down_after", Value: document.Optional(&g.downAfter, downAfter),
+		Help: "How long the attack must be measured to be over before the ladder steps down, from the first step to nothing; absent: the announcement ends with its ttl.",
+	})...)...)
+}
+
+func (s *span) schema() []document.Field {
+	return []document.Field{
+		{Key: "ttl", Value: document.Optional(&s.ttl, ttl), Help: "As in defaults."},
+		{Key: "extend", Value: document.Optional(&s.extend, extend), Help: "As in defaults."},
+		{Key: "max_age", Value: document.Optional(&s.maxAge, maxAge), Help: "As in defaults."},
+	}
+}
+
+// expression is CEL; it is compiled when the file is checked.
+func expression(typ string) document.Codec[string] {
+	c := document.Text(1, maxExpression)
+	c.Type = typ
+	return c
 }
 
 func (e *exception) schema() document.Value {
@@ -476,25 +549,28 @@ func nearestVector(s string, known []string) string {
 }
 
 // action is what a response does; the zero Kind observes.
-type action struct{ route.Action }
+type action struct {
+	route.Action
+	notify bool
+}
 
 func actions() document.Codec[action] {
 	pps, bps := document.PPS(), document.BPS()
-	words := []string{"observe", "rate-limit", "discard", "blackhole"}
+	words := []string{"observe", "notify", "rate-limit", "discard", "blackhole"}
 	return document.Codec[action]{
-		Type: "observe, rate-limit RATE, discard or blackhole",
+		Type: "observe, notify, rate-limit RATE, discard or blackhole",
 		Parse: func(s string) (action, error) {
 			word, rest, _ := strings.Cut(s, " ")
 			rest = strings.TrimSpace(rest)
 			switch word {
-			case "observe", "discard", "blackhole":
+			case "observe", "notify", "discard", "blackhole":
 				if rest != "" && word == "blackhole" {
 					return action{}, document.Wrong(word, "%q: a policy blackholes the one host that is attacked, never a network; an approver can do that by hand", s)
 				}
 				if rest != "" {
 					return action{}, document.Wrong(word, "%q: %s stands alone", s, word)
 				}
-				return action{route.Action{Kind: map[string]route.ActionKind{"discard": route.Discard, "blackhole": route.Blackhole}[word]}}, nil
+				return action{route.Action{Kind: map[string]route.ActionKind{"discard": route.Discard, "blackhole": route.Blackhole}[word]}, word == "notify"}, nil
 			case "rate-limit":
 				return parseRateLimit(s, rest, pps, bps)
 			}
@@ -506,12 +582,14 @@ func actions() document.Codec[action] {
 				return action{}, document.Wrong("discard", "%q is not an action", s)
 			case "rtbh", "null-route", "nullroute":
 				return action{}, document.Wrong("blackhole", "%q is not an action", s)
-			case "none", "nothing", "ignore", "alert":
+			case "none", "nothing", "ignore":
 				return action{}, document.Wrong("observe", "%q is not an action", s)
+			case "alert", "page", "call", "ask":
+				return action{}, document.Wrong("notify", "%q is not an action", s)
 			case "limit", "rate", "police", "throttle":
 				return action{}, document.Wrong(strings.TrimSpace("rate-limit "+rest), "%q is not an action", s)
 			}
-			return action{}, fmt.Errorf("%q is not an action; known are observe, rate-limit RATE, discard, blackhole", s)
+			return action{}, fmt.Errorf("%q is not an action; known are observe, notify, rate-limit RATE, discard, blackhole", s)
 		},
 		Format: formatAction,
 	}
@@ -542,7 +620,7 @@ func parseRateLimit(s, rest string, pps, bps document.Codec[float64]) (action, e
 	if rate > route.MaxRate {
 		return action{}, fmt.Errorf("%q is more than any interface carries", s)
 	}
-	return action{route.Action{Kind: kind, Rate: rate}}, nil
+	return action{Action: route.Action{Kind: kind, Rate: rate}}, nil
 }
 
 func formatAction(a action) string {
@@ -553,6 +631,9 @@ func formatAction(a action) string {
 		return "rate-limit " + document.PPS().Format(float64(a.Rate))
 	case route.Discard, route.Blackhole:
 		return a.Kind.String()
+	}
+	if a.notify {
+		return "notify"
 	}
 	return "observe"
 }

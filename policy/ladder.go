@@ -3,8 +3,10 @@ package policy
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/types"
@@ -47,11 +49,40 @@ type Step struct {
 func (s Step) Announces() bool { return s.Action.Kind != 0 }
 
 // Does says what the step does, in the words of the policy.
-func (s Step) Does() string {
-	if s.Notify {
-		return "notify"
+func (s Step) Does() string { return formatAction(action{s.Action, s.Notify}) }
+
+// String says when the step is taken, and what it does.
+func (s Step) String() string {
+	var when, how []string
+	if s.After > 0 {
+		when = append(when, "after "+document.FormatDuration(s.After))
 	}
-	return formatAction(action{s.Action})
+	if s.If != nil {
+		when = append(when, "if "+s.If.String())
+	}
+	if s.Approvals > 0 {
+		how = append(how, fmt.Sprintf("approved by %d", s.Approvals))
+	}
+	if len(s.Scope) > 0 {
+		how = append(how, "at "+strings.Join(s.Scope, ", "))
+	}
+	if s.MaxCollateral >= 0 {
+		how = append(how, "collateral at most "+share.Format(s.MaxCollateral))
+	}
+	if s.DownAfter > 0 {
+		how = append(how, "down after "+document.FormatDuration(s.DownAfter))
+	}
+	says := s.Does()
+	if s.Name != says {
+		says = s.Name + ": " + says
+	}
+	if len(when) > 0 {
+		says = strings.Join(when, " and ") + ", " + says
+	}
+	if len(how) > 0 {
+		says += " (" + strings.Join(how, ", ") + ")"
+	}
+	return says
 }
 
 // Evidence is what was measured about an answer to an attack while a step of its ladder is in effect.

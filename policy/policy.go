@@ -62,8 +62,8 @@ type Baseline struct {
 
 // Response is what the policy wants done about an attack.
 type Response struct {
-	// Observe means that the first step announces nothing, whatever later ones do. Action, TTL, Extend and MaxAge are those
-	// of the first step.
+	// Observe means that the first step announces nothing at once: it only observes, or asks for more than an announcement to
+	// all routers. Else Action, TTL, Extend and MaxAge are those of the first step. Who climbs reads Steps.
 	Observe             bool
 	Action              route.Action
 	TTL, Extend, MaxAge time.Duration
@@ -232,9 +232,9 @@ func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time
 func (p reply) respond(target netip.Prefix, v vector.ID) Response {
 	r := p.answer
 	switch {
-	case !r.Announces():
+	case len(r.Steps) == 1 && r.Steps[0].Observe:
 		r.Reason = fmt.Sprintf("%s: %s is only observed", r.Path, v)
-	case !target.IsSingleIP(): // what a network receives may be the sum of hosts of which none is attacked
+	case r.Announces() && !target.IsSingleIP(): // what a network receives may be the sum of hosts of which none is attacked
 		return observed(r.Path, fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", r.Path, v, r.does(), target))
 	default:
 		r.Reason = fmt.Sprintf("%s: %s is answered with %s", r.Path, v, r.does())
@@ -246,9 +246,9 @@ func (p reply) respond(target netip.Prefix, v vector.ID) Response {
 func (r Response) does() string {
 	words := make([]string, len(r.Steps))
 	for i, s := range r.Steps {
-		words[i] = s.Does()
+		words[i] = s.String()
 	}
-	return strings.Join(words, ", then ")
+	return strings.Join(words, "; then ")
 }
 
 // scope finds what holds for a target.
@@ -273,8 +273,8 @@ func (p *Policy) scope(target netip.Prefix) *scope {
 func (p *Policy) Explain(target netip.Prefix, v vector.ID, now time.Time) string {
 	r := p.Respond(target, []vector.ID{v}, now)
 	says := r.Reason
-	if !r.Observe {
-		says += fmt.Sprintf(", for %s, extended by %s, at most %s", document.FormatDuration(r.TTL), document.FormatDuration(r.Extend), document.FormatDuration(r.MaxAge))
+	if len(r.Steps) == 1 && r.Announces() {
+		says += fmt.Sprintf(", for %s, extended by %s, at most %s", document.FormatDuration(r.Steps[0].TTL), document.FormatDuration(r.Steps[0].Extend), document.FormatDuration(r.Steps[0].MaxAge))
 	}
 	return fmt.Sprintf("group %s, %s; %s", p.Group(target), p.Limits(target, v), says)
 }

@@ -82,6 +82,9 @@ func (n naive) action(target netip.Prefix, v vector.ID) route.Action {
 					if !target.IsSingleIP() {
 						return route.Action{}
 					}
+					if r.action == nil {
+						return r.ladder[0].action.Action
+					}
 					return r.action.Action
 				}
 			}
@@ -123,7 +126,13 @@ func randomPolicy(rnd *rand.Rand) string {
 		var b strings.Builder
 		for _, i := range rnd.Perm(len(words)) {
 			if rnd.IntN(3) == 0 {
-				fmt.Fprintf(&b, "%s- {vectors: %s, action: %s}\n", in, words[i], pick("observe", "discard", "blackhole", fmt.Sprintf("rate-limit %d kbps", 8*(1+rnd.IntN(1000)))))
+				action := pick("observe", "discard", "blackhole", fmt.Sprintf("rate-limit %d kbps", 8*(1+rnd.IntN(1000))))
+				if rnd.IntN(3) == 0 {
+					fmt.Fprintf(&b, "%s- {vectors: %s, ttl: 5m, ladder: [{action: %s}, {action: rate-limit 77 kpps, after: %ds, if: evidence.reduction < 0.%d, max_collateral: 5%%, scope: [a, b]}]}\n",
+						in, words[i], action, rnd.IntN(100), rnd.IntN(10))
+				} else {
+					fmt.Fprintf(&b, "%s- {vectors: %s, action: %s}\n", in, words[i], action)
+				}
 				if strings.HasPrefix(words[i], "all") {
 					break // what follows might never be reached
 				}
@@ -230,7 +239,7 @@ func invariants(t *testing.T, target netip.Prefix, v vector.ID, l Limits, trigge
 		t.Fatalf("%s at %s: trigger %+v is above the limits %+v", v, target, tr, l)
 	case r.Reason == "":
 		t.Fatalf("%s at %s: an answer without a reason: %+v", v, target, r)
-	case len(r.Steps) == 0, r.Observe == r.Steps[0].Announces(), r.Action != r.Steps[0].Action, r.TTL != r.Steps[0].TTL:
+	case len(r.Steps) == 0, !r.Observe && (r.Action != r.Steps[0].Action || r.TTL != r.Steps[0].TTL || !r.Announces()), r.Observe && r.Action != (route.Action{}):
 		t.Fatalf("%s at %s: not the first step of the ladder: %+v", v, target, r)
 	case r.Action.Kind == route.Blackhole && !target.IsSingleIP():
 		t.Fatalf("%s: a network is blackholed", target)

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -21,7 +22,7 @@ func TestReferenceDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var vectors, keys strings.Builder
+	var vectors, keys, evidence strings.Builder
 	for _, v := range vector.All() {
 		fmt.Fprintf(&vectors, "| `%s` | %s |\n", v.Name, v.Says)
 	}
@@ -39,13 +40,23 @@ func TestReferenceDocumentation(t *testing.T) {
 		case !k.Group:
 			value = "inherited"
 		}
-		if k.Path == "exceptions[].until" {
+		switch key := k.Path[strings.LastIndex(k.Path, ".")+1:]; {
+		case sameKeys(k.Path):
+			continue
+		case k.Path == "exceptions[].until":
 			value = "never"
+		case slices.Contains([]string{"action", "name", "after", "if", "max_collateral", "approval", "down_after"}, key) && !k.Required:
+			value = "none"
 		}
 		fmt.Fprintf(&keys, "| `%s` | %s | %s | %s | %s |\n", k.Path, k.Type, value, k.Help, k.Danger)
 	}
 	doc := between(t, string(b), "vectors", vectors.String())
 	doc = between(t, doc, "keys", keys.String())
+	evidence.WriteString("| name | type | is |\n|---|---|---|\n")
+	for _, n := range evidenceNames {
+		fmt.Fprintf(&evidence, "| `%s` | %s | %s |\n", n.name, typeName(n.typ.String()), n.says)
+	}
+	doc = between(t, doc, "evidence", evidence.String())
 	if *update {
 		if err := os.WriteFile(reference, []byte(doc), 0o644); err != nil {
 			t.Fatal(err)
@@ -55,6 +66,12 @@ func TestReferenceDocumentation(t *testing.T) {
 	if d := cmp.Diff(string(b), doc); d != "" {
 		t.Errorf("docs/policy.md and the schema differ (go test -update writes it):\n%s", d)
 	}
+}
+
+// sameKeys reports whether a key of a group is told at the top of the file.
+func sameKeys(path string) bool {
+	rest, ok := strings.CutPrefix(path, "groups.NAME.")
+	return ok && strings.Contains(rest, "[].")
 }
 
 func between(t *testing.T, doc, name, text string) string {

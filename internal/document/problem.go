@@ -89,6 +89,20 @@ func (r *Report) Suggest(path, suggestion, format string, args ...any) {
 	r.add(path, r.line(path), suggestion, fmt.Sprintf(format, args...))
 }
 
+// Wrong is Add with an error; joined errors are one problem each, with what Wrong says was probably meant.
+func (r *Report) Wrong(path string, err error) {
+	if r.Bad(path) {
+		return
+	}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range joined.Unwrap() {
+			r.wrong(path, r.line(path), e)
+		}
+		return
+	}
+	r.wrong(path, r.line(path), err)
+}
+
 // Bad reports whether the key at path, or one below or above it, has a problem already.
 func (r *Report) Bad(path string) bool {
 	return r.unread || slices.ContainsFunc(r.problems, func(p Problem) bool {

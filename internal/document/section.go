@@ -155,6 +155,21 @@ func OneOrMore[T any](dst *[]T, c Codec[T]) Value {
 	return l
 }
 
+// OmitEmpty binds a list that is left out of what is written when it is empty.
+func OmitEmpty[T any](dst *[]T, v Value) Value { return omit[T]{v, dst} }
+
+type omit[T any] struct {
+	Value
+	dst *[]T
+}
+
+func (o omit[T]) node() *yaml.Node {
+	if len(*o.dst) == 0 {
+		return nil
+	}
+	return o.Value.node()
+}
+
 func (l list[T]) read(r *Report, path string, n *yaml.Node) {
 	items := n.Content
 	switch {
