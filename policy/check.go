@@ -13,6 +13,8 @@ import (
 
 // check reports what is well written and makes no sense.
 func (f *file) check(r *document.Report) {
+	f.languages = map[string]*language{}
+	f.conditions, f.whens = map[string]*Condition{}, map[string]*predicate{}
 	if f.defaults.ttl > f.defaults.maxAge {
 		r.Add("defaults.ttl", "%s is longer than max_age, which is %s", document.FormatDuration(f.defaults.ttl), document.FormatDuration(f.defaults.maxAge))
 	}
@@ -20,12 +22,13 @@ func (f *file) check(r *document.Report) {
 	f.checkResponses(r, "responses", f.responses)
 	f.checkGroups(r)
 	for i, e := range f.exceptions {
+		f.compileWhen(r, fmt.Sprintf("exceptions[%d]", i), e.when)
 		at := fmt.Sprintf("exceptions[%d].prefixes", i)
 		if len(e.prefixes) == 0 {
 			r.Add(at, "holds no prefix: name at least one, or remove the exception")
 		}
 		for j, p := range e.prefixes {
-			if p.Bits() == 0 {
+			if p.Bits() == 0 && e.when == nil {
 				r.Add(fmt.Sprintf("%s[%d]", at, j), "%s is every address: to only observe everywhere, write one response with vectors: all and action: observe", p)
 			}
 		}
@@ -110,6 +113,7 @@ func (f *file) checkResponses(r *document.Report, at string, rs []response) {
 			r.Add(here+".vectors", "names no vector: name at least one, or remove the response")
 			continue
 		}
+		f.compileWhen(r, here, resp.when)
 		useful, before := false, 0
 		for _, s := range resp.vectors {
 			if s.word == "" {
@@ -117,8 +121,10 @@ func (f *file) checkResponses(r *document.Report, at string, rs []response) {
 			}
 			for _, v := range s.ids {
 				if answered[v] == 0 {
-					answered[v] = i + 1
 					useful = true
+					if resp.when == nil { // else a later one may be asked
+						answered[v] = i + 1
+					}
 				} else {
 					before = answered[v] - 1
 				}
@@ -210,15 +216,34 @@ func (f *file) compileCondition(r *document.Report, at string, g rung) {
 	if g.cond == nil {
 		return
 	}
-	if f.evidence == nil {
-		f.evidence, f.conditions = newLanguage(evidenceNames), map[string]*Condition{}
-	}
-	c, err := f.evidence.condition(*g.cond)
+	c, err := f.language(evidenceNames).condition(*g.cond)
 	if err != nil {
 		r.Wrong(at+".if", err)
 		return
 	}
 	f.conditions[at] = c
+}
+
+// compileWhen keeps the condition of a response or an exception under its path.
+func (f *file) compileWhen(r *document.Report, at string, when *string) {
+	if when == nil {
+		return
+	}
+	p, err := f.language(incidentNames).predicate(*when)
+	if err != nil {
+		r.Wrong(at+".when", err)
+		return
+	}
+	f.whens[at] = p
+}
+
+// language is made for the first expression that needs it.
+func (f *file) language(names []name) *language {
+	of := names[0].name
+	if f.languages[of] == nil {
+		f.languages[of] = newLanguage(names)
+	}
+	return f.languages[of]
 }
 
 // checkSpans judges what a response, or a step within the span of its response, says of its span.

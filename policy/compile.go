@@ -11,9 +11,10 @@ import (
 
 // compile resolves every inheritance once, so that an answer is one look-up. The file has been checked.
 func (f *file) compile() *Policy {
-	p := &Policy{
-		exceptions: f.exceptions,
-		scopes:     map[netip.Prefix]*scope{},
+	p := &Policy{exceptions: f.exceptions, scopes: map[netip.Prefix]*scope{}}
+	for i := range p.exceptions {
+		p.exceptions[i].path = fmt.Sprintf("exceptions[%d]", i)
+		p.exceptions[i].holdsWhen = f.whens[p.exceptions[i].path]
 	}
 	p.base = &scope{group: DefaultGroup}
 	p.baseline = f.baseline
@@ -176,6 +177,7 @@ func (f *file) replies(path string, rs []response) []reply {
 			}
 		}
 		p.answer = f.ladder(fmt.Sprintf("%s[%d]", path, i), r)
+		p.when = f.whens[p.answer.Path]
 	}
 	return replies
 }

@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"math"
 	"regexp"
 	"slices"
 	"strings"
@@ -182,14 +183,28 @@ func typeName(t string) string {
 	return t
 }
 
-// run evaluates a program over variables. What cannot be told because a variable is not known is false.
-func run(p cel.Program, vars cel.Activation) (bool, error) {
-	out, _, err := p.Eval(vars)
+// predicate is an expression that was compiled.
+type predicate struct {
+	text string
+	prog cel.Program
+}
+
+func (l *language) predicate(text string) (*predicate, error) {
+	prog, err := l.compile(text)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	b, _ := out.(types.Bool) // else unknown
-	return bool(b), nil
+	return &predicate{text, prog}, nil
+}
+
+// eval reports whether the expression holds. What depends on a variable that is not known is not known.
+func (p *predicate) eval(vars variables) (holds, known bool, err error) {
+	out, _, err := p.prog.Eval(vars)
+	if err != nil {
+		return false, false, fmt.Errorf("%q: %w", p.text, err)
+	}
+	b, known := out.(types.Bool)
+	return bool(b), known, nil
 }
 
 // variables resolve names by a function.
@@ -198,3 +213,15 @@ type variables func(name string) (any, bool)
 func (v variables) ResolveName(name string) (any, bool) { return v(name) }
 
 func (variables) Parent() cel.Activation { return nil }
+
+func notKnown(name string) any { return types.NewUnknown(0, types.NewAttributeTrail(name)) }
+
+// finite reports whether every value is a number that can be compared.
+func finite(values ...float64) error {
+	for _, x := range values {
+		if math.IsNaN(x) || math.IsInf(x, 0) {
+			return fmt.Errorf("a measurement is %v", x)
+		}
+	}
+	return nil
+}

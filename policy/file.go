@@ -27,9 +27,10 @@ type file struct {
 	groups     []group
 	exceptions []exception
 
-	// Filled by check.
-	evidence   *language
-	conditions map[string]*Condition // by the path of the step
+	// Filled by check, by the path of the step, response or exception.
+	languages  map[string]*language // by their first name
+	conditions map[string]*Condition
+	whens      map[string]*predicate
 }
 
 // attacks say what an attack is: on a target, on a network, and by a target.
@@ -62,6 +63,7 @@ type threshold struct {
 // response is one action or a ladder of them; what a rung does not say of its span is taken from the response.
 type response struct {
 	vectors []selector
+	when    *string
 	action  *action
 	ladder  []rung
 	span
@@ -288,6 +290,11 @@ func responses(dst *[]response) document.Value {
 				Help: "The vectors it answers, by name or by all-reflection, all-shared-reflection, all-tcp, all-icmp or all.",
 			},
 			{
+				Key: "when", Value: document.Optional(&r.when, expression("condition over the incident")),
+				Help:   "What must hold for the response to be the one, such as incident.pps > 1e6 && target.group == \"games\"; absent: always.",
+				Danger: "What is not known does not hold: the next response that names the vector is taken.",
+			},
+			{
 				Key: "action", Value: document.Optional(&r.action, actions()),
 				Help:   "What is done: observe, notify, rate-limit RATE, discard or blackhole. It, or a ladder, is required.",
 				Danger: "A blackhole finishes the attack and the target. A discard leaves no evidence of whether the attack goes on.",
@@ -354,6 +361,11 @@ func (e *exception) schema() document.Value {
 		document.Field{
 			Key: "reason", Value: document.Scalar(&e.reason, document.Text(1, 200)), Required: true,
 			Help: "Why, for the colleague who reads it at night.",
+		},
+		document.Field{
+			Key: "when", Value: document.Optional(&e.when, expression("condition over the incident")),
+			Help:   "What must hold besides, such as now.hour < 6; absent: nothing.",
+			Danger: "An exception holds, too, where that is not known or cannot be computed: in doubt automation keeps its hands off.",
 		},
 		document.Field{
 			Key: "until", Value: document.Optional(&e.until, moment()),

@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
@@ -105,17 +104,14 @@ type Evidence struct {
 }
 
 // Condition is an expression over evidence.
-type Condition struct {
-	text string
-	prog cel.Program
-}
+type Condition struct{ is *predicate }
 
 // String is the expression as it was written.
 func (c *Condition) String() string {
 	if c == nil {
 		return ""
 	}
-	return c.text
+	return c.is.text
 }
 
 // Eval reports whether the condition holds; a nil Condition does. It does not hold when it depends on something that was
@@ -125,15 +121,13 @@ func (c *Condition) Eval(e Evidence) (bool, error) {
 		return true, nil
 	}
 	if e.Measured {
-		for _, x := range []float64{e.Before, e.After, e.Reduction, e.PPS, e.BPS, e.LegitimateDrop} {
-			if math.IsNaN(x) || math.IsInf(x, 0) {
-				return false, fmt.Errorf("condition %q over evidence that holds %v", c.text, x)
-			}
+		if err := finite(e.Before, e.After, e.Reduction, e.PPS, e.BPS, e.LegitimateDrop); err != nil {
+			return false, fmt.Errorf("condition %q: %w", c.is.text, err)
 		}
 	}
-	holds, err := run(c.prog, variables(e.variable))
+	holds, _, err := c.is.eval(e.variable)
 	if err != nil {
-		return false, fmt.Errorf("condition %q: %w", c.text, err)
+		return false, fmt.Errorf("condition %w", err)
 	}
 	return holds, nil
 }
@@ -162,14 +156,24 @@ func (e Evidence) variable(name string) (any, bool) {
 	case "evidence.routers":
 		return types.Int(e.Routers), true
 	}
-	x, ok := map[string]float64{
-		"evidence.before": e.Before, "evidence.after": e.After, "evidence.reduction": e.Reduction, "evidence.pps": e.PPS, "evidence.bps": e.BPS,
-		"evidence.legitimate_drop": e.LegitimateDrop,
-	}[name]
-	if ok && !e.Measured {
-		return types.NewUnknown(0, types.NewAttributeTrail(name)), true
+	if !e.Measured {
+		return notKnown(name), true
 	}
-	return types.Double(x), ok
+	switch name {
+	case "evidence.before":
+		return types.Double(e.Before), true
+	case "evidence.after":
+		return types.Double(e.After), true
+	case "evidence.reduction":
+		return types.Double(e.Reduction), true
+	case "evidence.pps":
+		return types.Double(e.PPS), true
+	case "evidence.bps":
+		return types.Double(e.BPS), true
+	case "evidence.legitimate_drop":
+		return types.Double(e.LegitimateDrop), true
+	}
+	return nil, false
 }
 
 // ParseCondition reads an expression over evidence, such as evidence.reduction < 0.9.
@@ -178,9 +182,9 @@ func ParseCondition(text string) (*Condition, error) {
 }
 
 func (l *language) condition(text string) (*Condition, error) {
-	prog, err := l.compile(text)
+	p, err := l.predicate(text)
 	if err != nil {
 		return nil, err
 	}
-	return &Condition{text, prog}, nil
+	return &Condition{p}, nil
 }

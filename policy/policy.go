@@ -73,6 +73,9 @@ type Response struct {
 	Path string
 	// Reason says which response of which group this is.
 	Reason string
+	// Problems are conditions that could not be computed, each with its path: the response they belong to was passed over,
+	// the exception held.
+	Problems []string
 }
 
 // Announces reports whether any step of the ladder announces something.
@@ -109,6 +112,7 @@ type limitSet struct{ inbound, outbound, networks [vector.Count]Limits }
 // reply is one response with the vectors it answers.
 type reply struct {
 	vectors [vector.Count]bool
+	when    *predicate
 	answer  Response // without its reason
 }
 
@@ -207,37 +211,75 @@ func (p *Policy) Triggers(d vector.Direction) map[vector.ID]Limits {
 	return out
 }
 
-// Respond chooses what is done about an attack of vectors on a target: nothing where an exception touches the target,
-// else the first response that names one of the vectors, those of the narrowest group first.
-//
-// One answer stands for all the vectors given. Who wants each vector treated by its own response asks for one at a time.
+// Respond is Answer for the first of several vectors that a response names, of which nothing else is known.
 func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time) Response {
-	for _, e := range p.exceptions {
-		if e.holds(target, now) {
-			return observed("", e.says(target))
+	return p.answer(Incident{Target: target}, vectors, now)
+}
+
+// Answer chooses what is done about a vector of an incident: nothing where an exception touches the target, else the first
+// response that names the vector and whose condition holds, those of the narrowest group first.
+func (p *Policy) Answer(inc Incident, now time.Time) Response {
+	return p.answer(inc, []vector.ID{inc.Vector}, now)
+}
+
+func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Response {
+	s := p.scope(inc.Target)
+	q := &question{inc, s.group, now}
+	if len(vectors) > 0 {
+		q.Vector = vectors[0]
+	}
+	var problems []string
+	problem := func(path string, err error) {
+		if err != nil {
+			problems = append(problems, fmt.Sprintf("%s.when: %v", path, err))
 		}
 	}
-	for scope := p.scope(target); scope != nil; scope = scope.parent {
-		for _, s := range scope.responses {
-			for _, v := range vectors {
-				if int(v) < vector.Count && s.vectors[v] {
-					return s.respond(target, v)
-				}
+	for _, e := range p.exceptions {
+		if !e.touches(inc.Target, now) {
+			continue
+		}
+		holds, known, err := q.holds(e.holdsWhen)
+		problem(e.path, err)
+		if holds || !known {
+			r := observed(e.path, e.says(inc.Target))
+			r.Problems = problems
+			return r
+		}
+	}
+	for ; s != nil; s = s.parent {
+		for _, reply := range s.responses {
+			i := slices.IndexFunc(vectors, func(v vector.ID) bool { return int(v) < vector.Count && reply.vectors[v] })
+			if i < 0 {
+				continue
+			}
+			q.Vector = vectors[i]
+			holds, _, err := q.holds(reply.when)
+			problem(reply.answer.Path, err)
+			if holds {
+				r := reply.respond(inc.Target, vectors[i])
+				r.Problems = problems
+				return r
 			}
 		}
 	}
-	return observed("", fmt.Sprintf("no response names %s: only observed", names(vectors)))
+	r := observed("", fmt.Sprintf("no response names %s: only observed", names(vectors)))
+	r.Problems = problems
+	return r
 }
 
 func (p reply) respond(target netip.Prefix, v vector.ID) Response {
 	r := p.answer
+	at := r.Path
+	if p.when != nil {
+		at += ", as " + p.when.text
+	}
 	switch {
 	case len(r.Steps) == 1 && r.Steps[0].Observe:
-		r.Reason = fmt.Sprintf("%s: %s is only observed", r.Path, v)
+		r.Reason = fmt.Sprintf("%s: %s is only observed", at, v)
 	case r.Announces() && !target.IsSingleIP(): // what a network receives may be the sum of hosts of which none is attacked
-		return observed(r.Path, fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", r.Path, v, r.does(), target))
+		return observed(r.Path, fmt.Sprintf("%s: %s is answered with %s, but %s is a network and a policy answers for hosts only: only observed", at, v, r.does(), target))
 	default:
-		r.Reason = fmt.Sprintf("%s: %s is answered with %s", r.Path, v, r.does())
+		r.Reason = fmt.Sprintf("%s: %s is answered with %s", at, v, r.does())
 	}
 	return r
 }
@@ -269,14 +311,22 @@ func (p *Policy) scope(target netip.Prefix) *scope {
 	return p.base
 }
 
-// Explain says in one line what the policy makes of a vector at a target: the group, the limits and the response.
+// Explain says in one line what the policy makes of a vector at a target of which nothing else is known.
 func (p *Policy) Explain(target netip.Prefix, v vector.ID, now time.Time) string {
-	r := p.Respond(target, []vector.ID{v}, now)
+	return p.ExplainIncident(Incident{Target: target, Vector: v}, now)
+}
+
+// ExplainIncident says in one line what the policy makes of a vector of an incident: the group, the limits and the response.
+func (p *Policy) ExplainIncident(inc Incident, now time.Time) string {
+	r := p.Answer(inc, now)
 	says := r.Reason
 	if len(r.Steps) == 1 && r.Announces() {
 		says += fmt.Sprintf(", for %s, extended by %s, at most %s", document.FormatDuration(r.Steps[0].TTL), document.FormatDuration(r.Steps[0].Extend), document.FormatDuration(r.Steps[0].MaxAge))
 	}
-	return fmt.Sprintf("group %s, %s; %s", p.Group(target), p.Limits(target, v), says)
+	for _, problem := range r.Problems {
+		says += "; " + problem
+	}
+	return fmt.Sprintf("group %s, %s; %s", p.Group(inc.Target), p.Limits(inc.Target, inc.Vector), says)
 }
 
 // String writes the limits for people.
@@ -317,17 +367,24 @@ func formatWindows(n int) string {
 type exception struct {
 	prefixes []netip.Prefix
 	reason   string
+	when     *string
 	until    *time.Time
+
+	path      string
+	holdsWhen *predicate
 }
 
-// holds reports whether the exception touches the target, be it only in part, for a rule for a network hits each host.
-func (e exception) holds(target netip.Prefix, now time.Time) bool {
+// touches reports whether the exception touches the target, be it only in part, for a rule for a network hits each host.
+func (e exception) touches(target netip.Prefix, now time.Time) bool {
 	return (e.until == nil || now.Before(*e.until)) && slices.ContainsFunc(e.prefixes, target.Overlaps)
 }
 
 func (e exception) says(target netip.Prefix) string {
 	i := slices.IndexFunc(e.prefixes, target.Overlaps)
 	s := fmt.Sprintf("exception %s: %s: only observed", e.prefixes[i], e.reason)
+	if e.holdsWhen != nil {
+		s += " while " + e.holdsWhen.text
+	}
 	if e.until != nil {
 		s += " until " + e.until.UTC().Format(time.RFC3339)
 	}

@@ -77,6 +77,9 @@ func (n naive) action(target netip.Prefix, v vector.ID) route.Action {
 	slices.Reverse(lists)
 	for _, rs := range lists {
 		for _, r := range rs {
+			if r.when != nil && *r.when != always {
+				continue
+			}
 			for _, s := range r.vectors {
 				if slices.Contains(s.ids, v) {
 					if !target.IsSingleIP() {
@@ -92,6 +95,12 @@ func (n naive) action(target netip.Prefix, v vector.ID) route.Action {
 	}
 	return route.Action{}
 }
+
+// always is a condition that holds, unknown one that does not while nothing is measured.
+const (
+	always  = "now.hour >= 0 && incident.direction == 'inbound'"
+	unknown = "incident.pps > 0 || !(incident.pps > 0)"
+)
 
 // randomPolicy writes a valid policy with overlapping groups of both families.
 func randomPolicy(rnd *rand.Rand) string {
@@ -126,12 +135,13 @@ func randomPolicy(rnd *rand.Rand) string {
 		var b strings.Builder
 		for _, i := range rnd.Perm(len(words)) {
 			if rnd.IntN(3) == 0 {
+				when := pick("", "", "when: "+always+", ", "when: "+unknown+", ")
 				action := pick("observe", "discard", "blackhole", fmt.Sprintf("rate-limit %d kbps", 8*(1+rnd.IntN(1000))))
 				if rnd.IntN(3) == 0 {
-					fmt.Fprintf(&b, "%s- {vectors: %s, ttl: 5m, ladder: [{action: %s}, {action: rate-limit 77 kpps, after: %ds, if: evidence.reduction < 0.%d, max_collateral: 5%%, scope: [a, b]}]}\n",
-						in, words[i], action, rnd.IntN(100), rnd.IntN(10))
+					fmt.Fprintf(&b, "%s- {%svectors: %s, ttl: 5m, ladder: [{action: %s}, {action: rate-limit 77 kpps, after: %ds, if: evidence.reduction < 0.%d, max_collateral: 5%%, scope: [a, b]}]}\n",
+						in, when, words[i], action, rnd.IntN(100), rnd.IntN(10))
 				} else {
-					fmt.Fprintf(&b, "%s- {vectors: %s, action: %s}\n", in, words[i], action)
+					fmt.Fprintf(&b, "%s- {%svectors: %s, action: %s}\n", in, when, words[i], action)
 				}
 				if strings.HasPrefix(words[i], "all") {
 					break // what follows might never be reached

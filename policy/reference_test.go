@@ -22,7 +22,7 @@ func TestReferenceDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var vectors, keys, evidence strings.Builder
+	var vectors, keys strings.Builder
 	for _, v := range vector.All() {
 		fmt.Fprintf(&vectors, "| `%s` | %s |\n", v.Name, v.Says)
 	}
@@ -45,18 +45,24 @@ func TestReferenceDocumentation(t *testing.T) {
 			continue
 		case k.Path == "exceptions[].until":
 			value = "never"
-		case slices.Contains([]string{"action", "name", "after", "if", "max_collateral", "approval", "down_after"}, key) && !k.Required:
+		case slices.Contains([]string{"action", "when", "name", "after", "if", "max_collateral", "approval", "down_after"}, key) && !k.Required:
 			value = "none"
 		}
 		fmt.Fprintf(&keys, "| `%s` | %s | %s | %s | %s |\n", k.Path, k.Type, value, k.Help, k.Danger)
 	}
 	doc := between(t, string(b), "vectors", vectors.String())
 	doc = between(t, doc, "keys", keys.String())
-	evidence.WriteString("| name | type | is |\n|---|---|---|\n")
-	for _, n := range evidenceNames {
-		fmt.Fprintf(&evidence, "| `%s` | %s | %s |\n", n.name, typeName(n.typ.String()), n.says)
+	for _, x := range []struct {
+		name string
+		of   []name
+	}{{"evidence", evidenceNames}, {"incident", incidentNames}} {
+		var names strings.Builder
+		names.WriteString("| name | type | is |\n|---|---|---|\n")
+		for _, n := range x.of {
+			fmt.Fprintf(&names, "| `%s` | %s | %s |\n", n.name, typeName(n.typ.String()), n.says)
+		}
+		doc = between(t, doc, x.name, names.String())
 	}
-	doc = between(t, doc, "evidence", evidence.String())
 	if *update {
 		if err := os.WriteFile(reference, []byte(doc), 0o644); err != nil {
 			t.Fatal(err)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -9,6 +10,21 @@ import (
 
 // Rules is what the policy tells a detector.
 func (p *Policy) Rules() detect.Rules { return rules{p} }
+
+// Observed is what a detector knows of one vector of an incident. The collateral is not known.
+func Observed(inc detect.Incident, v vector.ID, now time.Time) Incident {
+	out := Incident{
+		Target: inc.Target, Vector: v, Direction: inc.Direction, Duration: now.Sub(inc.Onset), Sensors: len(inc.Sensors), Hosts: max(inc.ActiveHosts, 1),
+		Flaps: inc.Previous != "", Collateral: -1,
+	}
+	for _, m := range inc.Vectors {
+		if m.Vector == v {
+			out.Measured, out.Test = true, m.Test.String()
+			out.PPS, out.BPS, out.PeakPPS, out.PeakBPS = m.PPS, m.BPS, m.PeakPPS, m.PeakBPS
+		}
+	}
+	return out
+}
 
 type rules struct{ p *Policy }
 

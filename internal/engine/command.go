@@ -13,6 +13,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/store"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
@@ -160,6 +161,7 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 		e.detector.SetRules(p.Rules())
 		clear(e.retry)
 		clear(e.said)
+		clear(e.problems)
 		e.direct()
 		e.log.Info("policy loaded", "source", p.Source(), "hash", p.Hash())
 		e.o.Emit(audit.PolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
@@ -174,7 +176,7 @@ func (e *Engine) followPolicy(now time.Time) {
 		return
 	}
 	c := e.machine.LetEnd(func(m mitigation.Mitigation) bool {
-		return e.policy.Respond(m.Target, m.Vectors, now).Observe
+		return !slices.ContainsFunc(m.Vectors, func(v vector.ID) bool { return e.policy.Answer(e.about(m, v, now), now).Announces() })
 	})
 	if c.Empty() {
 		return
@@ -185,6 +187,16 @@ func (e *Engine) followPolicy(now time.Time) {
 	for _, m := range c.Put {
 		e.announceChange(m)
 	}
+}
+
+// about is what is known of the attack that a mitigation answers.
+func (e *Engine) about(m mitigation.Mitigation, v vector.ID, now time.Time) policy.Incident {
+	for _, inc := range e.detector.Incidents() {
+		if inc.ID == m.Incident {
+			return policy.Observed(inc, v, now)
+		}
+	}
+	return policy.Incident{Target: m.Target, Vector: v}
 }
 
 // Incidents returns the active incidents and, when ended is set, those that ended lately; newest first.

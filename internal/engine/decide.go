@@ -83,7 +83,8 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			return
 		}
 		e.retry[k] = now.Add(e.o.RetryAfter)
-		answer := e.policy.Respond(inc.Target, []vector.ID{v}, now)
+		answer := e.policy.Answer(policy.Observed(inc, v, now), now)
+		e.uncomputed(answer.Problems)
 		if inc.Direction == vector.Outbound {
 			answer = policy.Response{Observe: true, Reason: fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", v, inc.Target)}
 		}
@@ -200,6 +201,18 @@ func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Viol
 	}
 	m = e.machine.Refuse(now, m.ID, detail)
 	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
+}
+
+// uncomputed tells of conditions of the policy that could not be computed: each time by the metric, and once in words.
+func (e *Engine) uncomputed(problems []string) {
+	for _, p := range problems {
+		e.metrics.uncomputed.Inc()
+		if !e.problems[p] {
+			e.problems[p] = true
+			e.log.Error("a condition of the policy cannot be computed", "reason", p)
+			e.o.Emit(audit.PolicyProblem, "a condition cannot be computed; its response is passed over, its exception holds: "+p, map[string]string{"source": e.policy.Source()})
+		}
+	}
 }
 
 // news reports whether text is new about what automation does not do, and remembers it.

@@ -83,6 +83,7 @@ type Engine struct {
 	lead      *leadership         // nil while we do not lead
 	mitigated map[netip.Prefix]bool
 	retry     map[sight]time.Time // when automation may try again
+	problems  map[string]bool     // of the policy in force, told once
 	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
 	refusals  budget              // of refusals that are stored
 	ended     []detect.Incident   // newest last, at most maxEnded
@@ -122,7 +123,7 @@ func New(o Options) *Engine {
 		o: o, log: o.Log.With("component", "engine"),
 		reports: make(chan ingest.Delivery, reportQueue), sampled: make(chan ingest.Delivery, sampleQueue), commands: make(chan command),
 		terms: make(chan *leadership), records: make(chan store.Snapshot, 1), stopped: make(chan struct{}),
-		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{},
+		policy: o.Policy, view: traffic.NewView(o.Traffic), samples: traffic.NewSampleStore(traffic.SampleOptions{}), mitigated: map[netip.Prefix]bool{}, retry: map[sight]time.Time{}, said: map[sight]string{}, problems: map[string]bool{},
 	}
 	e.detector, e.looked = detect.New(o.Policy.Rules(), normal(o.Baseline)), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)

@@ -11,6 +11,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // Explain says in sentences what is seen of a target, and why there is, or is no, incident.
@@ -68,10 +69,10 @@ func (e *Engine) explain(now time.Time, target netip.Prefix) (out []string) {
 			}
 			for _, m := range inc.Vectors {
 				if inc.Network {
-					say("About %s the policy says: %s.", m.Vector, e.policy.Respond(inc.Target, []vector.ID{m.Vector}, now).Reason)
+					say("About %s the policy says: %s.", m.Vector, e.policy.Answer(policy.Observed(inc, m.Vector, now), now).Reason)
 					continue
 				}
-				say("About %s the policy says: %s.", m.Vector, e.policy.Explain(inc.Target, m.Vector, now))
+				say("About %s the policy says: %s.", m.Vector, e.policy.ExplainIncident(policy.Observed(inc, m.Vector, now), now))
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // engine is the system without a network: the packets' stamps are its clock.
@@ -263,7 +264,11 @@ func byPeak(in []detect.Measurement) []detect.Measurement {
 
 // answer says what policy and safety kernel make of rules against a vector.
 func (e *engine) answer(inc *Incident, v vector.ID, rules []route.Match) (action, why string) {
-	response := e.o.Policy.Respond(inc.Target, []vector.ID{v}, inc.Decided)
+	asked := policy.Observed(inc.Incident, v, e.now)
+	if inc.Confidence > 0 {
+		asked.Collateral = inc.PredictedCollateral
+	}
+	response := e.o.Policy.Answer(asked, inc.Decided)
 	if inc.Direction == vector.Outbound {
 		return observe, "what leaves is only observed"
 	}

@@ -1,0 +1,70 @@
+package engine
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/policy"
+)
+
+func parsed(t *testing.T, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse("policy.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// A response asks about the incident as it is, again and again while the attack goes on.
+func TestWhenIsAskedAboutTheIncident(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, `version: 1
+thresholds: [{vectors: all-reflection, pps: 20 kpps}]
+responses:
+  - {vectors: all-reflection, when: 'incident.duration > duration("15s") && incident.pps > 20e3 && incident.sensors == 1', action: rate-limit 1 Mbps}
+`)
+	}, func(b *bench) {
+		attack := func(span time.Duration) {
+			for end := time.Now().Add(span); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+				b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+			}
+		}
+		attack(14 * time.Second)
+		if got := b.announced(); len(got) != 0 {
+			t.Fatalf("announced too early: %q", got)
+		}
+		attack(12 * time.Second)
+		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+			t.Fatalf("announced %q, want %q", got, dnsRule)
+		}
+	})
+}
+
+// A condition that cannot be computed makes no answer; that is counted each time and told once.
+func TestConditionThatCannotBeComputed(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, `version: 1
+thresholds: [{vectors: all-reflection, pps: 20 kpps}]
+responses: [{vectors: all-reflection, when: 1 / (incident.sensors - 1) == 1, action: discard}]
+`)
+	}, func(b *bench) {
+		for range 250 {
+			b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("announced %q", got)
+		}
+		if n := testutil.ToFloat64(b.metrics.uncomputed); n < 2 {
+			t.Errorf("counted %v times", n)
+		}
+		if n := strings.Count(b.kinds(), "policy_problem"); n != 1 {
+			t.Errorf("told %d times: %s", n, b.kinds())
+		}
+	})
+}
