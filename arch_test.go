@@ -34,7 +34,7 @@ var pure = []string{
 // corePlus is what one core package may import besides, and why.
 var corePlus = map[string][]string{
 	// The shipped policy, and reading the language; evaluating it is pure. So is CEL without its functions of time.
-	"policy": {"embed", "internal/document", "regexp", "github.com/google/cel-go/cel", "github.com/google/cel-go/common/ast", "github.com/google/cel-go/common/env", "github.com/google/cel-go/common/types"},
+	"policy": {"embed", "internal/document", "regexp", "github.com/google/cel-go/cel", "github.com/google/cel-go/common/ast", "github.com/google/cel-go/common/env", "github.com/google/cel-go/common/types", "github.com/google/cel-go/common/types/ref"},
 }
 
 // owners says which packages, and what lies below them, may import what lies below a path. An adapter keeps its technology

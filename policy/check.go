@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
@@ -54,7 +55,7 @@ func (f *file) checkGroups(r *document.Report) {
 			case ok && other == g.name:
 				r.Add(pat, "%s stands twice in this group: keep one of them", p)
 			case ok:
-				r.Add(pat, "%s belongs to the group %s already: a prefix has one group", p, other)
+				r.Add(pat, "%s belongs to the group %s already: a prefix has one group", p, strings.TrimPrefix(r.Name("groups."+other), "groups."))
 			default:
 				owner[p] = g.name
 			}
@@ -93,7 +94,7 @@ func checkThresholds(r *document.Report, at, limits string, ts []threshold) {
 		}
 		for _, s := range t.vectors {
 			if first, ok := by[s.word]; ok && s.word != "" {
-				r.Add(here+".vectors", "names %s, which %s[%d] names already: join the two", s.word, at, first)
+				r.Add(here+".vectors", "names %s, which %s names already: join the two", s.word, r.Name(fmt.Sprintf("%s[%d]", at, first)))
 				continue
 			}
 			by[s.word] = i
@@ -131,7 +132,7 @@ func (f *file) checkResponses(r *document.Report, at string, rs []response) {
 			}
 		}
 		if !useful {
-			r.Add(here+".vectors", "is never reached: %s[%d] and those before it answer all of its vectors; the first that names a vector is taken", at, before)
+			r.Add(here+".vectors", "is never reached: %s and those before it answer all of its vectors; the first that names a vector is taken", r.Name(fmt.Sprintf("%s[%d]", at, before)))
 		}
 		f.checkSteps(r, here, resp)
 	}
@@ -241,7 +242,7 @@ func (f *file) compileWhen(r *document.Report, at string, when *string) {
 func (f *file) language(names []name) *language {
 	of := names[0].name
 	if f.languages[of] == nil {
-		f.languages[of] = newLanguage(names)
+		f.languages[of] = newLanguage(names, f.constants...)
 	}
 	return f.languages[of]
 }

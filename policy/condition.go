@@ -6,12 +6,15 @@ import (
 	"math"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/cel-go/cel"
 	"github.com/google/cel-go/common/ast"
 	"github.com/google/cel-go/common/env"
 	"github.com/google/cel-go/common/types"
+	"github.com/google/cel-go/common/types/ref"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 )
@@ -43,7 +46,7 @@ var functions = []string{
 	"startsWith", "endsWith", "contains", "size", "duration", "double", "int",
 }
 
-func newLanguage(names []name) *language {
+func newLanguage(names []name, constants ...document.Constant) *language {
 	subset := env.NewLibrarySubset().SetDisableMacros(true)
 	for _, f := range functions {
 		subset.AddIncludedFunctions(env.NewFunction(f))
@@ -55,6 +58,11 @@ func newLanguage(names []name) *language {
 	for _, n := range names {
 		o = append(o, cel.Variable(n.name, n.typ))
 	}
+	for _, c := range constants {
+		t, v := valueOf(c)
+		o = append(o, cel.Constant(mark+c.Name, t, v))
+		names = append(slices.Clip(names), name{mark + c.Name, t, ""})
+	}
 	e, err := cel.NewCustomEnv(o...)
 	if err != nil {
 		panic(fmt.Sprintf("the language of conditions: %v", err)) // a test makes it
@@ -62,9 +70,63 @@ func newLanguage(names []name) *language {
 	return &language{e, names}
 }
 
+// mark stands for the dollar of a constant's name in an expression, so that every character keeps its place.
+const mark = "_"
+
+// valueOf is a constant as a value of an expression: a number where it is one, or a rate, multiple or percentage; a duration;
+// else a text, or a list of texts.
+func valueOf(c document.Constant) (*cel.Type, ref.Val) {
+	if c.List {
+		return cel.ListType(cel.StringType), types.NewStringList(types.DefaultTypeAdapter, c.Values)
+	}
+	text := c.Values[0]
+	for _, parse := range []func(string) (float64, error){document.PPS().Parse, document.BPS().Parse, document.Percent(0, 1).Parse, multiple(0, 1e9).Parse} {
+		if v, err := parse(text); err == nil {
+			return cel.DoubleType, types.Double(v)
+		}
+	}
+	if v, err := strconv.ParseInt(text, 10, 64); err == nil {
+		return cel.IntType, types.Int(v)
+	}
+	if v, err := strconv.ParseFloat(text, 64); err == nil && finite(v) == nil {
+		return cel.DoubleType, types.Double(v)
+	}
+	if v, err := document.Duration(0, 1000*time.Hour).Parse(text); err == nil {
+		return cel.DurationType, types.Duration{Duration: v}
+	}
+	return cel.StringType, types.String(text)
+}
+
+// marked replaces the dollars of constants' names, but for those in texts.
+func marked(text string) string {
+	out := []byte(text)
+	var quote byte
+	for i := 0; i < len(out); i++ {
+		switch c := out[i]; {
+		case quote != 0 && c == '\\':
+			i++
+		case quote != 0 && c == quote:
+			quote = 0
+		case quote == 0 && (c == '"' || c == '\''):
+			quote = c
+		case quote == 0 && c == '$' && i+1 < len(out) && out[i+1] >= 'a' && out[i+1] <= 'z':
+			out[i] = mark[0]
+		}
+	}
+	return string(out)
+}
+
+// shown is a name as it is written.
+func shown(name string) string {
+	if rest, ok := strings.CutPrefix(name, mark); ok {
+		return "$" + rest
+	}
+	return name
+}
+
 // compile makes a program of an expression that is true or false.
 func (l *language) compile(text string) (cel.Program, error) {
-	parsed, issues := l.env.Parse(text)
+	parsed, issues := l.env.Parse(marked(text))
 	if issues.Err() != nil {
 		return nil, expressionError(text, issues)
 	}
@@ -90,15 +152,15 @@ func (l *language) unknown(e ast.Expr) (errs []error) {
 	if path, ok := dotted(e); ok {
 		known := make([]string, len(l.names))
 		for i, n := range l.names {
-			known[i] = n.name
+			known[i] = shown(n.name)
 		}
-		if slices.Contains(known, path) {
+		if path = shown(path); slices.Contains(known, path) {
 			return nil
 		}
 		if near := document.Nearest(path, known); near != "" {
 			return []error{document.Wrong(near, "%s is not known here", path)}
 		}
-		return []error{fmt.Errorf("%s is not known here; known are %s", path, strings.Join(known, ", "))}
+		return []error{fmt.Errorf("%s is not known here; known are %s; a text needs quotes", path, strings.Join(known, ", "))}
 	}
 	switch e.Kind() {
 	case ast.SelectKind:

@@ -19,9 +19,10 @@ const Version = 1
 
 // file is a policy as it is written.
 type file struct {
-	version  int
-	defaults defaults
-	baseline Baseline
+	version   int
+	constants []document.Constant
+	defaults  defaults
+	baseline  Baseline
 	attacks
 	responses  []response
 	groups     []group
@@ -119,8 +120,12 @@ var (
 func (f *file) schema() document.Value {
 	return document.Section(
 		document.Field{
-			Key: "version", Value: document.Scalar(&f.version, version()), Required: true,
-			Help: "The version of this file format, which is 1.",
+			Key: "version", Value: document.Scalar(&f.version, version()), Required: true, Each: true,
+			Help: "The version of this file format, which is 1. Each file of a directory says it.",
+		},
+		document.Field{
+			Key: "constants", Value: document.Constants(&f.constants),
+			Help: "Values with names: $NAME stands for one wherever a value does, and in conditions.",
 		},
 		document.Field{
 			Key: "defaults", Help: "What thresholds and responses say when they do not say it themselves.",
@@ -377,6 +382,7 @@ func (e *exception) schema() document.Value {
 func version() document.Codec[int] {
 	c := document.Number(0, 1<<30)
 	c.Type = "number"
+	c.JSON = map[string]any{"const": Version}
 	number := c.Parse
 	c.Parse = func(s string) (int, error) {
 		v, err := number(s)
@@ -392,6 +398,7 @@ func version() document.Codec[int] {
 func orNone(c document.Codec[float64]) document.Codec[float64] {
 	parse, format := c.Parse, c.Format
 	c.Type += ", or none"
+	c.JSON = map[string]any{"anyOf": []any{c.JSON, map[string]any{"const": "none"}}}
 	c.Parse = func(s string) (float64, error) {
 		if s == "none" {
 			return 0, nil
@@ -415,6 +422,7 @@ func orNone(c document.Codec[float64]) document.Codec[float64] {
 func offOr(c document.Codec[float64]) document.Codec[float64] {
 	parse, format := c.Parse, c.Format
 	c.Type += ", or none"
+	c.JSON = map[string]any{"anyOf": []any{c.JSON, map[string]any{"const": "none"}}}
 	c.Parse = func(s string) (float64, error) {
 		if s == "none" {
 			return 0, nil
@@ -449,6 +457,7 @@ func multiple(minimum, maximum float64) document.Codec[float64] {
 			return v, nil
 		},
 		Format: format,
+		JSON:   document.Pattern(`[0-9]+(\.[0-9]{1,2})?x`),
 	}
 }
 
@@ -470,6 +479,7 @@ func spoofed() document.Codec[float64] {
 			return v, nil
 		},
 		Format: func(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) + "/s" },
+		JSON:   document.Pattern(`[0-9]+(\.[0-9]{1,2})? */s`),
 	}
 }
 
@@ -537,6 +547,7 @@ func selectors() document.Codec[selector] {
 			return selector{}, fmt.Errorf("%q is not a vector; known are %s", s, strings.Join(known, ", "))
 		},
 		Format: func(s selector) string { return s.word },
+		JSON:   map[string]any{"enum": known},
 	}
 }
 
@@ -604,6 +615,7 @@ func actions() document.Codec[action] {
 			return action{}, fmt.Errorf("%q is not an action; known are observe, notify, rate-limit RATE, discard, blackhole", s)
 		},
 		Format: formatAction,
+		JSON:   document.Pattern(`observe|notify|discard|blackhole|rate-limit +[0-9]+(\.[0-9]+)? *([kMG]?pps|[kMGT]?bps)`),
 	}
 }
 

@@ -89,6 +89,7 @@ func observed(path, reason string) Response {
 // Policy is a policy in force. It does not change.
 type Policy struct {
 	source, text, hash string
+	files              []document.File
 	exceptions         []exception
 	base               *scope
 	scopes             map[netip.Prefix]*scope
@@ -116,13 +117,26 @@ type reply struct {
 	answer  Response // without its reason
 }
 
-// Load reads the policy in a file. The error lists everything that is wrong with it.
+// TestSuffix ends the names of files that test a policy; they are no part of it.
+const TestSuffix = "_test.yaml"
+
+// Load reads the policy in a file, or in all files of a directory that end in .yaml or .yml, in order of their names. The
+// error lists everything that is wrong with it.
 func Load(path string) (*Policy, error) {
-	text, err := document.ReadFile(path)
+	files, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFiles(path, files)
+}
+
+// Read reads the texts of a policy for ParseFiles.
+func Read(path string) ([]document.File, error) {
+	files, err := document.ReadPath(path, func(name string) bool { return strings.HasSuffix(name, TestSuffix) })
 	if err != nil {
 		return nil, fmt.Errorf("policy: %w", err)
 	}
-	return Parse(path, text)
+	return files, nil
 }
 
 // Default returns the policy that is in force when none is configured: policy/default.yaml of the source.
@@ -137,25 +151,55 @@ func Default() *Policy {
 // Parse reads a policy from its text; name is where it came from. The error is a document.Problems with everything that
 // is wrong.
 func Parse(name string, text []byte) (*Policy, error) {
-	f := newFile()
-	report := document.Read(name, text, f.schema())
-	f.check(report)
+	return ParseFiles(name, []document.File{{Name: name, Text: text}})
+}
+
+// ParseFiles reads a policy from the texts of several files, in their order.
+func ParseFiles(name string, files []document.File) (*Policy, error) {
+	f, report := readFiles(name, files)
 	if err := report.Err(); err != nil {
 		return nil, err
 	}
 	p := f.compile()
-	sum := sha256.Sum256(text)
-	p.source, p.text, p.hash = name, string(text), hex.EncodeToString(sum[:])
+	sum := sha256.New()
+	var text strings.Builder
+	for _, file := range files {
+		if len(files) > 1 {
+			fmt.Fprintf(&text, "# %s\n", file.Name)
+		}
+		text.Write(file.Text)
+		sum.Write(file.Text)
+	}
+	p.source, p.files, p.text, p.hash = name, files, text.String(), hex.EncodeToString(sum.Sum(nil))
 	return p, nil
+}
+
+// readFiles reads and checks.
+func readFiles(name string, files []document.File) (*file, *document.Report) {
+	f := newFile()
+	report := document.ReadFiles(name, files, f.schema(), "constants")
+	f.check(report)
+	return f, report
+}
+
+// JSONSchema is the JSON Schema of a policy, for editors.
+func JSONSchema() ([]byte, error) {
+	return document.JSONSchema("TrafficMonitor policy", newFile().schema(), "constants")
+}
+
+// Place says where the key at a path stands, such as policy.yaml:31 for responses[0].
+func (p *Policy) Place(path string) string {
+	_, report := readFiles(p.source, p.files)
+	return report.Place(path)
 }
 
 // Source says where the policy came from.
 func (p *Policy) Source() string { return p.source }
 
-// Hash is the SHA-256 of the text in hexadecimal.
+// Hash is the SHA-256 of the text in hexadecimal; of several files, that of their texts one after the other.
 func (p *Policy) Hash() string { return p.hash }
 
-// Text is the text the policy was read from.
+// Text is the text the policy was read from; of several files, each below a comment with its name.
 func (p *Policy) Text() string { return p.text }
 
 // Group names the group of a target: the one with the longest prefix that holds all of it, or DefaultGroup.

@@ -31,7 +31,7 @@ func (c *Controller) schema() document.Value {
 		document.Field{Key: "network", Help: "Whose traffic this is about.", Value: c.Network.schema()},
 		document.Field{
 			Key: "policy", Value: document.Scalar(&c.Policy, document.OrEmpty(pathCodec())),
-			Help: "File with the policy; empty means the built-in default, policy/default.yaml.",
+			Help: "File with the policy, or a directory of its files; empty means the built-in default, policy/default.yaml.",
 		},
 		document.Field{Key: "safety", Help: "Limits no policy, role or bug can exceed. They are checked before a decision is stored and again by the speaker.", Value: c.Safety.schema()},
 		document.Field{Key: "store", Help: "Where decisions are kept and the leader is elected.", Value: c.Store.schema()},

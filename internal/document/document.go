@@ -21,6 +21,8 @@ type Value interface {
 	read(r *Report, path string, n *yaml.Node)
 	// node is the value as YAML; nil leaves the key out.
 	node() *yaml.Node
+	// jsonSchema is the JSON Schema of the value.
+	jsonSchema() map[string]any
 	// describe reports the value's own type and default, and those of everything below it.
 	describe(k Key, visit func(Key))
 }
@@ -35,21 +37,67 @@ type Field struct {
 	Danger string
 	// Required makes a missing key a problem.
 	Required bool
+	// Each makes the key stand in each of several files, with the same value.
+	Each bool
 }
 
 // Read reads text into root. The report holds what was wrong and where each key stood, so that the caller can add what
 // only he can judge; its Err is nil when the file is good. The name stands in the messages.
 func Read(name string, text []byte, root Value) *Report {
+	return read(newReport(name, root), []File{{name, text}}, root, "")
+}
+
+// File is one of several files that are read as one.
+type File struct {
+	Name string
+	Text []byte
+}
+
+// ReadFiles reads several files as one, in their order: keys of sections may stand in any one of them, entries of lists
+// follow one another. What stands twice is a problem that names both places. With the name of a key at the top,
+// constants, the entries below it stand for values elsewhere: see [Constants].
+func ReadFiles(name string, files []File, root Value, constants string) *Report {
 	r := newReport(name, root)
-	n := parse(r, text)
-	if n == nil {
-		r.unread = true
+	if len(files) > 1 {
+		for _, f := range files {
+			r.files = append(r.files, f.Name)
+		}
+	} else if len(files) == 1 {
+		r.file = files[0].Name
+	}
+	return read(r, files, root, constants)
+}
+
+func read(r *Report, files []File, root Value, constants string) *Report {
+	var all *yaml.Node
+	for i, f := range files {
+		r.at(i)
+		n := parse(r, f.Text)
+		if n == nil {
+			r.unread = true
+			continue
+		}
+		if s, ok := root.(section); ok {
+			if n.Kind != yaml.MappingNode {
+				s.read(r, "", n)
+				r.unread = true
+				continue
+			}
+			s.each(r, n, len(files) > 1)
+		}
+		if all == nil {
+			all = n
+			continue
+		}
+		merge(r, root, "", all, n)
+	}
+	if all == nil || r.unread && len(files) > 1 {
 		return r
 	}
-	if _, ok := root.(section); ok && n.Kind != yaml.MappingNode {
-		defer func() { r.unread = true }()
+	if constants != "" {
+		substitute(r, constants, all)
 	}
-	root.read(r, "", n)
+	root.read(r, "", all)
 	return r
 }
 

@@ -20,6 +20,8 @@ type Problem struct {
 	What string
 	// Suggestion is what was probably meant; empty where nothing is near.
 	Suggestion string
+
+	order int // of files, then of lines
 }
 
 func (p Problem) String() string {
@@ -66,13 +68,61 @@ type Report struct {
 	problems Problems
 	lines    map[string]int // by path
 	unread   bool           // nothing of the file could be used, so nothing more can be said about it
+
+	files []string          // where there are several; then a line holds its file in its upper bits
+	base  int               // of the file that is being parsed
+	via   map[string]string // the constant that stands at a path
+}
+
+// fileBits are the bits of a line below those of its file: no file has as many lines as octets.
+const fileBits = 20
+
+// at says which file is parsed now.
+func (r *Report) at(i int) {
+	if len(r.files) > 0 {
+		r.base = (i + 1) << fileBits
+	}
+}
+
+// where splits a line into the file and the line in it.
+func (r *Report) where(line int) (file string, n int) {
+	if i := line>>fileBits - 1; i >= 0 && i < len(r.files) {
+		return r.files[i], line & (1<<fileBits - 1)
+	}
+	return r.file, line
+}
+
+// place says where a line is, seen from another one.
+func (r *Report) place(line int) string {
+	file, n := r.where(line)
+	if len(r.files) == 0 {
+		return fmt.Sprintf("in line %d", n)
+	}
+	return fmt.Sprintf("in %s:%d", file, n)
+}
+
+// Place says where the key at path stands, as file:line; only the file where it does not.
+func (r *Report) Place(path string) string {
+	file, line := r.where(r.line(path))
+	if line == 0 {
+		return file
+	}
+	return fmt.Sprintf("%s:%d", file, line)
+}
+
+// Name is a path to tell of in a problem with another one: with its place, if that may be in another file.
+func (r *Report) Name(path string) string {
+	if len(r.files) == 0 {
+		return path
+	}
+	return fmt.Sprintf("%s (%s)", path, r.Place(path))
 }
 
 // maxKept bounds the problems kept at all, so that a file of nothing else costs little.
 const maxKept = 1000
 
 func newReport(file string, root Value) *Report {
-	return &Report{file: file, root: root, lines: map[string]int{}}
+	return &Report{file: file, root: root, lines: map[string]int{}, via: map[string]string{}}
 }
 
 // Add reports a problem with the key at path. A path that has a problem already gets no second one: what was not
@@ -122,7 +172,7 @@ func (r *Report) Err() error {
 		return nil
 	}
 	ps := slices.Clone(r.problems)
-	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Compare(a.Line, b.Line) })
+	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Compare(a.order, b.order) })
 	return ps
 }
 
@@ -130,7 +180,14 @@ func (r *Report) add(path string, line int, suggestion, what string) {
 	if len(r.problems) == maxKept {
 		return
 	}
-	r.problems = append(r.problems, Problem{File: r.file, Line: line, Path: path, What: what, Suggestion: suggestion})
+	for p := path; p != ""; p = p[:max(strings.LastIndexAny(p, ".["), 0)] {
+		if name, ok := r.via[p]; ok {
+			what += " (from " + name + ")"
+			break
+		}
+	}
+	file, n := r.where(line)
+	r.problems = append(r.problems, Problem{File: file, Line: n, Path: path, What: what, Suggestion: suggestion, order: line})
 }
 
 // line finds the line of the key at path, or of the nearest key above it.

@@ -3,6 +3,7 @@ package document
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -25,6 +26,8 @@ type Codec[T any] struct {
 	Format func(T) string
 	// Plain values are numbers and booleans of YAML, written without quotes.
 	Plain bool
+	// JSON is the JSON Schema of a value, where more can be said than that it is a text.
+	JSON map[string]any
 }
 
 type wrong struct{ what, suggestion string }
@@ -77,6 +80,17 @@ func (s scalar[T]) node() *yaml.Node {
 		n.Tag = ""
 	}
 	return n
+}
+
+func (s scalar[T]) jsonSchema() map[string]any { return s.c.jsonSchema() }
+
+func (o optional[T]) jsonSchema() map[string]any { return o.c.jsonSchema() }
+
+func (c Codec[T]) jsonSchema() map[string]any {
+	if c.JSON != nil {
+		return maps.Clone(c.JSON)
+	}
+	return map[string]any{"type": "string"}
 }
 
 func (s scalar[T]) describe(k Key, visit func(Key)) {
@@ -180,6 +194,7 @@ func Bool() Codec[bool] {
 		},
 		Format: strconv.FormatBool,
 		Plain:  true,
+		JSON:   map[string]any{"type": "boolean"},
 	}
 }
 
@@ -203,6 +218,7 @@ func Number[T ~int | ~int64 | ~uint16 | ~uint32](minimum, maximum T) Codec[T] {
 		},
 		Format: func(v T) string { return strconv.FormatInt(int64(v), 10) },
 		Plain:  true,
+		JSON:   map[string]any{"type": "integer", "minimum": int64(minimum), "maximum": int64(maximum)},
 	}
 }
 
@@ -224,6 +240,7 @@ func OneOf[T ~string](words ...T) Codec[T] {
 			return "", fmt.Errorf("%q is not known here; known are %s", cut(s), strings.Join(known, ", "))
 		},
 		Format: func(v T) string { return string(v) },
+		JSON:   map[string]any{"enum": known},
 	}
 }
 

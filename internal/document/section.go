@@ -46,7 +46,7 @@ func (s section) read(r *Report, path string, n *yaml.Node) {
 // readAt reads a value that stands in line, unless there is nothing to read.
 func readAt(r *Report, v Value, at string, line int, n *yaml.Node) {
 	switch {
-	case n.Kind == yaml.AliasNode: // reported by vet
+	case n.Kind == yaml.AliasNode: // reported by vet, or when constants were put in
 	case isNull(n):
 		r.add(at, line, "", "has no value: write one, or remove the key for its default")
 	default:

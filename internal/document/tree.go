@@ -22,19 +22,20 @@ const (
 // is wrong goes into the report; nil means that nothing of the text can be used.
 func parse(r *Report, text []byte) *yaml.Node {
 	if len(text) > MaxSize {
-		r.add("", 0, "", fmt.Sprintf("is %d octets long; at most %d are read", len(text), MaxSize))
+		r.add("", r.base, "", fmt.Sprintf("is %d octets long; at most %d are read", len(text), MaxSize))
 		return nil
 	}
 	doc, err := decode(text)
 	if err != nil {
 		line, what := syntax(err, text)
-		r.add("", line, "", what)
+		r.add("", r.base+line, "", what)
 		return nil
 	}
 	if doc == nil || len(doc.Content) == 0 || isNull(doc.Content[0]) {
-		return &yaml.Node{Kind: yaml.MappingNode, Line: 1} // an empty file says nothing
+		return &yaml.Node{Kind: yaml.MappingNode, Line: r.base + 1} // an empty file says nothing
 	}
 	root := doc.Content[0]
+	shift(root, r.base, 1)
 	before := len(r.problems)
 	vet(r, "", root, 1)
 	if len(r.problems) > before+MaxProblems {
@@ -94,6 +95,20 @@ func syntax(err error, text []byte) (line int, what string) {
 	return line, "is not YAML: " + what + " (here or in the lines next to it)"
 }
 
+// shift adds the file to the lines of a tree. Aliases are followed by nobody.
+func shift(n *yaml.Node, by, depth int) {
+	n.Line += by
+	if depth > maxParsed || by == 0 {
+		return
+	}
+	for _, c := range n.Content {
+		shift(c, by, depth+1)
+	}
+}
+
+// maxParsed is how deep the parser nests at most.
+const maxParsed = 20_000
+
 // vet reports what no schema allows: anchors and aliases, tags, keys that stand twice or are not words, too deep a
 // nesting.
 func vet(r *Report, path string, n *yaml.Node, depth int) {
@@ -137,7 +152,7 @@ func vet(r *Report, path string, n *yaml.Node, depth int) {
 			}
 			at := join(path, k.Value)
 			if line, ok := first[k.Value]; ok {
-				r.add(at, k.Line, "", fmt.Sprintf("stands twice; the first is in line %d: keep one of them", line))
+				r.add(at, k.Line, "", fmt.Sprintf("stands twice; the first is %s: keep one of them", r.place(line)))
 			} else {
 				first[k.Value] = k.Line
 			}

@@ -32,7 +32,21 @@ func rate(units []unit, typ string) Codec[float64] {
 		Type:   typ,
 		Parse:  func(s string) (float64, error) { return parseRate(s, units) },
 		Format: func(v float64) string { return formatRate(v, units) },
+		JSON:   map[string]any{"type": "string", "pattern": ratePattern(units)},
 	}
+}
+
+// Pattern turns a pattern of JSON Schema, of a part of a value, into one of a whole value.
+func Pattern(part string) map[string]any {
+	return map[string]any{"type": "string", "pattern": "^(" + part + ")$"}
+}
+
+func ratePattern(units []unit) string {
+	words := make([]string, len(units))
+	for i, u := range units {
+		words[i] = u.word
+	}
+	return `^[0-9]+(\.[0-9]+)? *(` + strings.Join(words, "|") + ")$"
 }
 
 // splitNumber separates a decimal number from the unit behind it.
@@ -124,6 +138,7 @@ func Duration(minimum, maximum time.Duration) Codec[time.Duration] {
 			return d, nil
 		},
 		Format: FormatDuration,
+		JSON:   Pattern(`0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+`),
 	}
 }
 
@@ -185,6 +200,7 @@ func Percent(minimum, maximum float64) Codec[float64] {
 			return v / 100, nil
 		},
 		Format: format,
+		JSON:   Pattern(`[0-9]+(\.[0-9]{1,4})?%`),
 	}
 }
 
@@ -224,5 +240,6 @@ func Size(minimum, maximum int64) Codec[int64] {
 			return 0, fmt.Errorf("%q has no unit: write a size such as 64MiB", cut(s))
 		},
 		Format: format,
+		JSON:   Pattern(`[0-9]+(GiB|MiB|KiB)`),
 	}
 }
