@@ -130,22 +130,28 @@ func (l *limitSet) overlay(a attacks) {
 	overlay(&l.networks, a.networks)
 }
 
+// entry is a threshold for one of the words it names.
+type entry struct {
+	ids []vector.ID
+	t   *threshold
+	i   int // of the threshold in its list
+}
+
+// byBreadth lists the words of thresholds, those that name many vectors first.
+func byBreadth(ts []threshold) (entries []entry) {
+	for i := range ts {
+		for _, s := range ts[i].vectors {
+			entries = append(entries, entry{s.ids, &ts[i], i})
+		}
+	}
+	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(len(b.ids), len(a.ids)) })
+	return entries
+}
+
 // overlay applies thresholds to limits: those that name many vectors first, so that one that names a vector by itself
 // has the last word.
 func overlay(limits *[vector.Count]Limits, ts []threshold) {
-	type entry struct {
-		broad int
-		ids   []vector.ID
-		t     threshold
-	}
-	var entries []entry
-	for _, t := range ts {
-		for _, s := range t.vectors {
-			entries = append(entries, entry{len(s.ids), s.ids, t})
-		}
-	}
-	slices.SortStableFunc(entries, func(a, b entry) int { return cmp.Compare(b.broad, a.broad) })
-	for _, e := range entries {
+	for _, e := range byBreadth(ts) {
 		for _, v := range e.ids {
 			l := &limits[v]
 			set(&l.PPS, e.t.pps)

@@ -84,6 +84,53 @@ func (s Step) String() string {
 	return says
 }
 
+// Next is what a ladder does next.
+type Next struct {
+	// Step is the index of the step to be in effect, -1 for none: the one asked about, or the one after it.
+	Step int
+	// Climbs means that Step is a new one, and Approvals how many persons must approve it first.
+	Climbs    bool
+	Approvals int
+	// Why says why, or why not.
+	Why string
+}
+
+// Climb says whether the step after at may be taken; at is -1 when none was taken yet, and the evidence's age is then that of
+// the incident. Collateral is the share of the target's normal traffic that the match is predicted to hit, negative when it
+// is not known. The error says what could not be computed; then the ladder stays.
+func (r Response) Climb(at int, e Evidence, collateral float64) (Next, error) {
+	stay := func(format string, args ...any) Next { return Next{Step: at, Why: fmt.Sprintf(format, args...)} }
+	if at+1 >= len(r.Steps) {
+		return stay("it is the last step"), nil
+	}
+	s := r.Steps[at+1]
+	if e.Age < s.After {
+		return stay("%s is for after %s; it is %s", s.Name, document.FormatDuration(s.After), document.FormatDuration(e.Age)), nil
+	}
+	switch holds, err := s.If.Eval(e); {
+	case err != nil:
+		return stay("%s.if: %v", s.Path, err), fmt.Errorf("%s.if: %w", s.Path, err)
+	case !holds && !e.Measured:
+		return stay("%s does not hold for %s: nothing is measured", s.If, s.Name), nil
+	case !holds:
+		return stay("%s does not hold for %s", s.If, s.Name), nil
+	}
+	if s.MaxCollateral >= 0 && !(collateral >= 0 && collateral <= s.MaxCollateral) {
+		if collateral < 0 {
+			return stay("%s may hit at most %s of normal traffic, and what it hits is not known", s.Name, share.Format(s.MaxCollateral)), nil
+		}
+		return stay("%s may hit at most %s of normal traffic, and is predicted to hit %.2f %%", s.Name, share.Format(s.MaxCollateral), collateral*100), nil
+	}
+	why := s.Path + " is the first step"
+	if at >= 0 {
+		why = fmt.Sprintf("%s follows %s", s.Path, r.Steps[at].Name)
+	}
+	if s.If != nil {
+		why += ", as " + s.If.String()
+	}
+	return Next{Step: at + 1, Climbs: true, Approvals: s.Approvals, Why: why}, nil
+}
+
 // Evidence is what was measured about an answer to an attack while a step of its ladder is in effect.
 type Evidence struct {
 	// Measured means that sensors saw the target's traffic before and after, and none that saw the attack was silent since.

@@ -267,6 +267,9 @@ func (p *Policy) Answer(inc Incident, now time.Time) Response {
 }
 
 func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Response {
+	if inc.Direction == vector.Outbound {
+		return observed("", fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", inc.Vector, inc.Target))
+	}
 	s := p.scope(inc.Target)
 	q := &question{inc, s.group, now}
 	if len(vectors) > 0 {

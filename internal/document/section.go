@@ -127,6 +127,33 @@ func (s section) describe(k Key, visit func(Key)) {
 	}
 }
 
+// Made binds a section that may be absent, which is nil.
+func Made[T any](dst **T, schema func(*T) Value) Value { return made[T]{dst, schema} }
+
+type made[T any] struct {
+	dst    **T
+	schema func(*T) Value
+}
+
+func (m made[T]) read(r *Report, path string, n *yaml.Node) {
+	*m.dst = new(T)
+	m.schema(*m.dst).read(r, path, n)
+}
+
+func (m made[T]) node() *yaml.Node {
+	if *m.dst == nil {
+		return nil
+	}
+	return m.schema(*m.dst).node()
+}
+
+func (m made[T]) jsonSchema() map[string]any { return m.schema(new(T)).jsonSchema() }
+
+func (m made[T]) describe(k Key, visit func(Key)) {
+	k.Group = true
+	m.schema(new(T)).describe(k, visit)
+}
+
 type list[T any] struct {
 	dst      *[]T
 	fresh    func() T
