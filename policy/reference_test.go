@@ -52,6 +52,20 @@ func TestReferenceDocumentation(t *testing.T) {
 	}
 	doc := between(t, string(b), "vectors", vectors.String())
 	doc = between(t, doc, "keys", keys.String())
+	var suite strings.Builder
+	suite.WriteString("| key | type | default | meaning |\n|---|---|---|---|\n")
+	version := 0
+	for _, k := range document.Keys(suiteSchema(&version, new([]test))) {
+		value := ""
+		switch {
+		case k.Required:
+			value = "required"
+		case k.Default != "":
+			value = "`" + k.Default + "`"
+		}
+		fmt.Fprintf(&suite, "| `%s` | %s | %s | %s |\n", k.Path, k.Type, value, k.Help)
+	}
+	doc = between(t, doc, "suite", suite.String())
 	for _, x := range []struct {
 		name string
 		of   []name

@@ -216,7 +216,7 @@ func (e *engine) events(now time.Time, events []detect.Event) {
 // kernel what would be done with it.
 func (e *engine) sign(i int) {
 	inc := &e.result.Incidents[i]
-	inc.signed, inc.signedVectors, inc.Rules = e.now, len(inc.Vectors), nil
+	inc.signed, inc.signedVectors, inc.Rules, inc.Routes = e.now, len(inc.Vectors), nil, nil
 	e.entries = slices.DeleteFunc(e.entries, func(x safety.Entry) bool { return strings.HasPrefix(x.Owners[0], inc.ID+" ") })
 	normal := e.samples.Normal(inc.Target, inc.Direction, inc.Onset)
 	var says []string
@@ -272,17 +272,24 @@ func (e *engine) answer(inc *Incident, v vector.ID, rules []route.Match) (action
 	if inc.Direction == vector.Outbound {
 		return observe, "what leaves is only observed"
 	}
-	if response.Observe {
-		return observe, response.Reason
+	i := slices.IndexFunc(response.Steps, policy.Step.Announces)
+	if i < 0 {
+		return response.Steps[0].Does(), response.Reason
+	}
+	step := response.Steps[i]
+	if most := step.MaxCollateral; most >= 0 && !(asked.Collateral >= 0 && asked.Collateral <= most) {
+		return observe, response.Reason + "; the collateral is above the cap, or not known"
 	}
 	e.entries = slices.DeleteFunc(e.entries, func(x safety.Entry) bool { return !inc.Decided.Before(x.Deadline) })
 	before := len(e.entries)
+	var routes []route.Route
 	for _, m := range rules {
-		r := route.Route{Match: m, Action: response.Action}
-		if response.Action.Kind == route.Blackhole {
+		r := route.Route{Match: m, Action: step.Action}
+		if step.Action.Kind == route.Blackhole {
 			r.Match = route.Match{Destination: inc.Target}
 		}
-		e.entries = append(e.entries, safety.Entry{Route: r, Owners: []string{inc.ID + " " + v.String()}, Created: inc.Decided, Deadline: inc.Decided.Add(response.TTL)})
+		routes = append(routes, r)
+		e.entries = append(e.entries, safety.Entry{Route: r, Owners: []string{inc.ID + " " + v.String()}, Created: inc.Decided, Deadline: inc.Decided.Add(step.TTL)})
 	}
 	for _, violation := range safety.Check(inc.Decided, e.limits(inc.Target), e.entries) {
 		if violation.Index >= before {
@@ -290,7 +297,16 @@ func (e *engine) answer(inc *Incident, v vector.ID, rules []route.Match) (action
 			return "refused", fmt.Sprintf("%s: %s", violation.Invariant, violation.Reason)
 		}
 	}
-	return response.Action.String(), response.Reason
+	inc.Routes = append(inc.Routes, routes...)
+	var steps []string
+	for _, s := range response.Steps {
+		if s.Announces() {
+			steps = append(steps, s.Action.String())
+		} else {
+			steps = append(steps, s.Does())
+		}
+	}
+	return strings.Join(steps, ", then "), response.Reason
 }
 
 // limits are those given, or the defaults with what is protected as own prefixes.

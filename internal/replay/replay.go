@@ -59,7 +59,10 @@ type Incident struct {
 	AttackPackets        uint64
 	OtherPackets         uint64
 	// Action is what policy and safety kernel make of it: an action as in a route, "observe", or "refused"; Why says so.
+	// Of a ladder Action names all steps.
 	Action, Why string
+	// Routes are what would be announced: by the first step that announces something.
+	Routes []route.Route
 
 	signed        time.Time // when Rules were made
 	signedVectors int       // of how many vectors

@@ -242,30 +242,3 @@ func (c *cli) holdsTable(holds []*tmv1.Hold) string {
 	}
 	return t.String()
 }
-
-func (c *cli) policyCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "policy",
-		Short: "The policy in force, as YAML",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := ask(cmd.Context(), c, "get policy", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.GetPolicyResponse, error) {
-				return cl.GetPolicy(ctx, &tmv1.GetPolicyRequest{})
-			})
-			if err != nil {
-				return err
-			}
-			return c.print(p, func() error {
-				head := fmt.Sprintf("# %s, sha256 %s, loaded %s\n", clean(p.Source), clean(p.Hash), c.at(p.LoadTime, "15:04:05"))
-				for line := range strings.Lines(p.Error) {
-					head += "# refused since: " + clean(strings.TrimRight(line, "\n")) + "\n"
-				}
-				var text strings.Builder
-				for line := range strings.Lines(p.Text) {
-					text.WriteString(clean(strings.TrimRight(line, "\r\n")) + "\n")
-				}
-				return c.write(head + text.String())
-			})
-		},
-	}
-}

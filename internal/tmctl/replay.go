@@ -247,18 +247,9 @@ func (c *cli) wantJSON(want bool) {
 
 // replayJournal judges what a controller's sensors reported.
 func (c *cli) replayJournal(ctx context.Context, o replay.Options, dir, from, to string) error {
-	var span [2]time.Time
-	for i, text := range []string{from, to} {
-		if text == "" {
-			continue
-		}
-		var err error
-		if span[i], err = time.Parse(time.RFC3339, text); err != nil {
-			return usage("--%s %q: write it as 2026-11-28T02:00:00Z or with an offset", []string{"from", "to"}[i], text)
-		}
-	}
-	if !span[1].IsZero() && !span[0].Before(span[1]) {
-		return usage("--from %s is not before --to %s", from, to)
+	span, err := timeSpan(from, to)
+	if err != nil {
+		return err
 	}
 	r, damaged, err := replay.Journal(ctx, o, func() (*journal.Reader, error) {
 		j, err := journal.Open(dir)
@@ -281,6 +272,22 @@ func (c *cli) replayJournal(ctx context.Context, o replay.Options, dir, from, to
 		out.Incidents = append(out.Incidents, found(r.First, inc))
 	}
 	return c.showReplayed(out)
+}
+
+// timeSpan reads --from and --to; what is not given is zero.
+func timeSpan(from, to string) (span [2]time.Time, err error) {
+	for i, text := range []string{from, to} {
+		if text == "" {
+			continue
+		}
+		if span[i], err = time.Parse(time.RFC3339, text); err != nil {
+			return span, usage("--%s %q: write it as 2026-11-28T02:00:00Z or with an offset", []string{"from", "to"}[i], text)
+		}
+	}
+	if !span[1].IsZero() && !span[0].Before(span[1]) {
+		return span, usage("--from %s is not before --to %s", from, to)
+	}
+	return span, nil
 }
 
 func found(first time.Time, inc replay.Incident) replayedFound {
