@@ -16,7 +16,7 @@ func (f *file) compile() *Policy {
 		p.exceptions[i].path = fmt.Sprintf("exceptions[%d]", i)
 		p.exceptions[i].holdsWhen = f.whens[p.exceptions[i].path]
 	}
-	p.base = &scope{group: DefaultGroup}
+	p.base = &scope{group: DefaultGroup, observe: f.mode == look}
 	p.baseline = f.baseline
 	for v := range vector.Count {
 		l := Limits{Windows: f.defaults.windows, EndBelow: f.defaults.endBelow, EndAfter: f.defaults.endAfter}
@@ -59,7 +59,10 @@ func (f *file) compile() *Policy {
 			s = parent
 		}
 		if s == nil {
-			s = &scope{group: pl.group.name, limits: parent.limits, responses: replies[pl.group], parent: parent}
+			s = &scope{group: pl.group.name, observe: parent.observe, limits: parent.limits, responses: replies[pl.group], parent: parent}
+			if m := pl.group.mode; m != nil {
+				s.observe = *m == look
+			}
 			s.limits.overlay(pl.group.attacks)
 			made[origin{parent, pl.group}] = s
 			scopes = append(scopes, s)

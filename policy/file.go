@@ -21,6 +21,7 @@ const Version = 1
 type file struct {
 	version   int
 	constants []document.Constant
+	mode      mode
 	defaults  defaults
 	baseline  Baseline
 	attacks
@@ -88,13 +89,23 @@ type span struct{ ttl, extend, maxAge *time.Duration }
 
 type group struct {
 	name     string
+	mode     *mode
 	prefixes []netip.Prefix
 	attacks
 	responses []response
 }
 
+// mode says whether responses announce anything.
+type mode string
+
+// The modes.
+const (
+	act  mode = "act"
+	look mode = "observe"
+)
+
 func newFile() *file {
-	return &file{defaults: defaults{
+	return &file{mode: act, defaults: defaults{
 		windows: 1, unansweredWindows: 6, hosts: 16, endBelow: 0.7, endAfter: 10 * time.Second,
 		ttl: 10 * time.Minute, extend: 5 * time.Minute, maxAge: 24 * time.Hour,
 	}, baseline: Baseline{Above: 2, Cap: 4, Floor: 0.5}}
@@ -126,6 +137,10 @@ func (f *file) schema() document.Value {
 		document.Field{
 			Key: "constants", Value: document.Constants(&f.constants),
 			Help: "Values with names: $NAME stands for one wherever a value does, and in conditions.",
+		},
+		document.Field{
+			Key: "mode", Value: document.Scalar(&f.mode, document.OneOf(act, look)),
+			Help: "act, or observe: nothing is announced, and what would have been is told.",
 		},
 		document.Field{
 			Key: "defaults", Help: "What thresholds and responses say when they do not say it themselves.",
@@ -221,6 +236,10 @@ func (g *group) schema() document.Value {
 		document.Field{
 			Key: "prefixes", Value: document.OneOrMore(&g.prefixes, document.Prefix()), Required: true,
 			Help: "The prefixes of the group, IPv4 and IPv6.",
+		},
+		document.Field{
+			Key: "mode", Value: document.Optional(&g.mode, document.OneOf(act, look)),
+			Help: "As at the top; absent: that of the next broader group.",
 		},
 		document.Field{
 			Key: "thresholds", Value: thresholds(&g.thresholds),

@@ -102,6 +102,7 @@ type Policy struct {
 // scope is what holds for the targets below one prefix of a group.
 type scope struct {
 	group     string
+	observe   bool     // nothing is announced
 	limits    limitSet // with everything inherited already in it
 	responses []reply  // its own; then those of parent are tried
 	parent    *scope
@@ -205,6 +206,17 @@ func (p *Policy) Text() string { return p.text }
 // Group names the group of a target: the one with the longest prefix that holds all of it, or DefaultGroup.
 func (p *Policy) Group(target netip.Prefix) string { return p.scope(target).group }
 
+// Observing names the groups in which nothing is announced, because the policy or the group is in mode observe.
+func (p *Policy) Observing() []string {
+	groups := map[string]bool{}
+	for _, s := range append(slices.Collect(maps.Values(p.scopes)), p.base) {
+		if s.observe {
+			groups[s.group] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(groups))
+}
+
 // Limits returns the limits of a vector that a target receives.
 func (p *Policy) Limits(target netip.Prefix, v vector.ID) Limits {
 	if int(v) >= vector.Count {
@@ -271,6 +283,7 @@ func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Respon
 		return observed("", fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", inc.Vector, inc.Target))
 	}
 	s := p.scope(inc.Target)
+	observe := s.observe
 	q := &question{inc, s.group, now}
 	if len(vectors) > 0 {
 		q.Vector = vectors[0]
@@ -304,6 +317,9 @@ func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Respon
 			problem(reply.answer.Path, err)
 			if holds {
 				r := reply.respond(inc.Target, vectors[i])
+				if observe && r.Announces() {
+					r = observed(r.Path, fmt.Sprintf("%s; the group %s is in mode observe: only observed", r.Reason, q.group))
+				}
 				r.Problems = problems
 				return r
 			}

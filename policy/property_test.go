@@ -70,6 +70,13 @@ func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
 }
 
 func (n naive) action(target netip.Prefix, v vector.ID) route.Action {
+	m := n.f.mode
+	for _, g := range n.chain(target) {
+		set(&m, g.mode)
+	}
+	if m == look {
+		return route.Action{}
+	}
 	lists := [][]response{n.f.responses}
 	for _, g := range n.chain(target) {
 		lists = append(lists, g.responses)
@@ -154,7 +161,8 @@ func randomPolicy(rnd *rand.Rand) string {
 		return b.String()
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "version: 1\nthresholds:\n%sresponses:\n%sgroups:\n", thresholds("  "), responses("  "))
+	fmt.Fprintf(&b, "version: 1\nmode: %s\n", pick("act", "act", "act", "observe"))
+	fmt.Fprintf(&b, "thresholds:\n%sresponses:\n%sgroups:\n", thresholds("  "), responses("  "))
 	taken := map[netip.Prefix]bool{}
 	for g := range 1 + rnd.IntN(6) {
 		var prefixes []string
@@ -167,7 +175,11 @@ func randomPolicy(rnd *rand.Rand) string {
 		if prefixes == nil {
 			continue
 		}
-		fmt.Fprintf(&b, "  g%d:\n    prefixes: [%s]\n    thresholds:\n%s    responses:\n%s", g, strings.Join(prefixes, ", "), thresholds("      "), responses("      "))
+		fmt.Fprintf(&b, "  g%d:\n    prefixes: [%s]\n", g, strings.Join(prefixes, ", "))
+		if rnd.IntN(3) == 0 {
+			fmt.Fprintf(&b, "    mode: %s\n", pick("act", "observe"))
+		}
+		fmt.Fprintf(&b, "    thresholds:\n%s    responses:\n%s", thresholds("      "), responses("      "))
 	}
 	if len(taken) == 0 {
 		b.WriteString("  {}\n")

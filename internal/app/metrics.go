@@ -24,6 +24,8 @@ var (
 		"Always 1; the first 12 digits of the hash of the policy in force, as tmctl status shows it.", []string{"hash"}, nil)
 	policyRefusedDesc = prometheus.NewDesc("trafficmonitor_policy_refused",
 		"1 while the newest policy file is refused and the one before is in force.", nil, nil)
+	observingDesc = prometheus.NewDesc("trafficmonitor_policy_groups_observing",
+		"Groups of the policy in force, default being one, in which nothing is announced because of mode observe.", nil, nil)
 	policyLoadedDesc = prometheus.NewDesc("trafficmonitor_policy_loaded_timestamp_seconds",
 		"When the policy in force was loaded, in seconds since 1970.", nil, nil)
 	reachableDesc = prometheus.NewDesc("trafficmonitor_speaker_reachable",
@@ -35,7 +37,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s situation) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, policyDesc, policyRefusedDesc, policyLoadedDesc, reachableDesc, restartsDesc,
+		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
 	} {
 		ch <- d
 	}
@@ -76,6 +78,7 @@ func (s situation) Collect(ch chan<- prometheus.Metric) {
 	p := s.c.policy.Load()
 	show(policyDesc, 1, p.Hash()[:12])
 	flag(policyRefusedDesc, p.err != "")
+	show(observingDesc, float64(len(p.Observing())))
 	show(policyLoadedDesc, float64(p.loaded.UnixMilli())/1000)
 	if len(s.c.o.Config.Speaker.Peers) > 0 {
 		_, why := s.c.speaker.get()
