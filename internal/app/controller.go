@@ -49,6 +49,7 @@ type Controller struct {
 	tls     pki.Files
 
 	policy   atomic.Pointer[loadedPolicy]
+	shadow   *policy.Policy // the one to begin with; nil without one
 	reload   chan struct{}
 	store    *store.Store
 	audit    *audit.Log
@@ -84,6 +85,9 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		errs = append(errs, err)
 	}
 	c.policy.Store(&loadedPolicy{Policy: p, loaded: time.Now()})
+	if c.shadow, err = loadShadow(o.Config.Shadow); err != nil {
+		errs = append(errs, err)
+	}
 	if err := safetyLimits(o.Config).Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("safety: %w", err))
 	}
@@ -101,6 +105,18 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		}
 	}
 	return c, errors.Join(errs...)
+}
+
+// loadShadow returns nil when there is to be none.
+func loadShadow(path string) (*policy.Policy, error) {
+	if path == "" {
+		return nil, nil
+	}
+	p, err := policy.Load(path)
+	if err != nil {
+		return nil, fmt.Errorf("shadow_policy: %w", err)
+	}
+	return p, nil
 }
 
 func loadPolicy(path string) (*policy.Policy, error) {
@@ -197,7 +213,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	}
 	c.engine = engine.New(engine.Options{
 		Baseline: learner,
-		Own:      cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy,
+		Own:      cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy, Shadow: c.shadow,
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
 		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
 		Watch: ingest.Watch{
@@ -378,6 +394,18 @@ func (c *Controller) watchHealth(ctx context.Context) error {
 	}
 }
 
+// reloadShadow puts a changed shadow policy beside the one in force; one that is wrong leaves the one before.
+func (c *Controller) reloadShadow(ctx context.Context) {
+	p, err := loadShadow(c.o.Config.Shadow)
+	if err == nil {
+		err = c.engine.SetShadow(ctx, p)
+	}
+	if err != nil {
+		c.log.Error("the new shadow policy is refused; the one before stays", "source", c.o.Config.Shadow, "err", err)
+		c.emit(audit.PolicyRefused, "the new shadow policy is refused; the one before stays: "+err.Error(), map[string]string{"source": c.o.Config.Shadow})
+	}
+}
+
 // reloads puts a changed policy in force.
 func (c *Controller) reloads(ctx context.Context) error {
 	for {
@@ -386,6 +414,7 @@ func (c *Controller) reloads(ctx context.Context) error {
 			return nil
 		case <-c.reload:
 		}
+		c.reloadShadow(ctx)
 		now := c.policy.Load()
 		p, err := loadPolicy(c.o.Config.Policy)
 		if err == nil {

@@ -46,6 +46,7 @@ const (
 	PolicyLoaded  Kind = "policy_loaded"
 	PolicyRefused Kind = "policy_refused"
 	PolicyProblem Kind = "policy_problem" // a condition of the policy in force cannot be computed
+	ShadowDiffers Kind = "shadow_differs" // the shadow policy would have answered an attack otherwise
 	LeaderElected Kind = "leader_elected"
 	LeaderLost    Kind = "leader_lost"
 	StoreLost     Kind = "store_lost"
@@ -65,7 +66,7 @@ var kinds = []Kind{
 	MitigationCreated, MitigationExtended, MitigationChanged, MitigationEnded, MitigationRefused, MitigationObserved,
 	RouteSent, RouteWithdrawn, RouteRefused,
 	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, RedButton,
-	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, LeaderElected, LeaderLost, StoreLost, StoreBack,
+	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
 	RecordDamaged, SensorSeen, SensorLost, PeerUp, PeerDown, SpeakerUp, SpeakerDown, EventsLost,
 }
 

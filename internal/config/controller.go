@@ -16,6 +16,7 @@ type Controller struct {
 	TLS         TLS
 	Network     Network
 	Policy      string // path; empty means the built-in default
+	Shadow      string // path; empty means none
 	Safety      Safety
 	Store       Store
 	Speaker     Speaker
@@ -199,7 +200,7 @@ func (c *Controller) resolve(dir string) {
 	if c.Speaker.Journal == "" && c.DataDir != "" {
 		c.Speaker.Journal = filepath.Join(c.DataDir, "speaker.journal")
 	}
-	absolute(dir, &c.DataDir, &c.Policy, &c.Speaker.Socket, &c.Speaker.Journal,
+	absolute(dir, &c.DataDir, &c.Policy, &c.Shadow, &c.Speaker.Socket, &c.Speaker.Journal,
 		&c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.Store.TLS.CA, &c.Store.TLS.Cert, &c.Store.TLS.Key)
 	for i := range c.Speaker.Peers {
 		absolute(dir, &c.Speaker.Peers[i].MD5File)

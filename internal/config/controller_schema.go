@@ -33,6 +33,10 @@ func (c *Controller) schema() document.Value {
 			Key: "policy", Value: document.Scalar(&c.Policy, document.OrEmpty(pathCodec())),
 			Help: "File with the policy, or a directory of its files; empty means the built-in default, policy/default.yaml.",
 		},
+		document.Field{
+			Key: "shadow_policy", Value: document.Scalar(&c.Shadow, document.OrEmpty(pathCodec())),
+			Help: "Policy that is asked beside the one in force and never obeyed; where it would have answered an attack otherwise is told. Empty means none.",
+		},
 		document.Field{Key: "safety", Help: "Limits no policy, role or bug can exceed. They are checked before a decision is stored and again by the speaker.", Value: c.Safety.schema()},
 		document.Field{Key: "store", Help: "Where decisions are kept and the leader is elected.", Value: c.Store.schema()},
 		document.Field{Key: "speaker", Help: "The BGP speaker, a process of its own, and its routers.", Value: c.Speaker.schema()},

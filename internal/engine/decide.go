@@ -21,6 +21,7 @@ import (
 func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 	for _, ev := range evs {
 		inc := ev.Incident
+		e.shadowHears(now, ev)
 		switch ev.Kind {
 		case detect.Onset, detect.VectorAdded:
 			if !from.received.IsZero() {

@@ -39,6 +39,7 @@ type Options struct {
 	Own     []netip.Prefix
 	Safety  safety.Limits
 	Policy  *policy.Policy
+	Shadow  *policy.Policy // asked beside Policy and never obeyed; may be nil
 	Traffic traffic.Options
 
 	DefaultHold   time.Duration // of a manual withdraw that names none
@@ -90,6 +91,7 @@ type Engine struct {
 	revision  uint64              // of the directive, within the term
 
 	pending pending
+	shadow  shadow
 }
 
 type sight struct {
@@ -128,6 +130,7 @@ func New(o Options) *Engine {
 	e.detector, e.looked = detect.New(o.Policy.Rules(), normal(o.Baseline)), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)
 	e.pending.since = map[string]origin{}
+	e.setShadow(o.Shadow)
 	return e
 }
 
@@ -241,6 +244,9 @@ func (e *Engine) untilNext(now time.Time) time.Duration {
 		}
 	}
 	consider(e.detector.Deadline())
+	if e.shadow.policy != nil {
+		consider(e.shadow.detector.Deadline())
+	}
 	if e.machine != nil {
 		consider(e.machine.Deadline())
 	}
@@ -268,14 +274,17 @@ func (e *Engine) observe(now time.Time, from origin) {
 			e.machine.Observe(o)
 		}
 		e.events(now, e.detector.Observe(now, o), from)
+		e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.Observe(now, o) })
 	}
-	e.events(now, e.detector.ObserveSources(now, e.view.CollectSources()), origin{})
+	sources := e.view.CollectSources()
+	e.events(now, e.detector.ObserveSources(now, sources), origin{})
+	e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.ObserveSources(now, sources) })
 }
 
 // wants tells whether an observation with such rates means anything to us: evidence for a mitigation, or to the detector.
 func (e *Engine) wants(now time.Time, r traffic.Rate) bool {
 	e.learn(now, r)
-	return e.detector.Wants(r) || e.machine != nil && !r.Network && r.Direction == vector.Inbound && e.machine.Watches(r.Target, r.Vector)
+	return e.detector.Wants(r) || e.shadow.wants(r) || e.machine != nil && !r.Network && r.Direction == vector.Inbound && e.machine.Watches(r.Target, r.Vector)
 }
 
 func (e *Engine) sample(d ingest.Delivery) {
@@ -293,6 +302,7 @@ func (e *Engine) tick(now time.Time) {
 	e.observe(now, origin{})
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
+	e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.Tick(now) })
 	e.metrics.viewBytes.Set(float64(e.view.Bytes()))
 	if e.o.Baseline != nil {
 		e.metrics.baseline(e.o.Baseline)
@@ -406,10 +416,12 @@ func (e *Engine) setMitigated(now time.Time, all []mitigation.Mitigation) {
 	for p := range e.mitigated {
 		if !next[p] {
 			e.detector.Mask(now, p, false)
+			e.shadow.mask(now, p, false)
 		}
 	}
 	for p := range next {
 		e.detector.Mask(now, p, true)
+		e.shadow.mask(now, p, true)
 	}
 	e.mitigated, e.wide = next, nil
 	for p := range next {

@@ -30,6 +30,7 @@ type metrics struct {
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 	uncomputed   prometheus.Counter
+	shadowed     *prometheus.CounterVec
 
 	active      prometheus.Gauge
 	targets     prometheus.Gauge
@@ -76,6 +77,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		refused:         counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
 		withheld:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
 		commitErrors:    prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
+		shadowed:        counter("trafficmonitor_shadow_policy_vectors_total", "Vectors of incidents that ended, by what the shadow policy made of them: same, another action, or an incident under only one of the two.", "outcome"),
 		uncomputed:      prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_policy_condition_errors_total", Help: "Conditions of the policy that could not be computed when something was decided: their response was passed over, their exception held."}),
 		active:          gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
 		targets:         gauge("trafficmonitor_view_targets", "Targets with traffic that this controller keeps in view."),
@@ -97,6 +99,9 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 	// A series that begins with its first event has no increase to alert on.
 	for _, s := range []string{stageIngest, stageDecision, stageCommit, stageSpeaker, stageTotal} {
 		m.stages.WithLabelValues(s)
+	}
+	for _, outcome := range []string{shadowSame, shadowLess, shadowMore, shadowAction} {
+		m.shadowed.WithLabelValues(outcome)
 	}
 	for _, i := range safety.Invariants() {
 		m.refused.WithLabelValues(string(i))
