@@ -120,3 +120,48 @@ func TestJSONSchema(t *testing.T) {
 	}
 	golden(t, "schema.json", string(text))
 }
+
+// FuzzFiles: no two texts make the reader panic, each problem names its file, and a policy in two files answers like one
+// that is written from it.
+func FuzzFiles(f *testing.F) {
+	for _, dir := range []string{"testdata/site", "testdata/clash"} {
+		files, err := Read(dir)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(files[0].Text, files[1].Text)
+	}
+	f.Add([]byte("version: 1\nconstants: {a: [x, $a]}\nthresholds: [$a]"), []byte("version: 1\nresponses: $a\ngroups: {$a: {prefixes: [[$a]]}}"))
+	f.Fuzz(func(t *testing.T, a, b []byte) {
+		files := []document.File{{Name: "a.yaml", Text: a}, {Name: "b.yaml", Text: b}}
+		p, err := ParseFiles("dir", files)
+		if err != nil {
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				if !strings.HasPrefix(line, "a.yaml:") && !strings.HasPrefix(line, "b.yaml:") && !strings.HasPrefix(line, "dir:") {
+					t.Fatalf("a problem without its file: %q", line)
+				}
+			}
+			return
+		}
+		file, report := readFiles("dir", files)
+		written, err := document.Write(file.schema())
+		if err != nil {
+			t.Fatal(err)
+		}
+		one, err := Parse("one.yaml", written)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, written)
+		}
+		for _, v := range vector.All() {
+			for _, target := range []string{"203.0.113.1", "198.51.100.1", "2001:db8:9::1"} {
+				inc := Incident{Target: pfx(target), Vector: v.ID, Measured: true, PPS: 3e5, Duration: 1e12, Sensors: 1, Hosts: 1, Test: "limit"}
+				if x, y := p.ExplainIncident(inc, now), one.ExplainIncident(inc, now); x != y {
+					t.Fatalf("in one file %q became %q\n%s", x, y, written)
+				}
+				if why := p.Why(inc, now); why.Path != "" && !report.Has(why.Path) {
+					t.Fatalf("%s stands nowhere", why.Path)
+				}
+			}
+		}
+	})
+}

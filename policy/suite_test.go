@@ -126,3 +126,31 @@ func TestClimb(t *testing.T) {
 		}
 	}
 }
+
+// FuzzSuite: no tests make the reader or a run panic, and every result has a name and a place.
+func FuzzSuite(f *testing.F) {
+	for _, file := range []string{"testdata/ladder_test.yaml", "default_test.yaml"} {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	p, err := Load("testdata/ladder.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := ParseSuite("x_test.yaml", text)
+		if err != nil {
+			return
+		}
+		for _, policy := range []*Policy{p, Default()} {
+			for _, r := range s.Run(policy) {
+				if r.Name == "" || !strings.HasPrefix(r.Place, "x_test.yaml:") {
+					t.Fatalf("%+v", r)
+				}
+			}
+		}
+	})
+}
