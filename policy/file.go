@@ -338,7 +338,7 @@ func (g *rung) schema() document.Value {
 		},
 		{
 			Key: "scope", Value: document.OmitEmpty(&g.scope, document.OneOrMore(&g.scope, document.Word())),
-			Help:   "The routers that are told, by their names or those of their groups in controller.yaml; absent: all.",
+			Help:   "The routers that are told, by their names in controller.yaml, speaker.peers; absent: all.",
 			Danger: "Traffic that enters elsewhere is not hit.",
 		},
 		{

@@ -22,7 +22,7 @@ type Step struct {
 	Observe, Notify bool
 	// Action is what routers are told to do; the zero Action with Observe and Notify.
 	Action route.Action
-	// Scope names the routers, or groups of them, that are told; empty: all.
+	// Scope names the routers that are told; empty: all.
 	Scope []string
 
 	// After is how long the step before must have been in effect before this one may be taken; of the first step, how long

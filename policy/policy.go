@@ -188,6 +188,28 @@ func JSONSchema() ([]byte, error) {
 	return document.JSONSchema("TrafficMonitor policy", newFile().schema(), "constants")
 }
 
+// CheckScopes reports steps whose scope names a router that there is not. The error is a document.Problems.
+func (p *Policy) CheckScopes(routers []string) error {
+	f, report := readFiles(p.source, p.files)
+	check := func(at string, rs []response) {
+		for i, r := range rs {
+			for j, g := range r.ladder {
+				for _, name := range g.scope {
+					if !slices.Contains(routers, name) {
+						path := fmt.Sprintf("%s[%d].ladder[%d].scope", at, i, j)
+						report.Suggest(path, document.Nearest(name, routers), "%s is no router: speaker.peers has %s", name, strings.Join(routers, ", "))
+					}
+				}
+			}
+		}
+	}
+	check("responses", f.responses)
+	for _, g := range f.groups {
+		check("groups."+g.name+".responses", g.responses)
+	}
+	return report.Err()
+}
+
 // Place says where the key at a path stands, such as policy.yaml:31 for responses[0].
 func (p *Policy) Place(path string) string {
 	_, report := readFiles(p.source, p.files)

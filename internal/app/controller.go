@@ -80,12 +80,12 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		started: time.Now(), tls: pki.Files(o.Config.TLS), reload: make(chan struct{}, 1),
 	}
 	var errs []error
-	p, err := loadPolicy(o.Config.Policy)
+	p, err := loadPolicy(o.Config)
 	if err != nil {
 		errs = append(errs, err)
 	}
 	c.policy.Store(&loadedPolicy{Policy: p, loaded: time.Now()})
-	if c.shadow, err = loadShadow(o.Config.Shadow); err != nil {
+	if c.shadow, err = loadShadow(o.Config); err != nil {
 		errs = append(errs, err)
 	}
 	if err := safetyLimits(o.Config).Validate(); err != nil {
@@ -108,22 +108,35 @@ func NewController(o ControllerOptions) (*Controller, error) {
 }
 
 // loadShadow returns nil when there is to be none.
-func loadShadow(path string) (*policy.Policy, error) {
-	if path == "" {
+func loadShadow(cfg config.Controller) (*policy.Policy, error) {
+	if cfg.Shadow == "" {
 		return nil, nil
 	}
-	p, err := policy.Load(path)
+	cfg.Policy = cfg.Shadow
+	p, err := loadPolicy(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("shadow_policy: %w", err)
 	}
 	return p, nil
 }
 
-func loadPolicy(path string) (*policy.Policy, error) {
-	if path == "" {
+// loadPolicy reads the policy and holds it against the routers there are; without any nothing is announced.
+func loadPolicy(cfg config.Controller) (*policy.Policy, error) {
+	if cfg.Policy == "" {
 		return policy.Default(), nil
 	}
-	return policy.Load(path)
+	p, err := policy.Load(cfg.Policy)
+	if err != nil || len(cfg.Speaker.Peers) == 0 {
+		return p, err
+	}
+	var routers []string
+	for _, peer := range cfg.Speaker.Peers {
+		routers = append(routers, peer.Name)
+	}
+	if err := p.CheckScopes(routers); err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // Reload reads the policy again; it is put in force as a whole or not at all.
@@ -396,7 +409,7 @@ func (c *Controller) watchHealth(ctx context.Context) error {
 
 // reloadShadow puts a changed shadow policy beside the one in force; one that is wrong leaves the one before.
 func (c *Controller) reloadShadow(ctx context.Context) {
-	p, err := loadShadow(c.o.Config.Shadow)
+	p, err := loadShadow(c.o.Config)
 	if err == nil {
 		err = c.engine.SetShadow(ctx, p)
 	}
@@ -416,7 +429,7 @@ func (c *Controller) reloads(ctx context.Context) error {
 		}
 		c.reloadShadow(ctx)
 		now := c.policy.Load()
-		p, err := loadPolicy(c.o.Config.Policy)
+		p, err := loadPolicy(c.o.Config)
 		if err == nil {
 			err = c.engine.SetPolicy(ctx, p)
 		}

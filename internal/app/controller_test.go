@@ -253,12 +253,37 @@ func TestWhatCannotWorkIsRefusedBeforeAnythingIsOpened(t *testing.T) {
 	dir := t.TempDir()
 	cfg := config.DefaultController()
 	cfg.DataDir = filepath.Join(dir, "data")
-	cfg.Policy = filepath.Join(dir, "absent.yaml")
+	cfg.Policy, cfg.Shadow = filepath.Join(dir, "absent.yaml"), filepath.Join(dir, "nowhere.d")
 	_, err := NewController(ControllerOptions{Config: cfg, Log: slog.New(slog.DiscardHandler)})
-	if err == nil || !strings.Contains(err.Error(), "absent.yaml") || !strings.Contains(err.Error(), "own prefixes") {
-		t.Errorf("NewController = %v; want both problems", err)
+	if err == nil || !strings.Contains(err.Error(), "absent.yaml") || !strings.Contains(err.Error(), "shadow_policy: ") || !strings.Contains(err.Error(), "own prefixes") {
+		t.Errorf("NewController = %v; want all three problems", err)
 	}
 	if _, err := os.Stat(cfg.DataDir); err == nil {
 		t.Error("the data directory was made though the controller cannot run")
+	}
+}
+
+// A step for a router that there is not would announce nothing anywhere.
+func TestScopesNameRouters(t *testing.T) {
+	dir := t.TempDir()
+	const text = "version: 1\nthresholds: []\nresponses: [{vectors: all, ladder: [{action: discard, scope: %s}]}]\n"
+	cfg := config.DefaultController()
+	cfg.Policy = filepath.Join(dir, "policy.yaml")
+	cfg.Speaker.Peers = []config.Peer{{Name: "edge-1"}, {Name: "edge-2"}}
+	writePolicy(t, dir, fmt.Sprintf(text, "[edge-2, edge-3]"))
+	want := `policy.yaml:3: responses[0].ladder[0].scope: edge-3 is no router: speaker.peers has edge-1, edge-2; did you mean "edge-1"?`
+	if _, err := loadPolicy(cfg); err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("%v", err)
+	}
+	cfg.Shadow = cfg.Policy
+	if _, err := loadShadow(cfg); err == nil || !strings.Contains(err.Error(), "edge-3") {
+		t.Errorf("shadow: %v", err)
+	}
+	writePolicy(t, dir, fmt.Sprintf(text, "edge-2"))
+	if _, err := loadPolicy(cfg); err != nil {
+		t.Error(err)
+	}
+	if p, err := loadShadow(config.DefaultController()); p != nil || err != nil {
+		t.Errorf("no shadow: %v %v", p, err)
 	}
 }

@@ -189,11 +189,14 @@ func (e *Engine) followPolicy(now time.Time) {
 	}
 }
 
-// about is what is known of the attack that a mitigation answers.
+// about is what is known of the attack that a mitigation answers: with its peaks for its rates, for the answer itself lowers
+// what sensors see.
 func (e *Engine) about(m mitigation.Mitigation, v vector.ID, now time.Time) policy.Incident {
 	for _, inc := range e.detector.Incidents() {
 		if inc.ID == m.Incident {
-			return policy.Observed(inc, v, now)
+			x := policy.Observed(inc, v, now)
+			x.PPS, x.BPS = x.PeakPPS, x.PeakBPS
+			return x
 		}
 	}
 	return policy.Incident{Target: m.Target, Vector: v}

@@ -45,6 +45,39 @@ responses:
 	})
 }
 
+// A policy is put in force again while its answer works: the rates are low because of it, and it goes on.
+func TestReloadUnderAttackWithConditions(t *testing.T) {
+	const text = `version: 1
+thresholds: [{vectors: all-reflection, pps: 20 kpps}]
+responses: [{vectors: all-reflection, when: incident.pps > 20e3, action: rate-limit 1 Mbps, ttl: 30s, extend: 30s}]
+`
+	runWith(t, func(o *Options) { o.Policy = parsed(t, text) }, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		for i := range 900 {
+			b.report(traffic.Hot, 100*time.Millisecond, 250) // 1 Mbps: what the router lets through
+			if time.Sleep(100 * time.Millisecond); i%100 == 50 {
+				if err := b.SetPolicy(b.t.Context(), parsed(t, text)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+				t.Fatalf("after %d reports: %q", i, got)
+			}
+		}
+		// A policy that would not answer it lets it end.
+		if err := b.SetPolicy(b.t.Context(), parsed(t, strings.Replace(text, "20e3,", "200e3,", 1))); err != nil {
+			t.Fatal(err)
+		}
+		for range 700 {
+			b.report(traffic.Hot, 100*time.Millisecond, 250)
+			time.Sleep(100 * time.Millisecond)
+		}
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("goes on: %q", got)
+		}
+	})
+}
+
 // A condition that cannot be computed makes no answer; that is counted each time and told once.
 func TestConditionThatCannotBeComputed(t *testing.T) {
 	runWith(t, func(o *Options) {
