@@ -50,6 +50,7 @@ type Controller struct {
 
 	policy   atomic.Pointer[loadedPolicy]
 	shadow   *policy.Policy // the one to begin with; nil without one
+	read     string         // the fingerprint of both, taken before they were read
 	reload   chan struct{}
 	store    *store.Store
 	audit    *audit.Log
@@ -80,6 +81,7 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		started: time.Now(), tls: pki.Files(o.Config.TLS), reload: make(chan struct{}, 1),
 	}
 	var errs []error
+	c.read = fingerprint(o.Config.Policy, o.Config.Shadow)
 	p, err := loadPolicy(o.Config)
 	if err != nil {
 		errs = append(errs, err)
@@ -273,6 +275,11 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	})
 	l.loop("health", c.watchHealth)
 	l.loop("policy", c.reloads)
+	if cfg.PolicyWatch > 0 {
+		l.loop("policy watch", func(ctx context.Context) error {
+			return watch(ctx, cfg.PolicyWatch, c.read, func() string { return fingerprint(cfg.Policy, cfg.Shadow) }, c.Reload)
+		})
+	}
 	return c.serve(l)
 }
 

@@ -17,6 +17,7 @@ type Controller struct {
 	Network     Network
 	Policy      string // path; empty means the built-in default
 	Shadow      string // path; empty means none
+	PolicyWatch time.Duration
 	Safety      Safety
 	Store       Store
 	Speaker     Speaker

@@ -17,6 +17,9 @@ func (c *Controller) check(r *document.Report) {
 	if c.Name == "" {
 		r.Add("name", "is missing, and this host has no name that could stand in: write one")
 	}
+	if w := c.PolicyWatch; w > 0 && w < time.Second {
+		r.Add("policy_watch", "%s is too often: at least 1s, or 0s for never", document.FormatDuration(w))
+	}
 	checkTLS(r, "tls", c.TLS)
 	checkListen(r, "listen.sensors", c.Listen.Sensors, c.TLS)
 	checkListen(r, "listen.console", c.Listen.Console, c.TLS)

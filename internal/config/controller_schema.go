@@ -34,6 +34,11 @@ func (c *Controller) schema() document.Value {
 			Help: "File with the policy, or a directory of its files; empty means the built-in default, policy/default.yaml.",
 		},
 		document.Field{
+			Key: "policy_watch", Value: document.Scalar(&c.PolicyWatch, document.Duration(0, time.Hour)),
+			Help:   "How often policy and shadow_policy are looked at for changes, and read again when they changed and then stayed the same for so long; 0s: only on SIGHUP.",
+			Danger: "Whoever can write the file changes what is announced, without a further step.",
+		},
+		document.Field{
 			Key: "shadow_policy", Value: document.Scalar(&c.Shadow, document.OrEmpty(pathCodec())),
 			Help: "Policy that is asked beside the one in force and never obeyed; where it would have answered an attack otherwise is told. Empty means none.",
 		},
