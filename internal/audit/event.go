@@ -46,6 +46,7 @@ const (
 	PolicyLoaded  Kind = "policy_loaded"
 	PolicyRefused Kind = "policy_refused"
 	PolicyProblem Kind = "policy_problem" // a condition of the policy in force cannot be computed
+	PolicyNotify  Kind = "policy_notify"  // the policy asks a person to look at an attack
 	ShadowDiffers Kind = "shadow_differs" // the shadow policy would have answered an attack otherwise
 	LeaderElected Kind = "leader_elected"
 	LeaderLost    Kind = "leader_lost"
@@ -66,7 +67,7 @@ var kinds = []Kind{
 	MitigationCreated, MitigationExtended, MitigationChanged, MitigationEnded, MitigationRefused, MitigationObserved,
 	RouteSent, RouteWithdrawn, RouteRefused,
 	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, RedButton,
-	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
+	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, PolicyNotify, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
 	RecordDamaged, SensorSeen, SensorLost, PeerUp, PeerDown, SpeakerUp, SpeakerDown, EventsLost,
 }
 

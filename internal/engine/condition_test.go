@@ -78,6 +78,30 @@ responses: [{vectors: all-reflection, when: incident.pps > 20e3, action: rate-li
 	})
 }
 
+// A person is asked once about a vector of an incident, and again about the next incident.
+func TestNotify(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, `version: 1
+thresholds: [{vectors: all-reflection, pps: 20 kpps, end_after: 1s}]
+responses: [{vectors: all-reflection, action: notify}]
+`)
+	}, func(b *bench) {
+		for n := 1; n <= 2; n++ {
+			for range 300 {
+				b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+				time.Sleep(100 * time.Millisecond)
+			}
+			if asked := strings.Count(b.kinds(), "policy_notify"); asked != n || testutil.ToFloat64(b.metrics.notified) != float64(n) || len(b.announced()) > 0 {
+				t.Errorf("attack %d: asked %d times, announced %q: %s", n, asked, b.announced(), b.kinds())
+			}
+			for range 300 {
+				b.report(traffic.Interval, time.Second, 0)
+				time.Sleep(time.Second)
+			}
+		}
+	})
+}
+
 // A condition that cannot be computed makes no answer; that is counted each time and told once.
 func TestConditionThatCannotBeComputed(t *testing.T) {
 	runWith(t, func(o *Options) {

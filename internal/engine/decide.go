@@ -86,9 +86,6 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		e.retry[k] = now.Add(e.o.RetryAfter)
 		answer := e.policy.Answer(policy.Observed(inc, v, now), now)
 		e.uncomputed(answer.Problems)
-		if inc.Direction == vector.Outbound {
-			answer = policy.Response{Observe: true, Reason: fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", v, inc.Target)}
-		}
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
 		sig := signature.For(inc.Target, v)
 		if !answer.Observe && answer.Action.Kind != route.Blackhole && v != vector.Total && sig.Match.Equal(route.Match{Destination: inc.Target}) {
@@ -97,7 +94,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		}
 		if answer.Observe {
 			if e.news(k, answer.Reason) {
-				e.o.Emit(audit.MitigationObserved, answer.Reason, about)
+				e.unanswered(answer, about)
 			}
 			continue
 		}
@@ -202,6 +199,17 @@ func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Viol
 	}
 	m = e.machine.Refuse(now, m.ID, detail)
 	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
+}
+
+// unanswered tells that nothing is announced, and asks a person to look where the policy says so.
+func (e *Engine) unanswered(answer policy.Response, about map[string]string) {
+	kind := audit.MitigationObserved
+	if answer.Steps[0].Notify {
+		kind = audit.PolicyNotify
+		e.metrics.notified.Inc()
+		e.log.Warn("the policy asks a person to look", "incident", about["incident"], "target", about["target"], "vector", about["vector"], "reason", answer.Reason)
+	}
+	e.o.Emit(kind, answer.Reason, about)
 }
 
 // uncomputed tells of conditions of the policy that could not be computed: each time by the metric, and once in words.

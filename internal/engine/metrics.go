@@ -30,6 +30,7 @@ type metrics struct {
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 	uncomputed   prometheus.Counter
+	notified     prometheus.Counter
 	shadowed     *prometheus.CounterVec
 
 	active      prometheus.Gauge
@@ -77,6 +78,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		refused:         counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
 		withheld:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
 		commitErrors:    prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
+		notified:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_policy_notifications_total", Help: "Times the policy asked a person to look (action notify); counted by the leader."}),
 		shadowed:        counter("trafficmonitor_shadow_policy_vectors_total", "Vectors of incidents that ended, by what the shadow policy made of them: same, another action, or an incident under only one of the two.", "outcome"),
 		uncomputed:      prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_policy_condition_errors_total", Help: "Conditions of the policy that could not be computed when something was decided: their response was passed over, their exception held."}),
 		active:          gauge("trafficmonitor_incidents_active", "Attacks this controller sees going on now."),
@@ -92,7 +94,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		speakerSets:     counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
 		lag:             gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
 	}
-	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.uncomputed, m.crowded, m.unkept, m.baselineEvicted,
+	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.uncomputed, m.notified, m.crowded, m.unkept, m.baselineEvicted,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "trafficmonitor_engine_queue_reports", Help: "Reports waiting for the engine."},
 			func() float64 { return float64(len(e.reports)) }),
 	)
