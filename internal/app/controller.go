@@ -160,6 +160,8 @@ func (c *Controller) Run(ctx context.Context) error {
 		c.o.Serving()
 	}
 	c.emit(audit.Started, "controller "+c.o.Config.Name+" started, version "+c.o.Version, nil)
+	p := c.policy.Load()
+	c.emit(audit.PolicyLoaded, fmt.Sprintf("policy %s is in force, hash %.12s", p.Source(), p.Hash()), map[string]string{"source": p.Source(), "hash": p.Hash()})
 	return l.run(ctx)
 }
 
@@ -169,7 +171,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
-	if c.audit, err = audit.Open(audit.Options{Dir: cfg.DataDir, Log: c.log, Registerer: c.reg}); err != nil {
+	if c.audit, err = audit.Open(audit.Options{Dir: cfg.DataDir, Name: cfg.Name, Log: c.log, Registerer: c.reg}); err != nil {
 		return err
 	}
 	l.onStop("audit", func(context.Context) error { return c.audit.Close() })
@@ -203,6 +205,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		return err
 	}
 	l.onStop("store", c.store.Close)
+	l.loop("shared audit record", func(ctx context.Context) error { return c.audit.Share(ctx, c.store) })
 
 	var keep func(time.Time, traffic.Report)
 	var keepSamples func(time.Time, []traffic.Sample)

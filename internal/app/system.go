@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
@@ -255,7 +256,45 @@ func (s *system) Subscribe(fn func(console.Event)) (cancel func()) {
 }
 
 func event(e audit.Event) console.Event {
-	return console.Event{Time: e.Time, Kind: string(e.Kind), Message: e.Message, Attributes: e.Attributes}
+	return console.Event{Controller: e.Controller, Time: e.Time, Kind: string(e.Kind), Message: e.Message, Attributes: e.Attributes}
+}
+
+// maxRelated bounds how much else belongs to a story.
+const maxRelated = 64
+
+func (s *system) Events(ctx context.Context, q console.EventQuery) (console.Events, error) {
+	a := audit.Query{Since: q.Since, Until: q.Until, About: q.About, Requester: q.Requester, Limit: q.Limit}
+	for _, k := range q.Kinds {
+		if !audit.Kind(k).Known() {
+			return console.Events{}, console.ErrInvalid{Fields: []console.FieldError{{Field: "kinds", Reason: fmt.Sprintf("%q is not known: the kinds are %v", k, audit.Kinds())}}}
+		}
+		a.Kinds = append(a.Kinds, audit.Kind(k))
+	}
+	if q.Related { // an incident's mitigations, and the routes of those
+		all := a
+		all.Kinds, all.Requester = nil, ""
+		for range 2 {
+			found, err := s.audit.Find(ctx, all, s.store)
+			if err != nil {
+				return console.Events{}, console.ErrUnavailable{Reason: err.Error()}
+			}
+			more := audit.Related(found.Events, all.About)
+			if len(more) == 0 {
+				break
+			}
+			all.About = slices.Concat(all.About, more[:min(len(more), maxRelated)])
+		}
+		a.About = all.About
+	}
+	found, err := s.audit.Find(ctx, a, s.store)
+	if err != nil {
+		return console.Events{}, console.ErrUnavailable{Reason: err.Error()}
+	}
+	out := console.Events{Incomplete: found.Incomplete}
+	for _, e := range found.Events {
+		out.Events = append(out.Events, event(e))
+	}
+	return out, nil
 }
 
 // translate turns the engine's errors into the console's.

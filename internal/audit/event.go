@@ -83,6 +83,7 @@ type Event struct {
 	Kind       Kind              `json:"kind"`
 	Message    string            `json:"message"`              // in a sentence
 	Attributes map[string]string `json:"attributes,omitempty"` // identifiers and values: incident, mitigation, target, requester, reason…
+	Controller string            `json:"controller,omitempty"` // that recorded it
 }
 
 // Bounds of an event, so that no text from outside fills the disk with one line.

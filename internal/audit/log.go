@@ -29,6 +29,7 @@ const FileName = "audit.jsonl"
 // Options of a Log.
 type Options struct {
 	Dir       string // created if absent
+	Name      string // of this controller, written with each event
 	MaxBytes  int64  // of one file; 64 MiB when 0
 	MaxFiles  int    // full files kept beside the current one; 8 when 0
 	Sync      Sync
@@ -86,6 +87,9 @@ type Delivery struct {
 // Log is the record. Its methods may be called concurrently.
 type Log struct {
 	m     *metrics
+	path  string // of the current file
+	name  string
+	log   *slog.Logger
 	queue chan entry
 	done  chan struct{} // closed when the writer has ended
 
@@ -113,11 +117,11 @@ func Open(o Options) (*Log, error) {
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
-	l := &Log{queue: make(chan entry, o.Queue), done: make(chan struct{}), subs: map[*subscriber]struct{}{}, tail: newRing(o.Tail)}
+	l := &Log{name: o.Name, log: o.Log, path: filepath.Join(o.Dir, FileName), queue: make(chan entry, o.Queue), done: make(chan struct{}), subs: map[*subscriber]struct{}{}, tail: newRing(o.Tail)}
 	if l.m, err = newMetrics(o.Registerer, l); err != nil {
 		return nil, fmt.Errorf("audit: register metrics: %w", err)
 	}
-	f, err := openFile(filepath.Join(o.Dir, FileName), o, l.m)
+	f, err := openFile(l.path, o, l.m)
 	if err != nil {
 		return nil, fmt.Errorf("audit: %w", err)
 	}
@@ -133,6 +137,9 @@ func Open(o Options) (*Log, error) {
 func (l *Log) Record(e Event) {
 	if e.Time.IsZero() {
 		e.Time = time.Now()
+	}
+	if e.Controller == "" {
+		e.Controller = l.name
 	}
 	e = e.bounded()
 	l.m.recorded(e.Kind)

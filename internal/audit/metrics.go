@@ -6,6 +6,7 @@ import "github.com/prometheus/client_golang/prometheus"
 const (
 	lostFile       = "file"
 	lostSubscriber = "subscriber"
+	lostShared     = "shared"
 )
 
 type metrics struct {
@@ -23,7 +24,7 @@ func newMetrics(reg prometheus.Registerer, l *Log) (*metrics, error) {
 			Name: "trafficmonitor_audit_events_total", Help: "Events recorded, by kind.",
 		}, []string{"kind"}),
 		lost: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "trafficmonitor_audit_lost_total", Help: "Events that did not reach the file or a subscriber, because it was too slow or failed.",
+			Name: "trafficmonitor_audit_lost_total", Help: "Events that did not reach the file, the record that controllers share or a subscriber, because it was too slow or failed.",
 		}, []string{"destination"}),
 		errors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "trafficmonitor_audit_write_errors_total", Help: "Failed writes, syncs and rotations of the audit file.",
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer, l *Log) (*metrics, error) {
 	}
 	m.lost.WithLabelValues(lostFile)
 	m.lost.WithLabelValues(lostSubscriber)
+	m.lost.WithLabelValues(lostShared)
 	if reg == nil {
 		return m, nil
 	}

@@ -58,6 +58,10 @@ var rpcs = []rpcCall{
 		_, err := c.ListRoutes(ctx, &tmv1.ListRoutesRequest{})
 		return err
 	}},
+	{"ListEvents", false, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.ListEvents(ctx, &tmv1.ListEventsRequest{})
+		return err
+	}},
 	{"ListHolds", false, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
 		_, err := c.ListHolds(ctx, &tmv1.ListHoldsRequest{})
 		return err

@@ -310,6 +310,7 @@ func TestEveryReadMapsErrors(t *testing.T) {
 			_, err := c.ExplainTarget(ctx, &tmv1.ExplainTargetRequest{Target: "203.0.113.5"})
 			return err
 		},
+		"Events": func(ctx context.Context) error { _, err := c.ListEvents(ctx, nil); return err },
 		"Holds":  func(ctx context.Context) error { _, err := c.ListHolds(ctx, nil); return err },
 		"Routes": func(ctx context.Context) error { _, err := c.ListRoutes(ctx, nil); return err },
 		"Policy": func(ctx context.Context) error { _, err := c.GetPolicy(ctx, nil); return err },

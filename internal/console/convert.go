@@ -188,5 +188,5 @@ func holdProto(h mitigation.Hold) *tmv1.Hold {
 }
 
 func eventProto(e Event) *tmv1.WatchEventsResponse {
-	return &tmv1.WatchEventsResponse{Time: timeProto(e.Time), Kind: e.Kind, Message: e.Message, Attributes: e.Attributes}
+	return &tmv1.WatchEventsResponse{Time: timeProto(e.Time), Kind: e.Kind, Message: e.Message, Attributes: e.Attributes, Controller: e.Controller}
 }

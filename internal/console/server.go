@@ -53,6 +53,7 @@ func roles() map[string][]string {
 		tmv1.ConsoleService_ListRoutes_FullMethodName:          read,
 		tmv1.ConsoleService_ListHolds_FullMethodName:           read,
 		tmv1.ConsoleService_GetPolicy_FullMethodName:           read,
+		tmv1.ConsoleService_ListEvents_FullMethodName:          read,
 		tmv1.ConsoleService_WatchEvents_FullMethodName:         read,
 		tmv1.ConsoleService_CreateMitigation_FullMethodName:    write,
 		tmv1.ConsoleService_WithdrawMitigations_FullMethodName: write,

@@ -44,6 +44,8 @@ type System interface {
 	SetFreeze(ctx context.Context, f SetFreeze) (*mitigation.Freeze, error)
 	// Policy returns the policy in force.
 	Policy(ctx context.Context) (Policy, error)
+	// Events returns what was recorded, newest first: see [EventQuery].
+	Events(ctx context.Context, q EventQuery) (Events, error)
 	// Subscribe calls fn with every event from now on until cancel is called. fn does not block.
 	Subscribe(fn func(Event)) (cancel func())
 }
@@ -240,8 +242,25 @@ type Policy struct {
 
 // Event is something that happened. Kind is one of a small closed set, such as "incident_onset" or "route_sent".
 type Event struct {
+	Controller string // that recorded it
 	Time       time.Time
 	Kind       string
 	Message    string
 	Attributes map[string]string
+}
+
+// EventQuery selects events; empty members select all.
+type EventQuery struct {
+	Since, Until time.Time // from Since on, before Until
+	About        []string  // identifiers, addresses, prefixes: any of them
+	Related      bool      // also what events about these name: the incident's mitigations, their routes
+	Kinds        []string
+	Requester    string // a part of the name
+	Limit        int
+}
+
+// Events are what was found, newest first.
+type Events struct {
+	Events     []Event
+	Incomplete string // why others may be missing; empty when none are
 }

@@ -26,6 +26,8 @@ type metrics struct {
 	pruned      prometheus.Counter
 	dbSize      prometheus.Gauge
 	dbUsed      prometheus.Gauge
+	logLines    prometheus.Gauge
+	logPruned   prometheus.Counter
 }
 
 // newMetrics registers the metrics; a nil Registerer registers none.
@@ -69,6 +71,12 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		dbUsed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "trafficmonitor_store_db_used_bytes", Help: "Part of etcd's database that is in use; the rest is free for reuse.",
 		}),
+		logLines: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "trafficmonitor_store_log_lines", Help: "Lines of the audit record that controllers share, as the leader counted them last.",
+		}),
+		logPruned: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "trafficmonitor_store_log_pruned_total", Help: "Lines removed from it because of their age or number.",
+		}),
 	}
 	for _, r := range []string{resultOK, resultDeposed, resultInvalid, resultTooLarge, resultUnavailable} {
 		m.commits.WithLabelValues(r)
@@ -88,7 +96,7 @@ func newMetrics(reg prometheus.Registerer, s *Store) (*metrics, error) {
 		})
 	}
 	for _, c := range []prometheus.Collector{
-		m.commit, m.commits, m.split, m.termChanges, m.resyncs, m.notify, m.probe, m.up, m.leading, m.pruned, m.dbSize, m.dbUsed,
+		m.commit, m.commits, m.split, m.termChanges, m.resyncs, m.notify, m.probe, m.up, m.leading, m.pruned, m.dbSize, m.dbUsed, m.logLines, m.logPruned,
 		seen("trafficmonitor_store_led", "1 while any controller is seen to lead.", func(p *published) float64 {
 			if p.led {
 				return 1

@@ -17,6 +17,9 @@ func (t *Term) prune(ctx context.Context) {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
+		if err := t.s.pruneLog(ctx, time.Now(), t.s.opts.LogKeep, int64(t.s.opts.LogMost)); err != nil && ctx.Err() == nil {
+			t.s.log.Warn("old lines of the shared audit record could not be removed, trying again", "err", err, "in", every)
+		}
 		if p := t.s.published.Load(); p != nil && p.whole {
 			if err := t.pruneOnce(ctx, old(p.Records, time.Now().Add(-t.s.opts.Keep), t.s.opts.KeepMost)); err != nil && ctx.Err() == nil {
 				t.s.log.Warn("old mitigations could not be removed, trying again", "err", err, "in", every)

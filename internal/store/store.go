@@ -12,6 +12,7 @@
 //	/trafficmonitor/v1/term             the last term that began, JSON
 //	/trafficmonitor/v1/commit           present while a commit too big for one transaction is under way, JSON
 //	/trafficmonitor/v1/leader/LEASE     candidates; the oldest leads
+//	/trafficmonitor/log/v1/TIME/…       the audit record that controllers share, a line each: see [Store.AppendLog]
 //
 // # Records that cannot be read
 //
@@ -58,6 +59,8 @@ const (
 	DefaultTimeout  = 2 * time.Second
 	DefaultKeep     = 7 * 24 * time.Hour
 	DefaultKeepMost = 2000
+	DefaultLogKeep  = 30 * 24 * time.Hour
+	DefaultLogMost  = 10_000
 )
 
 // Options of a store.
@@ -72,6 +75,8 @@ type Options struct {
 	Timeout  time.Duration // of one request to etcd
 	Keep     time.Duration // how long ended mitigations are kept
 	KeepMost int           // how many of them at most, the latest: they cost memory, and time at every change
+	LogKeep  time.Duration // how long lines of the shared log are kept
+	LogMost  int           // how many of them at most, the latest
 
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -87,7 +92,7 @@ func (o Options) withDefaults() (Options, error) {
 	if len(o.Endpoints) == 0 && o.DataDir == "" {
 		errs = append(errs, errors.New("neither etcd endpoints nor a data directory: set one"))
 	}
-	if o.LeaseTTL < 0 || o.Timeout < 0 || o.Keep < 0 || o.KeepMost < 0 {
+	if o.LeaseTTL < 0 || o.Timeout < 0 || o.Keep < 0 || o.KeepMost < 0 || o.LogKeep < 0 || o.LogMost < 0 {
 		errs = append(errs, errors.New("a limit is negative"))
 	}
 	if o.LeaseTTL == 0 {
@@ -101,6 +106,12 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if o.KeepMost == 0 {
 		o.KeepMost = DefaultKeepMost
+	}
+	if o.LogKeep == 0 {
+		o.LogKeep = DefaultLogKeep
+	}
+	if o.LogMost == 0 {
+		o.LogMost = DefaultLogMost
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))

@@ -183,7 +183,7 @@ func TestWatch(t *testing.T) {
 	}{
 		{"table", "13:00:00.123  incident_onset          203.0.113.10/32: dns-amplification?[2J  incident=i-1  reason=\"100000 pps is above 20000 pps\"\n", nil},
 		{"utc", "12:00:00.123  incident_onset", []string{"--utc"}},
-		{"json", `{"time":"2026-03-01T12:00:00.123Z","kind":"incident_onset","message":"203.0.113.10/32: dns-amplification\u001b[2J","attributes":{"incident":"i-1","reason":"100000 pps is above 20000 pps"},"lost":"0"}` + "\n", []string{"-o", "json"}},
+		{"json", `{"time":"2026-03-01T12:00:00.123Z","kind":"incident_onset","message":"203.0.113.10/32: dns-amplification\u001b[2J","attributes":{"incident":"i-1","reason":"100000 pps is above 20000 pps"},"lost":"0","controller":""}` + "\n", []string{"-o", "json"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			b := newBench(t)

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -96,15 +93,5 @@ func (c *cli) writeEvent(e *tmv1.WatchEventsResponse) error {
 		}
 		return c.write(string(b) + "\n")
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s  %-22s  %s", c.at(e.Time, "15:04:05.000"), clean(e.Kind), clean(e.Message))
-	for _, k := range slices.Sorted(maps.Keys(e.Attributes)) {
-		v := clean(e.Attributes[k])
-		if strings.ContainsAny(v, " \"") {
-			v = fmt.Sprintf("%q", v)
-		}
-		fmt.Fprintf(&b, "  %s=%s", clean(k), v)
-	}
-	b.WriteByte('\n')
-	return c.write(b.String())
+	return c.write(fmt.Sprintf("%s  %-22s  %s%s\n", c.at(e.Time, "15:04:05.000"), clean(e.Kind), clean(e.Message), attributes(e.Attributes)))
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -78,6 +79,9 @@ func TestKilledWhileAnnouncing(t *testing.T) {
 	s.ready()
 	var owned []string
 	for _, m := range s.mitigations() {
+		if i := slices.Index(acked, m.Routes[0]); i == 0 || i == routes-1 { // before the first was killed, and after the last
+			s.recorded(m)
+		}
 		owned = append(owned, m.Routes...)
 	}
 	mu.Lock()
@@ -90,6 +94,23 @@ func TestKilledWhileAnnouncing(t *testing.T) {
 	s.must("withdraw", "--all", "--reason", "e2e")
 	s.hold()
 	s.leaveNothing()
+}
+
+// recorded waits until it can be told how a mitigation came about: who asked for it, and when each router was sent its route.
+func (s *system) recorded(m *pb.Mitigation) {
+	s.t.Helper()
+	eventually(s.t, "the story of "+m.Id, func(context.Context) error {
+		r := s.tmctl("explain", m.Id)
+		if r.code != 0 {
+			return r.err()
+		}
+		for _, want := range []string{"manual_announce", m.Requester, "route_sent", "Policy", "term"} {
+			if !strings.Contains(r.stdout, want) {
+				return fmt.Errorf("it lacks %q:\n%s", want, r.stdout)
+			}
+		}
+		return nil
+	})
 }
 
 // A controller that stands still for longer than its lease changes nothing at the routers, and leads again afterwards.

@@ -2578,7 +2578,9 @@ type WatchEventsResponse struct {
 	// Identifiers and values: incident, mitigation, target, route, peer, requester, reason.
 	Attributes map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Events lost before this one because the reader was too slow.
-	Lost          uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	Lost uint64 `protobuf:"varint,5,opt,name=lost,proto3" json:"lost,omitempty"`
+	// The controller that recorded it.
+	Controller    string `protobuf:"bytes,6,opt,name=controller,proto3" json:"controller,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2646,6 +2648,269 @@ func (x *WatchEventsResponse) GetLost() uint64 {
 		return x.Lost
 	}
 	return 0
+}
+
+func (x *WatchEventsResponse) GetController() string {
+	if x != nil {
+		return x.Controller
+	}
+	return ""
+}
+
+// ListEventsRequest selects recorded events; an empty field selects all.
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// From then on.
+	StartTime *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=start_time,json=startTime,proto3" json:"start_time,omitempty"`
+	// Before then.
+	EndTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=end_time,json=endTime,proto3" json:"end_time,omitempty"`
+	// Identifiers of an incident, mitigation or router, the text of a route, addresses or prefixes: events about any of
+	// them. At most 16.
+	About []string `protobuf:"bytes,3,rep,name=about,proto3" json:"about,omitempty"`
+	// Also events about what those found name: the mitigations of an incident, the routes of a mitigation.
+	IncludeRelated bool `protobuf:"varint,4,opt,name=include_related,json=includeRelated,proto3" json:"include_related,omitempty"`
+	// Kinds, as in WatchEventsResponse.
+	Kinds []string `protobuf:"bytes,5,rep,name=kinds,proto3" json:"kinds,omitempty"`
+	// A part of the name of who asked.
+	Requester string `protobuf:"bytes,6,opt,name=requester,proto3" json:"requester,omitempty"`
+	// At most so many in one answer, 1 to 1000; 0 means 100.
+	PageSize int32 `protobuf:"varint,7,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// next_page_token of the answer before.
+	PageToken     string `protobuf:"bytes,8,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartTime
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetEndTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndTime
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetAbout() []string {
+	if x != nil {
+		return x.About
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetIncludeRelated() bool {
+	if x != nil {
+		return x.IncludeRelated
+	}
+	return false
+}
+
+func (x *ListEventsRequest) GetKinds() []string {
+	if x != nil {
+		return x.Kinds
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// Event is something that was recorded.
+type Event struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it happened.
+	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
+	// What happened, one of a small closed set.
+	Kind string `protobuf:"bytes,2,opt,name=kind,proto3" json:"kind,omitempty"`
+	// The same in a sentence.
+	Message string `protobuf:"bytes,3,opt,name=message,proto3" json:"message,omitempty"`
+	// Identifiers and values.
+	Attributes map[string]string `protobuf:"bytes,4,rep,name=attributes,proto3" json:"attributes,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// The controller that recorded it; empty in records of earlier versions.
+	Controller    string `protobuf:"bytes,5,opt,name=controller,proto3" json:"controller,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Event) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Event) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *Event) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
+func (x *Event) GetAttributes() map[string]string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *Event) GetController() string {
+	if x != nil {
+		return x.Controller
+	}
+	return ""
+}
+
+// ListEventsResponse holds a page of events.
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, newest first.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// For the next page; empty when this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// Why others may be missing; empty when none are.
+	Incomplete    string `protobuf:"bytes,3,opt,name=incomplete,proto3" json:"incomplete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+func (x *ListEventsResponse) GetIncomplete() string {
+	if x != nil {
+		return x.Incomplete
+	}
+	return ""
 }
 
 var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
@@ -2850,7 +3115,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\tload_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\x12\x12\n" +
 	"\x04text\x18\x04 \x01(\tR\x04text\x12\x14\n" +
 	"\x05error\x18\x05 \x01(\tR\x05error\"\x14\n" +
-	"\x12WatchEventsRequest\"\x9e\x02\n" +
+	"\x12WatchEventsRequest\"\xbe\x02\n" +
 	"\x13WatchEventsResponse\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
@@ -2858,11 +3123,43 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"attributes\x18\x04 \x03(\v26.trafficmonitor.v1.WatchEventsResponse.AttributesEntryR\n" +
 	"attributes\x12\x12\n" +
-	"\x04lost\x18\x05 \x01(\x04R\x04lost\x1a=\n" +
+	"\x04lost\x18\x05 \x01(\x04R\x04lost\x12\x1e\n" +
+	"\n" +
+	"controller\x18\x06 \x01(\tR\n" +
+	"controller\x1a=\n" +
 	"\x0fAttributesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x012\xd1\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xb4\x02\n" +
+	"\x11ListEventsRequest\x129\n" +
 	"\n" +
+	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x125\n" +
+	"\bend_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
+	"\x05about\x18\x03 \x03(\tR\x05about\x12'\n" +
+	"\x0finclude_related\x18\x04 \x01(\bR\x0eincludeRelated\x12\x14\n" +
+	"\x05kinds\x18\x05 \x03(\tR\x05kinds\x12\x1c\n" +
+	"\trequester\x18\x06 \x01(\tR\trequester\x12\x1b\n" +
+	"\tpage_size\x18\a \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\b \x01(\tR\tpageToken\"\x8e\x02\n" +
+	"\x05Event\x12.\n" +
+	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x12\n" +
+	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x18\n" +
+	"\amessage\x18\x03 \x01(\tR\amessage\x12H\n" +
+	"\n" +
+	"attributes\x18\x04 \x03(\v2(.trafficmonitor.v1.Event.AttributesEntryR\n" +
+	"attributes\x12\x1e\n" +
+	"\n" +
+	"controller\x18\x05 \x01(\tR\n" +
+	"controller\x1a=\n" +
+	"\x0fAttributesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x8e\x01\n" +
+	"\x12ListEventsResponse\x120\n" +
+	"\x06events\x18\x01 \x03(\v2\x18.trafficmonitor.v1.EventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1e\n" +
+	"\n" +
+	"incomplete\x18\x03 \x01(\tR\n" +
+	"incomplete2\xac\v\n" +
 	"\x0eConsoleService\x12V\n" +
 	"\tGetStatus\x12#.trafficmonitor.v1.GetStatusRequest\x1a$.trafficmonitor.v1.GetStatusResponse\x12\\\n" +
 	"\vListSensors\x12%.trafficmonitor.v1.ListSensorsRequest\x1a&.trafficmonitor.v1.ListSensorsResponse\x12V\n" +
@@ -2878,7 +3175,9 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"DeleteHold\x12$.trafficmonitor.v1.DeleteHoldRequest\x1a%.trafficmonitor.v1.DeleteHoldResponse\x12V\n" +
 	"\tSetFreeze\x12#.trafficmonitor.v1.SetFreezeRequest\x1a$.trafficmonitor.v1.SetFreezeResponse\x12V\n" +
-	"\tGetPolicy\x12#.trafficmonitor.v1.GetPolicyRequest\x1a$.trafficmonitor.v1.GetPolicyResponse\x12^\n" +
+	"\tGetPolicy\x12#.trafficmonitor.v1.GetPolicyRequest\x1a$.trafficmonitor.v1.GetPolicyResponse\x12Y\n" +
+	"\n" +
+	"ListEvents\x12$.trafficmonitor.v1.ListEventsRequest\x1a%.trafficmonitor.v1.ListEventsResponse\x12^\n" +
 	"\vWatchEvents\x12%.trafficmonitor.v1.WatchEventsRequest\x1a&.trafficmonitor.v1.WatchEventsResponse0\x01BNZLgithub.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1;trafficmonitorv1b\x06proto3"
 
 var (
@@ -2894,7 +3193,7 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Incident_State)(0),                 // 0: trafficmonitor.v1.Incident.State
 	(Mitigation_State)(0),               // 1: trafficmonitor.v1.Mitigation.State
@@ -2932,88 +3231,99 @@ var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(*GetPolicyResponse)(nil),           // 33: trafficmonitor.v1.GetPolicyResponse
 	(*WatchEventsRequest)(nil),          // 34: trafficmonitor.v1.WatchEventsRequest
 	(*WatchEventsResponse)(nil),         // 35: trafficmonitor.v1.WatchEventsResponse
-	nil,                                 // 36: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	(*timestamppb.Timestamp)(nil),       // 37: google.protobuf.Timestamp
-	(*Hello)(nil),                       // 38: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),              // 39: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),         // 40: google.protobuf.Duration
-	(*DirectiveVersion)(nil),            // 41: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                        // 42: trafficmonitor.v1.Peer
-	(Direction)(0),                      // 43: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                // 44: trafficmonitor.v1.SpeakerRoute
+	(*ListEventsRequest)(nil),           // 36: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                       // 37: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),          // 38: trafficmonitor.v1.ListEventsResponse
+	nil,                                 // 39: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                 // 40: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
+	(*Hello)(nil),                       // 42: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),              // 43: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),         // 44: google.protobuf.Duration
+	(*DirectiveVersion)(nil),            // 45: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                        // 46: trafficmonitor.v1.Peer
+	(Direction)(0),                      // 47: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                // 48: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	37, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	41, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	29, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
 	6,  // 2: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	38, // 3: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	37, // 4: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	39, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	40, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	41, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	40, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	40, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	42, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	42, // 3: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	41, // 4: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	43, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	44, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	45, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	44, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	44, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	46, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
 	11, // 11: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
 	0,  // 12: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
 	12, // 13: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	37, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	37, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	37, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	43, // 17: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	41, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	41, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	41, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	47, // 17: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
 	17, // 18: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	1,  // 19: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	37, // 20: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	37, // 21: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	37, // 22: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	37, // 23: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	44, // 24: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	44, // 25: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	40, // 26: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	41, // 20: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	41, // 21: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	41, // 22: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	41, // 23: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	48, // 24: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	48, // 25: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	44, // 26: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
 	17, // 27: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	40, // 28: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	44, // 28: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
 	17, // 29: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	24, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	37, // 31: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	41, // 31: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
 	24, // 32: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	37, // 33: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	41, // 33: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
 	29, // 34: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	37, // 35: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	37, // 36: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	36, // 37: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	2,  // 38: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	4,  // 39: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	7,  // 40: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	9,  // 41: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	13, // 42: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	15, // 43: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	18, // 44: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	20, // 45: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	22, // 46: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	25, // 47: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	27, // 48: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	30, // 49: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	32, // 50: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	34, // 51: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 52: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 53: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 54: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 55: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 56: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	16, // 57: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	19, // 58: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	21, // 59: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	23, // 60: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	26, // 61: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	28, // 62: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	31, // 63: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	33, // 64: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	35, // 65: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	52, // [52:66] is the sub-list for method output_type
-	38, // [38:52] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	41, // 35: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	41, // 36: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 37: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	41, // 38: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	41, // 39: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	41, // 40: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	40, // 41: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	37, // 42: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	2,  // 43: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	4,  // 44: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	7,  // 45: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	9,  // 46: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	13, // 47: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	15, // 48: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	18, // 49: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	20, // 50: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	22, // 51: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	25, // 52: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	27, // 53: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	30, // 54: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	32, // 55: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	36, // 56: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	34, // 57: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	3,  // 58: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	5,  // 59: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	8,  // 60: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	10, // 61: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	14, // 62: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	16, // 63: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	19, // 64: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	21, // 65: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	23, // 66: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	26, // 67: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	28, // 68: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	31, // 69: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	33, // 70: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	38, // 71: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	35, // 72: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	58, // [58:73] is the sub-list for method output_type
+	43, // [43:58] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -3034,7 +3344,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   35,
+			NumMessages:   39,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

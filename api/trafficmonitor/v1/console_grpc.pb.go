@@ -34,6 +34,7 @@ const (
 	ConsoleService_DeleteHold_FullMethodName          = "/trafficmonitor.v1.ConsoleService/DeleteHold"
 	ConsoleService_SetFreeze_FullMethodName           = "/trafficmonitor.v1.ConsoleService/SetFreeze"
 	ConsoleService_GetPolicy_FullMethodName           = "/trafficmonitor.v1.ConsoleService/GetPolicy"
+	ConsoleService_ListEvents_FullMethodName          = "/trafficmonitor.v1.ConsoleService/ListEvents"
 	ConsoleService_WatchEvents_FullMethodName         = "/trafficmonitor.v1.ConsoleService/WatchEvents"
 )
 
@@ -70,6 +71,8 @@ type ConsoleServiceClient interface {
 	SetFreeze(ctx context.Context, in *SetFreezeRequest, opts ...grpc.CallOption) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
+	// ListEvents returns what was recorded, newest first: by all controllers in the last weeks, by this one for longer.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
 	// WatchEvents sends what happens from now on, as it happens. A reader that is too slow loses events and is told how
 	// many.
 	WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error)
@@ -213,6 +216,16 @@ func (c *consoleServiceClient) GetPolicy(ctx context.Context, in *GetPolicyReque
 	return out, nil
 }
 
+func (c *consoleServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEventsResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ListEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *consoleServiceClient) WatchEvents(ctx context.Context, in *WatchEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchEventsResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	stream, err := c.cc.NewStream(ctx, &ConsoleService_ServiceDesc.Streams[0], ConsoleService_WatchEvents_FullMethodName, cOpts...)
@@ -265,6 +278,8 @@ type ConsoleServiceServer interface {
 	SetFreeze(context.Context, *SetFreezeRequest) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
+	// ListEvents returns what was recorded, newest first: by all controllers in the last weeks, by this one for longer.
+	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
 	// WatchEvents sends what happens from now on, as it happens. A reader that is too slow loses events and is told how
 	// many.
 	WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error
@@ -316,6 +331,9 @@ func (UnimplementedConsoleServiceServer) SetFreeze(context.Context, *SetFreezeRe
 }
 func (UnimplementedConsoleServiceServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
+}
+func (UnimplementedConsoleServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
 }
 func (UnimplementedConsoleServiceServer) WatchEvents(*WatchEventsRequest, grpc.ServerStreamingServer[WatchEventsResponse]) error {
 	return status.Error(codes.Unimplemented, "method WatchEvents not implemented")
@@ -575,6 +593,24 @@ func _ConsoleService_GetPolicy_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConsoleService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ListEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ListEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ListEvents(ctx, req.(*ListEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ConsoleService_WatchEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
 	m := new(WatchEventsRequest)
 	if err := stream.RecvMsg(m); err != nil {
@@ -644,6 +680,10 @@ var ConsoleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetPolicy",
 			Handler:    _ConsoleService_GetPolicy_Handler,
+		},
+		{
+			MethodName: "ListEvents",
+			Handler:    _ConsoleService_ListEvents_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

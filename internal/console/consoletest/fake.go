@@ -4,9 +4,11 @@ package consoletest
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,6 +33,9 @@ type Fake struct {
 	HoldList       []mitigation.Hold
 	RoutesNow      console.Routes
 	PolicyNow      console.Policy
+	EventList      []console.Event // recorded, newest first
+
+	EventsIncomplete string
 
 	mu          sync.Mutex
 	fail        map[string]error                 // guarded by mu; by method of System
@@ -168,6 +173,14 @@ func New() *Fake {
 		PolicyNow: console.Policy{
 			Source: "/etc/trafficmonitor/policy.yaml", Hash: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
 			Text: "groups:\n  default: {}\n", Loaded: ago(26 * time.Hour),
+		},
+		EventList: []console.Event{
+			{Controller: "c1", Time: ago(4 * time.Minute), Kind: "manual_withdraw", Message: "destination 198.51.100.7/32 then discard ended: withdrawn: ops: false alarm", Attributes: map[string]string{"mitigation": "m-0", "target": "198.51.100.7/32"}},
+			{Controller: "c1", Time: ago(5*time.Minute - 12*time.Millisecond), Kind: "route_sent", Message: dns.String() + " was sent to edge1", Attributes: map[string]string{"route": dns.String(), "peer": "edge1", "mitigation": "m-1"}},
+			{Controller: "c1", Time: ago(5*time.Minute - 3*time.Millisecond), Kind: "mitigation_created", Message: dns.String() + " until 12:05:00", Attributes: map[string]string{"incident": "i-1", "mitigation": "m-1", "target": "203.0.113.10/32", "route": dns.String()}},
+			{Controller: "c1", Time: ago(5 * time.Minute), Kind: "incident_onset", Message: "dns-amplification: 93.4 kpps of 20 kpps", Attributes: map[string]string{"incident": "i-1", "target": "203.0.113.10/32"}},
+			{Controller: "c2", Time: ago(26 * time.Hour), Kind: "policy_loaded", Message: "policy /etc/trafficmonitor/policy.yaml is in force, hash 0123456789ab"},
+			{Time: ago(27 * time.Hour), Kind: "freeze_lifted", Message: "eva resumes automation: maintenance is over"},
 		},
 		fail: map[string]error{}, panics: map[string]bool{}, subscribers: map[int]func(console.Event){},
 		byRequest: map[string]mitigation.Mitigation{}, subscribed: make(chan struct{}, 16), left: make(chan struct{}, 16),
@@ -354,6 +367,25 @@ func (f *Fake) SetFreeze(ctx context.Context, s console.SetFreeze) (*mitigation.
 // Policy is of console.System.
 func (f *Fake) Policy(ctx context.Context) (console.Policy, error) {
 	return f.PolicyNow, f.enter(ctx, "Policy", nil)
+}
+
+// Events is of console.System.
+func (f *Fake) Events(ctx context.Context, q console.EventQuery) (console.Events, error) {
+	if err := f.enter(ctx, "Events", q); err != nil {
+		return console.Events{}, err
+	}
+	var out console.Events
+	for _, e := range f.EventList {
+		if (q.Until.IsZero() || e.Time.Before(q.Until)) && !e.Time.Before(q.Since) && len(out.Events) < q.Limit &&
+			(len(q.Kinds) == 0 || slices.Contains(q.Kinds, e.Kind)) &&
+			(len(q.About) == 0 || slices.ContainsFunc(slices.Collect(maps.Values(e.Attributes)), func(v string) bool {
+				return slices.Contains(q.About, v) || slices.Contains(q.About, strings.TrimSuffix(v, "/32"))
+			})) {
+			out.Events = append(out.Events, e)
+		}
+	}
+	out.Incomplete = f.EventsIncomplete
+	return out, nil
 }
 
 // Subscribe is of console.System.
