@@ -9,6 +9,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/baseline"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
@@ -34,6 +35,14 @@ func (e *Engine) learn(now time.Time, r traffic.Rate) {
 	}
 	attack := r.Held || e.hides(r.Target) || e.detector.Attacked(r.Target, r.Direction, r.Vector)
 	e.o.Baseline.Observe(now, baseline.Key{Target: r.Target, Direction: r.Direction, Vector: r.Vector}, r.PPS, r.BPS, attack)
+}
+
+// usual is what a mitigated target normally receives.
+func (e *Engine) usual(now time.Time, o traffic.Observation) (u mitigation.Usual) {
+	if e.o.Baseline != nil && e.machine.Watches(o.Target, o.Vector) {
+		u.PPS, u.BPS, _ = e.o.Baseline.Normal(now, o.Target, o.Direction, o.Vector)
+	}
+	return u
 }
 
 // hides tells whether a mitigation is for the target, or for a network around it.

@@ -75,3 +75,39 @@ func TestAttackIsNotLearnt(t *testing.T) {
 		}
 	})
 }
+
+// What a busy target receives anyway fills the rule's limit, and must not keep it up for a day.
+func TestOwnTrafficKeepsNoRule(t *testing.T) {
+	runWith(t, learning, func(b *bench) {
+		b.busy(3*time.Hour, 1200) // 4.8 Mbps
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 1 {
+			t.Fatalf("announced %q", got)
+		}
+		b.busy(15*time.Minute, 250) // all that the rule lets through: 1 Mbps
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("after 15 minutes of nothing but its own traffic still announced: %q", got)
+		}
+		b.busy(time.Minute, 1200)
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("its own traffic is answered: %q", got)
+		}
+	})
+}
+
+// The attack goes on when the rule ends in doubt: it is answered again within moments.
+func TestAttackBehindOwnTrafficIsAnsweredAgain(t *testing.T) {
+	runWith(t, learning, func(b *bench) {
+		b.busy(3*time.Hour, 1200)
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.busy(10*time.Minute, 250)
+		time.Sleep(time.Second)
+		if got := b.announced(); len(got) != 0 {
+			t.Fatalf("announced %q", got)
+		}
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 1 {
+			t.Errorf("the attack goes on, announced %q", got)
+		}
+	})
+}

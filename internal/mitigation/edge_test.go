@@ -27,7 +27,7 @@ func TestHoldStopsExtensions(t *testing.T) {
 	m.Withdraw(t0, func(y Mitigation) bool { return y.ID == dns.ID }, time.Hour, "ann", "customer asked")
 	o := sees(900_000)
 	o.Vector = vector.NTP
-	m.Observe(o)
+	m.Observe(o, Usual{})
 	if c := m.Tick(ntp.Deadline.Add(-time.Second)); !c.Empty() {
 		t.Errorf("automation extended a rule of a target it is held off: %+v", c)
 	}
@@ -81,7 +81,7 @@ func TestHeldTrickleIsStillEvidence(t *testing.T) {
 	x, _ := m.Respond(t0, plan(t))
 	m.Observe(traffic.Observation{
 		Target: victim, Vector: vector.DNS, BPS: 10, HeldBPS: 900_000, Sensors: []string{"rack2"}, Missing: []string{"rack1"},
-	})
+	}, Usual{})
 	if c := m.Tick(x.Deadline.Add(-5 * time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("the silence of a sensor was taken for the end of the attack: %+v", c)
 	}
@@ -110,7 +110,7 @@ func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.EndUnsafe(t0, map[string]string{x.ID: "test"})
-	m.Observe(sees(900_000))
+	m.Observe(sees(900_000), Usual{})
 	if c := m.Tick(y.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("not extended: %+v", c)
 	}
@@ -129,7 +129,7 @@ func TestShortRuleIsExtendedNearItsEnd(t *testing.T) {
 	if c := m.Tick(t0.Add(time.Millisecond)); !c.Empty() {
 		t.Errorf("extended at once: %+v", c)
 	}
-	m.Observe(sees(900_000))
+	m.Observe(sees(900_000), Usual{})
 	if c := m.Tick(x.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("not extended near its end: %+v", c)
 	}

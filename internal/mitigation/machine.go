@@ -231,10 +231,13 @@ func (m *Machine) Watches(target netip.Prefix, v vector.ID) bool {
 	return ok
 }
 
+// Usual is what a target normally receives of a vector, in packets and bits per second; zero where it is not known.
+type Usual struct{ PPS, BPS float64 }
+
 // Observe takes in what the sensors see of a mitigated vector: its traffic goes on when the trickle that the router
-// lets pass is there. A vector that is not observed keeps its last evidence, and a sensor that went silent counts with
-// its last word, for silence is no evidence.
-func (m *Machine) Observe(o traffic.Observation) {
+// lets pass is there, beside what is usual. A vector that is not observed keeps its last evidence, and a sensor that went
+// silent counts with its last word, for silence is no evidence.
+func (m *Machine) Observe(o traffic.Observation, usual Usual) {
 	k := sight{o.Target, o.Vector}
 	if _, ok := m.seen[k]; !ok {
 		return
@@ -242,13 +245,27 @@ func (m *Machine) Observe(o traffic.Observation) {
 	if len(o.Missing) > 0 && len(o.Sensors) == 0 {
 		return
 	}
-	m.seen[k] = m.goesOn(o)
+	m.seen[k] = m.goesOn(o, usual)
 }
 
-// trickle is the share of a rate limit that must come through to count as evidence.
-const trickle = 0.5
+// trickle is the share of a rate limit that must come through to count as evidence, and unsteady the share by which what is
+// usual may be exceeded without being any.
+const (
+	trickle  = 0.5
+	unsteady = 0.1
+)
 
-func (m *Machine) goesOn(o traffic.Observation) bool {
+// fills tells whether what comes through fills so much of a limit as an attack does, beside what is usual. A rule that was
+// refined lets what is usual pass beside its limit, any other one holds it to the limit, too. Where what is usual hides the
+// trickle, that is no evidence: the rule ends in time, and if the attack goes on it is recognised again within moments.
+func fills(passes, limit, usual float64, refined bool) bool {
+	if !refined {
+		limit -= usual
+	}
+	return passes-usual*(1+unsteady) >= trickle*max(limit, 0)
+}
+
+func (m *Machine) goesOn(o traffic.Observation, usual Usual) bool {
 	for _, x := range m.active() {
 		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) {
 			continue
@@ -256,11 +273,11 @@ func (m *Machine) goesOn(o traffic.Observation) bool {
 		for _, r := range x.Routes {
 			switch r.Action.Kind {
 			case route.RateBytes:
-				if o.BPS+o.HeldBPS >= trickle*float64(r.Action.Rate)*8 {
+				if fills(o.BPS+o.HeldBPS, float64(r.Action.Rate)*8, usual.BPS, x.Refined) {
 					return true
 				}
 			case route.RatePackets:
-				if o.PPS+o.HeldPPS >= trickle*float64(r.Action.Rate) {
+				if fills(o.PPS+o.HeldPPS, float64(r.Action.Rate), usual.PPS, x.Refined) {
 					return true
 				}
 			}

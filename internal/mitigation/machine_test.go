@@ -40,7 +40,7 @@ func TestEndsAtDeadlineWithoutEvidence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.Observe(sees(1000)) // far below half of 1 Mbps
+	m.Observe(sees(1000), Usual{}) // far below half of 1 Mbps
 	if c := m.Tick(x.Deadline.Add(-time.Nanosecond)); !c.Empty() {
 		t.Errorf("before the deadline: %+v", c)
 	}
@@ -61,7 +61,7 @@ func TestExtendsWhileTheTrickleFlowsUpToTheMaximum(t *testing.T) {
 	x, _ := m.Respond(t0, plan(t))
 	extensions := 0
 	for {
-		m.Observe(sees(900_000))
+		m.Observe(sees(900_000), Usual{})
 		now := m.Deadline()
 		c := m.Tick(now)
 		if len(c.Put) != 1 {
@@ -87,8 +87,8 @@ func TestExtendsWhileTheTrickleFlowsUpToTheMaximum(t *testing.T) {
 func TestSilentSensorsAreNoEvidence(t *testing.T) {
 	m := New(Records{})
 	x, _ := m.Respond(t0, plan(t))
-	m.Observe(sees(900_000))
-	m.Observe(traffic.Observation{Target: victim, Vector: vector.DNS, HeldBPS: 900_000, Missing: []string{"rack1"}})
+	m.Observe(sees(900_000), Usual{})
+	m.Observe(traffic.Observation{Target: victim, Vector: vector.DNS, HeldBPS: 900_000, Missing: []string{"rack1"}}, Usual{})
 	if c := m.Tick(x.Deadline.Add(-5 * time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("the silence of the only sensor was taken for the end of the attack: %+v", c)
 	}
@@ -121,7 +121,7 @@ func TestFreeze(t *testing.T) {
 	if _, err := m.Respond(t0, other); !errors.Is(err, ErrFrozen) {
 		t.Errorf("frozen automation answered %v", err)
 	}
-	m.Observe(sees(900_000))
+	m.Observe(sees(900_000), Usual{})
 	if c := m.Tick(x.Deadline.Add(-time.Second)); !c.Empty() {
 		t.Errorf("frozen automation extended: %+v", c)
 	}
@@ -140,7 +140,7 @@ func TestReattackWorksAtOnce(t *testing.T) {
 	if _, err := m.Respond(t0, plan(t)); !errors.Is(err, ErrCovered) {
 		t.Errorf("a second answer to the same: %v", err)
 	}
-	m.Observe(sees(0))
+	m.Observe(sees(0), Usual{})
 	m.Tick(x.Deadline)
 	y, err := m.Respond(x.Deadline, plan(t))
 	if err != nil || y.ID == x.ID {
@@ -203,7 +203,7 @@ func TestInvariants(t *testing.T) {
 			case 4:
 				m = New(m.Records())
 			case 5:
-				m.Observe(traffic.Observation{Target: victim, Vector: p.Vector, BPS: float64(rng.IntN(2)) * 1e6, Sensors: []string{"a"}})
+				m.Observe(traffic.Observation{Target: victim, Vector: p.Vector, BPS: float64(rng.IntN(2)) * 1e6, Sensors: []string{"a"}}, Usual{})
 			default:
 				_, held := m.Held(now, victim)
 				frozen := m.freeze != nil
