@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -15,6 +16,9 @@ func (f *file) compile() *Policy {
 	for i := range p.exceptions {
 		p.exceptions[i].path = fmt.Sprintf("exceptions[%d]", i)
 		p.exceptions[i].holdsWhen = f.whens[p.exceptions[i].path]
+	}
+	for _, w := range f.whens {
+		p.collateral = p.collateral || strings.Contains(w.text, "incident.collateral")
 	}
 	p.base = &scope{group: DefaultGroup, observe: f.mode == look}
 	p.baseline = f.baseline
@@ -69,6 +73,7 @@ func (f *file) compile() *Policy {
 		}
 		p.add(pl.prefix, s)
 	}
+	p.collateral = p.collateral || f.collateral
 	p.triggers[vector.Inbound] = lowestOf(scopes, func(s *limitSet) *[vector.Count]Limits { return &s.inbound })
 	p.triggers[vector.Outbound] = lowestOf(scopes, func(s *limitSet) *[vector.Count]Limits { return &s.outbound })
 	p.askFirst()
@@ -200,11 +205,6 @@ func (f *file) ladder(path string, r response) Response {
 	for i, g := range r.ladder {
 		answer.Steps = append(answer.Steps, f.step(fmt.Sprintf("%s.ladder[%d]", path, i), g, r.span))
 	}
-	first := answer.Steps[0]
-	answer.Observe = !first.Announces() || first.After > 0 || first.Approvals > 0 || len(first.Scope) > 0 || first.MaxCollateral >= 0
-	if !answer.Observe {
-		answer.Action, answer.TTL, answer.Extend, answer.MaxAge = first.Action, first.TTL, first.Extend, first.MaxAge
-	}
 	return answer
 }
 
@@ -216,6 +216,7 @@ func (f *file) step(path string, g rung, of span) Step {
 	set(&s.Name, g.name)
 	set(&s.After, g.after)
 	set(&s.MaxCollateral, g.maxCollateral)
+	f.collateral = f.collateral || g.maxCollateral != nil
 	set(&s.Approvals, g.approval)
 	set(&s.DownAfter, g.downAfter)
 	if s.Announces() {

@@ -33,6 +33,7 @@ type file struct {
 	languages  map[string]*language // by their first name
 	conditions map[string]*Condition
 	whens      map[string]*predicate
+	collateral bool // a step has a cap; filled by compile
 }
 
 // attacks say what an attack is: on a target, on a network, and by a target.

@@ -62,8 +62,9 @@ type Baseline struct {
 
 // Response is what the policy wants done about an attack.
 type Response struct {
-	// Observe means that the first step announces nothing at once: it only observes, or asks for more than an announcement to
-	// all routers. Else Action, TTL, Extend and MaxAge are those of the first step. Who climbs reads Steps.
+	// Observe means that the first step is not to be announced now: it announces nothing, its time has not come, its cap on
+	// collateral does not hold, or it asks for approval or for some routers only. Else Action, TTL, Extend and MaxAge are those
+	// of the first step. Who climbs reads Steps.
 	Observe             bool
 	Action              route.Action
 	TTL, Extend, MaxAge time.Duration
@@ -97,6 +98,7 @@ type Policy struct {
 	lengths4, lengths6 []int
 	triggers           [vector.Directions]map[vector.ID]Limits
 	baseline           Baseline
+	collateral         bool // is asked for
 }
 
 // scope is what holds for the targets below one prefix of a group.
@@ -228,6 +230,9 @@ func (p *Policy) Text() string { return p.text }
 // Group names the group of a target: the one with the longest prefix that holds all of it, or DefaultGroup.
 func (p *Policy) Group(target netip.Prefix) string { return p.scope(target).group }
 
+// AsksCollateral reports whether any answer depends on the collateral that is predicted.
+func (p *Policy) AsksCollateral() bool { return p.collateral }
+
 // Observing names the groups in which nothing is announced, because the policy or the group is in mode observe.
 func (p *Policy) Observing() []string {
 	groups := map[string]bool{}
@@ -338,7 +343,7 @@ func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Respon
 			holds, _, err := q.holds(reply.when)
 			problem(reply.answer.Path, err)
 			if holds {
-				r := reply.respond(inc.Target, vectors[i])
+				r := reply.respond(inc.Target, vectors[i]).first(inc)
 				if observe && r.Announces() {
 					r = observed(r.Path, fmt.Sprintf("%s; the group %s is in mode observe: only observed", r.Reason, q.group))
 				}
@@ -366,6 +371,31 @@ func (p reply) respond(target netip.Prefix, v vector.ID) Response {
 	default:
 		r.Reason = fmt.Sprintf("%s: %s is answered with %s", at, v, r.does())
 	}
+	return r
+}
+
+// first says whether the first step is to be announced now.
+func (r Response) first(inc Incident) Response {
+	s := r.Steps[0]
+	not := ""
+	switch {
+	case !s.Announces():
+		r.Observe = true
+		return r
+	case s.After > 0 && !(inc.Measured && inc.Duration >= s.After):
+		not = "not before " + document.FormatDuration(s.After)
+	case s.MaxCollateral >= 0 && !(inc.Measured && inc.Collateral >= 0 && inc.Collateral <= s.MaxCollateral):
+		not = fmt.Sprintf("not while the collateral is above %s, or not known", share.Format(s.MaxCollateral))
+	case s.Approvals > 0:
+		not = fmt.Sprintf("not without the approval of %d", s.Approvals)
+	case len(s.Scope) > 0:
+		not = "not at some routers only, which is not done yet"
+	default:
+		r.Action, r.TTL, r.Extend, r.MaxAge = s.Action, s.TTL, s.Extend, s.MaxAge
+		return r
+	}
+	r.Observe = true
+	r.Reason += "; " + not
 	return r
 }
 

@@ -1,13 +1,16 @@
 package engine
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
@@ -76,6 +79,77 @@ responses: [{vectors: all-reflection, when: incident.pps > 20e3, action: rate-li
 			t.Errorf("goes on: %q", got)
 		}
 	})
+}
+
+// web shows five minutes of a web server's normal traffic, n samples of it.
+func (b *bench) web(n int) {
+	b.t.Helper()
+	for range 10 {
+		time.Sleep(30 * time.Second)
+		list := make([]traffic.Sample, n/10)
+		for i := range list {
+			list[i] = traffic.Sample{
+				Time: time.Now(), Vector: vector.ACK, Weight: 1, Protocol: 6, TTL: 60, Length: 60, TCPFlags: 0x10, HasPorts: true,
+				Source: netip.AddrFrom4([4]byte{198, 51, 100, byte(i)}), Destination: victim.Addr(), SourcePort: uint16(20_000 + i), DestinationPort: 443,
+			}
+		}
+		if len(list) > 0 && !b.Deliver(ingest.Delivery{Samples: list, Received: time.Now()}) {
+			b.t.Fatal("samples were dropped")
+		}
+		b.report(traffic.Interval, time.Second, 10)
+	}
+}
+
+// A cap on collateral, and a condition on it, are held against what is known of the target's normal traffic.
+func TestCollateralIsAsked(t *testing.T) {
+	const head = "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\n"
+	for _, text := range []string{
+		head + "responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps, max_collateral: 5%}]}]\n",
+		head + "responses: [{vectors: all-reflection, when: incident.collateral <= 0.05, action: rate-limit 1 Mbps}]\n",
+	} {
+		for _, tc := range []struct {
+			says   string
+			normal func(b *bench)
+			rules  int
+		}{
+			{"none of the normal traffic", func(b *bench) { b.web(500) }, 1},
+			{"too few samples to say so", func(b *bench) { b.web(30) }, 0},
+			{"no samples", func(b *bench) { b.web(0) }, 0},
+			{"all of the normal traffic", func(b *bench) { b.peace() }, 0},
+		} {
+			runWith(t, func(o *Options) { o.Policy = parsed(t, text) }, func(b *bench) {
+				tc.normal(b)
+				b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+				if got := b.announced(); len(got) != tc.rules {
+					t.Errorf("%s: %q, want %d rules; %s", tc.says, got, tc.rules, b.kinds())
+				}
+			})
+		}
+	}
+}
+
+// A first step that is for later waits, one that needs approval or is for some routers only is not taken.
+func TestFirstStep(t *testing.T) {
+	for step, after := range map[string]time.Duration{
+		"{action: rate-limit 1 Mbps, after: 15s}":        15 * time.Second,
+		"{action: rate-limit 1 Mbps}":                    time.Millisecond,
+		"{action: rate-limit 1 Mbps, approval: 1}":       0,
+		"{action: rate-limit 1 Mbps, scope: edge-1}":     0,
+		"{action: notify}, {action: discard, after: 1s}": 0,
+	} {
+		runWith(t, func(o *Options) {
+			o.Policy = parsed(t, "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: ["+step+"]}]\n")
+		}, func(b *bench) {
+			begin := time.Now()
+			for time.Since(begin) < 40*time.Second && len(b.announced()) == 0 {
+				b.report(traffic.Hot, 100*time.Millisecond, 25_000)
+				time.Sleep(100 * time.Millisecond)
+			}
+			if took := time.Since(begin); (len(b.announced()) > 0) != (after > 0) || after > 0 && (took < after || took > after+11*time.Second) {
+				t.Errorf("%s: announced %q after %s", step, b.announced(), took)
+			}
+		})
+	}
 }
 
 // A person is asked once about a vector of an incident, and again about the next incident.

@@ -84,7 +84,11 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			return
 		}
 		e.retry[k] = now.Add(e.o.RetryAfter)
-		answer := e.policy.Answer(policy.Observed(inc, v, now), now)
+		asked := policy.Observed(inc, v, now)
+		if e.policy.AsksCollateral() {
+			asked.Collateral = e.collateral(inc, v)
+		}
+		answer := e.policy.Answer(asked, now)
 		e.uncomputed(answer.Problems)
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
 		sig := signature.For(inc.Target, v)

@@ -12,6 +12,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // What is announced at an onset is the vector's own mark, for of the first milliseconds there are hardly samples. A rule
@@ -112,6 +113,20 @@ func matched(m route.Match, samples []traffic.Sample) (share float64, n int) {
 		return 0, 0
 	}
 	return float64(hit) / float64(all), len(samples)
+}
+
+// margin is by how many samples more than were hit may be hit: of n of which none was, the share is below 3/n with a
+// certainty of 95 %.
+const margin = 3
+
+// collateral is the share of the target's normal traffic that the mark of a vector hits at most, by its samples; negative
+// when there are none.
+func (e *Engine) collateral(inc detect.Incident, v vector.ID) float64 {
+	hit, n := matched(signature.For(inc.Target, v).Match, e.samples.Normal(inc.Target, inc.Direction, inc.Onset))
+	if n == 0 {
+		return -1
+	}
+	return min(1, hit+margin/float64(n))
 }
 
 // replace stores the mitigation with another rule; false says that the term was given up.

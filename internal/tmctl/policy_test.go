@@ -108,7 +108,7 @@ windows    1         defaults.windows              -
 end_below  70%       defaults.end_below            -
 end_after  10s       defaults.end_after            -
 
-responses[1]: syn is answered with rate-limit 1 Mbps (collateral at most 5%); then after 1m and if evidence.reduction < 0.9, discard
+responses[1]: syn is answered with rate-limit 1 Mbps (collateral at most 5%); then after 1m and if evidence.reduction < 0.9, discard; not while the collateral is above 5%, or not known
 responses[1] stands at p.yaml:8
   1. rate-limit 1 Mbps (collateral at most 5%); for 10m, extended by 5m, at most 24h
   2. after 1m and if evidence.reduction < 0.9, discard; for 10m, extended by 5m, at most 24h
