@@ -66,7 +66,7 @@ func (f *file) checkGroups(r *document.Report) {
 }
 
 func (a attacks) check(r *document.Report, at string) {
-	checkThresholds(r, at+"thresholds", "pps, bps, unanswered, spoofed", a.thresholds)
+	checkThresholds(r, at+"thresholds", "pps, bps, unanswered, spoofed, share", a.thresholds)
 	checkThresholds(r, at+"networks", "pps, bps, hosts", a.networks)
 	checkThresholds(r, at+"outbound", "pps, bps", a.outbound)
 	for i, t := range a.thresholds {
@@ -76,6 +76,9 @@ func (a attacks) check(r *document.Report, at string) {
 				here := fmt.Sprintf("%sthresholds[%d]", at, i)
 				if len(s.ids) == 1 && t.unanswered != nil && *t.unanswered > 0 && o.Share == 0 {
 					r.Add(here+".unanswered", "means nothing for %s: no packets of the target belong to it", s.word)
+				}
+				if len(s.ids) == 1 && v == vector.Total && t.share != nil && *t.share > 0 {
+					r.Add(here+".share", "means nothing for total, which is always all of it")
 				}
 				if len(s.ids) == 1 && t.spoofed != nil && *t.spoofed > 0 && o.Outbound == 0 {
 					r.Add(here+".spoofed", "means nothing for %s: no packets of the target belong to it, so who calls in vain cannot be told", s.word)
@@ -100,7 +103,7 @@ func checkThresholds(r *document.Report, at, limits string, ts []threshold) {
 			by[s.word] = i
 		}
 		if t.pps == nil && t.bps == nil && t.windows == nil && t.endBelow == nil && t.endAfter == nil &&
-			t.unanswered == nil && t.unansweredWindows == nil && t.spoofed == nil && t.hosts == nil && !r.Bad(here) {
+			t.unanswered == nil && t.unansweredWindows == nil && t.spoofed == nil && t.share == nil && t.shareFrom == nil && t.hosts == nil && !r.Bad(here) {
 			r.Add(here, "says nothing: write %s, windows, end_below or end_after", limits)
 		}
 	}

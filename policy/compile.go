@@ -27,7 +27,7 @@ func (f *file) compile() *Policy {
 		p.base.limits.outbound[v] = l
 		p.base.limits.networks[v] = l
 		p.base.limits.networks[v].Hosts = f.defaults.hosts
-		l.UnansweredWindows = f.defaults.unansweredWindows
+		l.UnansweredWindows, l.ShareFrom = f.defaults.unansweredWindows, f.defaults.shareFrom
 		p.base.limits.inbound[v] = l
 	}
 	p.base.limits.overlay(f.attacks)
@@ -107,6 +107,9 @@ func lowestOf(scopes []*scope, of func(*limitSet) *[vector.Count]Limits) map[vec
 			l := of(&s.limits)[v.ID]
 			if l.PPS == 0 || l.Windows > 1 { // where one window is enough, a trigger before it would only delay the one that counts
 				l.PPS = lowestLimit(l.PPS, l.Unanswered)
+				if l.Share > 0 {
+					l.PPS = lowestLimit(l.PPS, l.ShareFrom)
+				}
 			}
 			if l.PPS == 0 && l.BPS == 0 {
 				continue
@@ -168,6 +171,8 @@ func overlay(limits *[vector.Count]Limits, ts []threshold) {
 			set(&l.Unanswered, e.t.unanswered)
 			set(&l.UnansweredWindows, e.t.unansweredWindows)
 			set(&l.Spoofed, e.t.spoofed)
+			set(&l.Share, e.t.share)
+			set(&l.ShareFrom, e.t.shareFrom)
 			set(&l.Hosts, e.t.hosts)
 			set(&l.EndBelow, e.t.endBelow)
 			set(&l.EndAfter, e.t.endAfter)
@@ -230,7 +235,7 @@ func lowest(a, b Limits) Limits {
 	return Limits{
 		PPS: lowestLimit(a.PPS, b.PPS), BPS: lowestLimit(a.BPS, b.BPS), Windows: min(a.Windows, b.Windows),
 		Unanswered: lowestLimit(a.Unanswered, b.Unanswered), UnansweredWindows: min(a.UnansweredWindows, b.UnansweredWindows),
-		Spoofed: lowestLimit(a.Spoofed, b.Spoofed), Hosts: min(a.Hosts, b.Hosts),
+		Spoofed: lowestLimit(a.Spoofed, b.Spoofed), Share: lowestLimit(a.Share, b.Share), ShareFrom: min(a.ShareFrom, b.ShareFrom), Hosts: min(a.Hosts, b.Hosts),
 		EndBelow: min(a.EndBelow, b.EndBelow), EndAfter: min(a.EndAfter, b.EndAfter),
 	}
 }

@@ -35,7 +35,7 @@ func (p *Policy) Why(inc Incident, now time.Time) Explanation {
 		x.Place = report.Place(x.Path)
 	}
 	from := map[string]string{} // the path of the value in force, by key
-	for _, key := range []string{"windows", "unanswered_windows", "hosts", "end_below", "end_after"} {
+	for _, key := range []string{"windows", "unanswered_windows", "share_from", "hosts", "end_below", "end_after"} {
 		from[key] = "defaults." + key
 	}
 	list := "thresholds"
@@ -97,7 +97,7 @@ func (f *file) chain(target netip.Prefix) []place {
 func (t *threshold) keys() (keys []string) {
 	for key, says := range map[string]bool{
 		"pps": t.pps != nil, "bps": t.bps != nil, "windows": t.windows != nil, "unanswered": t.unanswered != nil,
-		"unanswered_windows": t.unansweredWindows != nil, "spoofed": t.spoofed != nil, "hosts": t.hosts != nil,
+		"unanswered_windows": t.unansweredWindows != nil, "spoofed": t.spoofed != nil, "share": t.share != nil, "share_from": t.shareFrom != nil, "hosts": t.hosts != nil,
 		"end_below": t.endBelow != nil, "end_after": t.endAfter != nil,
 	} {
 		if says {
@@ -120,10 +120,12 @@ func (l Limits) values() (out []Origin) {
 	}
 	add("pps", document.PPS().Format(l.PPS), l.PPS > 0)
 	add("bps", document.BPS().Format(l.BPS), l.BPS > 0)
-	add("windows", fmt.Sprint(l.Windows), l.PPS > 0 || l.BPS > 0)
+	add("windows", fmt.Sprint(l.Windows), l.PPS > 0 || l.BPS > 0 || l.Share > 0)
 	add("unanswered", document.PPS().Format(l.Unanswered), l.Unanswered > 0)
 	add("unanswered_windows", fmt.Sprint(l.UnansweredWindows), l.Unanswered > 0)
 	add("spoofed", spoofed().Format(l.Spoofed), l.Spoofed > 0)
+	add("share", shares.Format(l.Share), l.Share > 0)
+	add("share_from", document.PPS().Format(l.ShareFrom), l.Share > 0)
 	add("hosts", fmt.Sprint(l.Hosts), l.Hosts > 0)
 	add("end_below", endBelow.Format(l.EndBelow), true)
 	add("end_after", document.FormatDuration(l.EndAfter), true)

@@ -42,6 +42,7 @@ type attacks struct{ thresholds, networks, outbound []threshold }
 type defaults struct {
 	windows             int
 	unansweredWindows   int
+	shareFrom           float64
 	hosts               int
 	endBelow            float64
 	endAfter            time.Duration
@@ -57,6 +58,7 @@ type threshold struct {
 
 	unanswered, spoofed *float64 // of thresholds; 0 is no limit
 	unansweredWindows   *int     // of thresholds
+	share, shareFrom    *float64 // of thresholds; a share of 0 is no limit
 	hosts               *int     // of networks
 
 	endBelow *float64
@@ -107,7 +109,7 @@ const (
 
 func newFile() *file {
 	return &file{mode: act, defaults: defaults{
-		windows: 1, unansweredWindows: 6, hosts: 16, endBelow: 0.7, endAfter: 10 * time.Second,
+		windows: 1, unansweredWindows: 6, shareFrom: 2000, hosts: 16, endBelow: 0.7, endAfter: 10 * time.Second,
 		ttl: 10 * time.Minute, extend: 5 * time.Minute, maxAge: 24 * time.Hour,
 	}, baseline: Baseline{Above: 2, Cap: 4, Floor: 0.5}}
 }
@@ -118,6 +120,7 @@ var (
 	hosts    = document.Number(2, 1<<20)
 	floor    = document.Percent(0.01, 1)
 	endBelow = document.Percent(0.01, 1)
+	shares   = document.Percent(0.01, 1)
 	endAfter = document.Duration(time.Second, time.Hour)
 	ttl      = document.Duration(10*time.Second, 7*24*time.Hour)
 	extend   = document.Duration(0, 7*24*time.Hour)
@@ -154,6 +157,10 @@ func (f *file) schema() document.Value {
 				document.Field{
 					Key: "unanswered_windows", Value: document.Scalar(&f.defaults.unansweredWindows, windows),
 					Help: "The same for unanswered.", Danger: "Below 4, one burst that was not answered yet is an attack.",
+				},
+				document.Field{
+					Key: "share_from", Value: document.Scalar(&f.defaults.shareFrom, document.PPS()),
+					Help: "Packets per second below which share says nothing.", Danger: "Low, a host that is at rest is attacked by its first visitor.",
 				},
 				document.Field{
 					Key: "hosts", Value: document.Scalar(&f.defaults.hosts, hosts),
@@ -269,6 +276,12 @@ func thresholds(dst *[]threshold) document.Value {
 				Help:   "Different sources a second from which on it is an attack, at any rate of packets: when nearly every packet comes from a source of its own and nothing comes of it. none takes an inherited one away.",
 				Danger: "A retired server whose clients still call looks the same.",
 			},
+			document.Field{
+				Key: "share", Value: document.Optional(&t.share, offOr(shares)),
+				Help:   "The share of all packets to the target from which on it is an attack, if it is at least share_from and the target did not ask for it. none takes an inherited one away.",
+				Danger: "A host that does one thing only receives nothing else: a share is for what is never the most of its traffic.",
+			},
+			document.Field{Key: "share_from", Value: document.Optional(&t.shareFrom, document.PPS()), Help: "As in defaults."},
 		)...)
 	})
 }

@@ -24,7 +24,7 @@ type Incident struct {
 	PeakPPS, PeakBPS float64
 	// Duration is how long the incident lasts.
 	Duration time.Duration
-	// Test is what the vector passed: limit, unanswered, spoofed or unusual.
+	// Test is what the vector passed: limit, unanswered, spoofed, unusual or share.
 	Test string
 	// Sensors is how many see it, Hosts in how many hosts of a network it arrives (1 of a host).
 	Sensors, Hosts int
@@ -52,7 +52,7 @@ var incidentNames = []name{
 	{"incident.peak_pps", cel.DoubleType, "the highest packets per second so far"},
 	{"incident.peak_bps", cel.DoubleType, "the highest bits per second so far"},
 	{"incident.duration", cel.DurationType, "how long the incident lasts"},
-	{"incident.test", cel.StringType, "what was passed: \"limit\", \"unanswered\", \"spoofed\" or \"unusual\""},
+	{"incident.test", cel.StringType, "what was passed: \"limit\", \"unanswered\", \"spoofed\", \"unusual\" or \"share\""},
 	{"incident.spoofed", cel.BoolType, "whether nearly every packet has a source of its own"},
 	{"incident.sensors", cel.IntType, "how many sensors see it"},
 	{"incident.hosts", cel.IntType, "in how many hosts of a network it arrives; 1 of a host"},

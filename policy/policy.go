@@ -40,6 +40,9 @@ type Limits struct {
 	Unanswered        float64
 	UnansweredWindows int
 	Spoofed           float64
+	// Share is the fraction of all packets to the target, 0 to 1, from which on it is an attack, if it is no less than
+	// ShareFrom packets per second and nobody asked for it; 0 is no limit.
+	Share, ShareFrom float64
 	// Hosts is, of a network, in how many hosts at least the packets arrive; fewer are attacked each by itself.
 	Hosts int
 	// EndBelow is the fraction of a limit below which the traffic must stay for EndAfter before the attack is over.
@@ -48,7 +51,9 @@ type Limits struct {
 }
 
 // None reports whether there is no limit at all, so that the vector never makes an incident.
-func (l Limits) None() bool { return l.PPS == 0 && l.BPS == 0 && l.Unanswered == 0 && l.Spoofed == 0 }
+func (l Limits) None() bool {
+	return l.PPS == 0 && l.BPS == 0 && l.Unanswered == 0 && l.Spoofed == 0 && l.Share == 0
+}
 
 // Baseline says what a learnt normal changes.
 type Baseline struct {
@@ -284,7 +289,7 @@ func (p *Policy) LowestNetwork(v vector.ID) (l Limits) {
 func (p *Policy) Baseline() Baseline { return p.baseline }
 
 // Triggers returns, for each vector that has a limit anywhere in a direction, the lowest of every value over all groups,
-// PPS being the lower one of pps and unanswered: what sensors are told, so that none of them stays silent about what is
+// PPS being the lowest of pps, unanswered and share_from: what sensors are told, so that none of them stays silent about what is
 // an attack somewhere.
 func (p *Policy) Triggers(d vector.Direction) map[vector.ID]Limits {
 	out := map[vector.ID]Limits{}
@@ -452,6 +457,9 @@ func (l Limits) String() string {
 	says := fmt.Sprintf("over after %s below %s", document.FormatDuration(l.EndAfter), document.Percent(0, 1).Format(l.EndBelow))
 	if l.Spoofed != 0 {
 		says = spoofed().Format(l.Spoofed) + " spoofed, " + says
+	}
+	if l.Share != 0 {
+		says = fmt.Sprintf("%s of all from %s, %s", shares.Format(l.Share), document.PPS().Format(l.ShareFrom), says)
 	}
 	if l.Unanswered != 0 {
 		says = fmt.Sprintf("%s unanswered for %s, %s", document.PPS().Format(l.Unanswered), formatWindows(l.UnansweredWindows), says)

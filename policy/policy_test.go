@@ -226,7 +226,7 @@ func TestInheritance(t *testing.T) {
 			t.Errorf("%s %s\n got %s\nwant %s", tc.target, tc.v, got, tc.want)
 		}
 	}
-	if got, want := p.Triggers(vector.Inbound)[vector.SYN], (Limits{PPS: 5000, BPS: 1e9, Windows: 1, UnansweredWindows: 6, EndBelow: 0.5, EndAfter: 10 * time.Second}); got != want {
+	if got, want := p.Triggers(vector.Inbound)[vector.SYN], (Limits{PPS: 5000, BPS: 1e9, Windows: 1, UnansweredWindows: 6, ShareFrom: 2000, EndBelow: 0.5, EndAfter: 10 * time.Second}); got != want {
 		t.Errorf("trigger of syn is %+v, want %+v", got, want)
 	}
 	if _, ok := p.Triggers(vector.Inbound)[vector.ICMP]; ok {

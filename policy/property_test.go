@@ -43,7 +43,7 @@ func (n naive) chain(target netip.Prefix) []*group {
 }
 
 func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
-	l := Limits{Windows: n.f.defaults.windows, UnansweredWindows: n.f.defaults.unansweredWindows, EndBelow: n.f.defaults.endBelow, EndAfter: n.f.defaults.endAfter}
+	l := Limits{Windows: n.f.defaults.windows, UnansweredWindows: n.f.defaults.unansweredWindows, ShareFrom: n.f.defaults.shareFrom, EndBelow: n.f.defaults.endBelow, EndAfter: n.f.defaults.endAfter}
 	lists := [][]threshold{n.f.thresholds}
 	for _, g := range n.chain(target) {
 		lists = append(lists, g.thresholds)
@@ -59,6 +59,8 @@ func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
 						set(&l.Unanswered, t.unanswered)
 						set(&l.UnansweredWindows, t.unansweredWindows)
 						set(&l.Spoofed, t.spoofed)
+						set(&l.Share, t.share)
+						set(&l.ShareFrom, t.shareFrom)
 						set(&l.EndBelow, t.endBelow)
 						set(&l.EndAfter, t.endAfter)
 					}
@@ -129,6 +131,9 @@ func randomPolicy(rnd *rand.Rand) string {
 				}
 				if told := []string{"all", "all-tcp", "all-reflection", "syn", "ntp-amplification"}; rnd.IntN(3) == 0 && slices.Contains(told, w) {
 					fmt.Fprintf(&b, ", spoofed: %s", pick("none", fmt.Sprintf("%d/s", 1+rnd.IntN(1e4))))
+				}
+				if rnd.IntN(3) == 0 && w != "total" {
+					fmt.Fprintf(&b, ", share: %s, share_from: %d pps", pick("none", fmt.Sprintf("%d%%", 1+rnd.IntN(100))), 1+rnd.IntN(1e5))
 				}
 				b.WriteString("}\n")
 			}

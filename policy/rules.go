@@ -40,6 +40,7 @@ func (r rules) Limits(s detect.Site, v vector.ID) detect.Limits {
 	}
 	return detect.Limits{
 		PPS: l.PPS, BPS: l.BPS, Windows: l.Windows, Unanswered: l.Unanswered, UnansweredWindows: l.UnansweredWindows, Spoofed: l.Spoofed,
+		Share: l.Share, ShareFrom: l.ShareFrom,
 		Hosts: l.Hosts, EndBelow: l.EndBelow, EndAfter: l.EndAfter,
 	}
 }

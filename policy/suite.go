@@ -120,7 +120,7 @@ func (g *given) schema() document.Value {
 		document.Field{Key: "peak_pps", Value: document.Optional(&g.peakPPS, document.PPS()), Help: "The highest so far; absent: pps."},
 		document.Field{Key: "peak_bps", Value: document.Optional(&g.peakBPS, document.BPS()), Help: "The highest so far; absent: bps."},
 		document.Field{Key: "duration", Value: document.Scalar(&g.duration, document.Duration(0, 1000*time.Hour)), Help: "How long the incident lasts."},
-		document.Field{Key: "test", Value: document.Scalar(&g.test, document.OneOf("limit", "unanswered", "spoofed", "unusual")), Help: "What was passed."},
+		document.Field{Key: "test", Value: document.Scalar(&g.test, document.OneOf("limit", "unanswered", "spoofed", "unusual", "share")), Help: "What was passed."},
 		document.Field{Key: "sensors", Value: document.Scalar(&g.sensors, document.Number(0, 1<<20)), Help: "How many sensors see it."},
 		document.Field{Key: "hosts", Value: document.Scalar(&g.hosts, document.Number(1, 1<<20)), Help: "In how many hosts of a network it arrives."},
 		document.Field{Key: "flaps", Value: document.Scalar(&g.flaps, document.Bool()), Help: "Whether another incident ended shortly before."},
@@ -291,6 +291,8 @@ func (l Limits) reached(inc Incident) bool {
 		return true
 	case inc.Test == "unanswered":
 		return over(inc.PPS, l.Unanswered)
+	case inc.Test == "share": // of all that the target receives
+		return l.Share > 0 && over(inc.PPS, l.ShareFrom)
 	case inc.Test == "spoofed": // each packet has a source of its own
 		return over(inc.PPS, l.Spoofed)
 	}

@@ -84,7 +84,7 @@ func (d *Detector) Wants(r traffic.Rate) bool {
 		return true
 	}
 	l := d.rules.Limits(s, r.Vector)
-	if exceeds(r.PPS, l.PPS) || exceeds(r.BPS, l.BPS) || exceeds(r.PPS, l.Unanswered) {
+	if exceeds(r.PPS, l.PPS) || exceeds(r.BPS, l.BPS) || exceeds(r.PPS, l.Unanswered) || l.Share > 0 && r.PPS >= l.ShareFrom {
 		return true
 	}
 	b := d.rules.Baseline()
@@ -179,6 +179,12 @@ func (d *Detector) rests(now time.Time, site Site, s *state, vs *vectorState, o 
 		case ends.EndAfter == 0 && ends.PPS == 0 && ends.BPS == 0:
 		case Test(test) == Static || Test(test) == Unusual:
 			calm = calm && below(o, Limits{PPS: today(ends.PPS, pps), BPS: today(ends.BPS, bps), EndBelow: l.EndBelow})
+		case Test(test) == Share:
+			ends.EndBelow = l.EndBelow
+			if l.Share == 0 {
+				ends.PPS = 0
+			}
+			calm = calm && (below(o, ends) || asked(o))
 		default: // a target that answers again is well, however much it is
 			ends.PPS, ends.EndBelow = today(ends.PPS, limitOf(Test(test), l)), l.EndBelow
 			calm = calm && (below(o, ends) || o.TwoWay && answered(o))

@@ -47,6 +47,7 @@ func (d *Detector) Explain(now time.Time, o traffic.Observation) string {
 	add(o.BPS, bps, "bit/s"+why)
 	normal, _, known := d.normally(now, o)
 	add(o.PPS, d.unansweredLimit(o, l, normal, known, d.rules.Baseline()), "packets/s unanswered")
+	add(o.PPS, d.shareLimit(o, l, normal, known, d.rules.Baseline()), fmt.Sprintf("packets/s, a share of the %.0f it receives", max(o.AllPPS, o.PPS)))
 	if len(limits) == 0 {
 		limits = append(limits, "no limit applies")
 	}

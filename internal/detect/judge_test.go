@@ -39,6 +39,7 @@ var fullRules = full{
 		vector.SYN:      {PPS: 20e3, Windows: 1, Spoofed: 100, EndBelow: 0.7, EndAfter: calmFor},
 		vector.SYNACK:   {PPS: 20e3, Windows: 1, Unanswered: 10e3, UnansweredWindows: 4, EndBelow: 0.7, EndAfter: calmFor},
 		vector.UDPOther: {PPS: 200e3, BPS: 2e9, Windows: 15, Unanswered: 20e3, UnansweredWindows: 6, Spoofed: 100, EndBelow: 0.7, EndAfter: calmFor},
+		vector.ESP:      {Share: 0.5, ShareFrom: 2e3, Windows: 1, EndBelow: 0.7, EndAfter: calmFor},
 		vector.ACK:      {PPS: 1.5e6, Windows: 20, Unanswered: 100e3, UnansweredWindows: 10, EndBelow: 0.7, EndAfter: calmFor},
 	},
 	networks: map[vector.ID]Limits{vector.DNS: {PPS: 80e3, Windows: 1, Hosts: 16, EndBelow: 0.7, EndAfter: calmFor}},

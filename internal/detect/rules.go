@@ -22,6 +22,9 @@ type Limits struct {
 	UnansweredWindows int
 	// Spoofed is the limit in different sources, each good for hardly more than one packet.
 	Spoofed float64
+	// Share is the limit as a fraction of all packets to the target, from ShareFrom packets on; Windows as for PPS, but at
+	// least a second's.
+	Share, ShareFrom float64
 	// Hosts is, of a network, in how many hosts at least the packets must arrive.
 	Hosts    int
 	EndBelow float64       // fraction of the limit below which traffic counts as calm, 0 to 1
@@ -65,7 +68,8 @@ const (
 	Unanswered                 // the limit for what is neither asked for nor answered
 	Spoofed                    // the limit for different sources
 	Unusual                    // a multiple of what is normal
-	tests      = 5
+	Share                      // a share of all that the target receives
+	tests      = 6
 )
 
 func (t Test) String() string {
@@ -78,6 +82,8 @@ func (t Test) String() string {
 		return "spoofed"
 	case Unusual:
 		return "unusual"
+	case Share:
+		return "share"
 	}
 	return "unknown"
 }
@@ -89,6 +95,8 @@ const (
 	solicitedRatio = 3
 	// smallPacket is the mean length in octets up to which a packet is small, where only small ones need an answer.
 	smallPacket = 512
+	// shareWindows is for how many windows a share must be passed at least, for the whole is told once a second.
+	shareWindows = 32
 )
 
 // finding is one test that an observation passed.
@@ -113,6 +121,9 @@ func (d *Detector) judge(now time.Time, o traffic.Observation, l Limits, out []f
 	if limit := d.unansweredLimit(o, l, normalPPS, known, b); exceeds(o.PPS, limit) {
 		out = append(out, finding{test: Unanswered, pps: limit, windows: l.UnansweredWindows, why: fmtAnswers(op, o)})
 	}
+	if limit := d.shareLimit(o, l, normalPPS, known, b); exceeds(o.PPS, limit) {
+		out = append(out, finding{test: Share, pps: limit, windows: max(l.Windows, shareWindows), why: fmtShare(o, l)})
+	}
 	if known && b.Factor > 0 {
 		if p := max(b.Factor*normalPPS, b.Floor*l.PPS); l.PPS > 0 && exceeds(o.PPS, p) {
 			out = append(out, finding{test: Unusual, pps: p, windows: l.Windows, why: fmtNormal("", normalPPS, normalBPS)})
@@ -134,8 +145,7 @@ func (d *Detector) normally(now time.Time, o traffic.Observation) (pps, bps floa
 // allowed are the policy's limits, raised by what was asked for and by what is normal; why says by which.
 func (d *Detector) allowed(now time.Time, o traffic.Observation, l Limits) (pps, bps float64, why string) {
 	pps, bps = l.PPS, l.BPS
-	inbound := o.Direction == vector.Inbound
-	if asked := inbound && vector.OppositeOf(o.Vector).Asked && o.TwoWay && o.AnswersPPS > 0 && o.PPS <= solicitedRatio*o.AnswersPPS; asked {
+	if o.Direction == vector.Inbound && asked(o) {
 		pps, bps = solicitedLimit*pps, solicitedLimit*bps
 		why = ", ten times as much because they were asked for"
 	}
@@ -161,6 +171,24 @@ func (d *Detector) unansweredLimit(o traffic.Observation, l Limits, normal float
 		return raised(l.Unanswered, normal, b)
 	}
 	return l.Unanswered
+}
+
+// shareLimit is the limit in packets that follows from a share of all the target receives, and 0 where there is none, or
+// it asked for what it receives.
+func (d *Detector) shareLimit(o traffic.Observation, l Limits, normal float64, known bool, b Baseline) float64 {
+	if l.Share == 0 || o.Network || o.Direction != vector.Inbound || o.Vector == vector.Total || asked(o) {
+		return 0
+	}
+	limit := max(l.ShareFrom, l.Share*max(o.AllPPS, o.PPS))
+	if known && b.Above > 0 {
+		return raised(limit, normal, b)
+	}
+	return limit
+}
+
+// asked tells whether the target asked for what it receives.
+func asked(o traffic.Observation) bool {
+	return vector.OppositeOf(o.Vector).Asked && o.TwoWay && o.AnswersPPS > 0 && o.PPS <= solicitedRatio*o.AnswersPPS
 }
 
 // answered tells whether the target's other direction is what it is for healthy traffic, or nothing can be said of it.

@@ -20,6 +20,10 @@ func fmtAnswers(op vector.Opposite, o traffic.Observation) string {
 	return fmt.Sprintf(" for what the target does not answer: it sent %.0f packets/s", o.AnswersPPS)
 }
 
+func fmtShare(o traffic.Observation, l Limits) string {
+	return fmt.Sprintf(" for more than %.0f %% of the %.0f packets/s it receives", 100*l.Share, max(o.AllPPS, o.PPS))
+}
+
 // reason says in numbers why an observation is an attack; covered is the time for which it was.
 func reason(o traffic.Observation, f finding, covered time.Duration) string {
 	what, rate, limit := "packets/s", o.PPS, f.pps

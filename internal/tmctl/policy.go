@@ -287,8 +287,8 @@ POLICY is a file or a directory; default is the built-in one.`,
 				now, err = time.Parse(time.RFC3339, at)
 				read("--at", err)
 			}
-			if !slices.Contains([]string{"limit", "unanswered", "spoofed", "unusual"}, test) {
-				read("--test", fmt.Errorf("%q is not known: limit, unanswered, spoofed or unusual", test))
+			if !slices.Contains([]string{"limit", "unanswered", "spoofed", "unusual", "share"}, test) {
+				read("--test", fmt.Errorf("%q is not known: limit, unanswered, spoofed, unusual or share", test))
 			}
 			if err := errors.Join(wrong...); err != nil {
 				return usage("%w", err)
@@ -301,7 +301,7 @@ POLICY is a file or a directory; default is the built-in one.`,
 	f.StringVar(&pps, "pps", "", "packets per second of the vector, such as \"300 kpps\"")
 	f.StringVar(&bps, "bps", "", "bits per second of the vector, such as \"2 Gbps\"")
 	f.DurationVar(&duration, "duration", 0, "how long the incident lasts")
-	f.StringVar(&test, "test", "limit", "what was passed: limit, unanswered, spoofed or unusual")
+	f.StringVar(&test, "test", "limit", "what was passed: limit, unanswered, spoofed, unusual or share")
 	f.IntVar(&sensors, "sensors", 1, "how many sensors see it")
 	f.IntVar(&hosts, "hosts", 1, "in how many hosts of a network it arrives")
 	f.BoolVar(&flaps, "flaps", false, "another incident ended shortly before")

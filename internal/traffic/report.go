@@ -73,6 +73,9 @@ type Observation struct {
 	PPS, BPS float64
 	// HeldPPS and HeldBPS sum the last word of sensors that went silent: missing, not zero.
 	HeldPPS, HeldBPS float64
+	// AllPPS is the rate of all vectors together, of inbound traffic of a target: [vector.Total] as it was told last, or the sum of
+	// what is newer.
+	AllPPS float64
 	// Packets and Bytes are what was counted since the observation before, each packet once, though hot and interval
 	// reports overlap.
 	Packets, Bytes uint64

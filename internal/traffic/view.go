@@ -663,6 +663,10 @@ func (v *View) observe(t *target, c column) Observation {
 	o.PPS, o.BPS = float64(x.pps)/1000, float64(x.bps)
 	o.HeldPPS, o.HeldBPS = float64(x.heldPPS)/1000, float64(x.heldBPS)
 	o.TwoWay, o.AnswersPPS = v.answers(t, k)
+	if !t.network && c.direction() == vector.Inbound {
+		all := vector.SetOf(vector.Total)
+		o.AllPPS = max(t.rate(vector.Inbound, all), t.rate(vector.Inbound, ^all))
+	}
 	for i := int(x.first); i < t.end(k); i++ {
 		sh := &t.shares[i]
 		name := v.names[sh.sensor].name

@@ -30,11 +30,29 @@ func TestRatesAddUpOverSensors(t *testing.T) {
 	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1000, 500_000}))
 	got := v.Apply(t0, report("b", Interval, 2*time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 4000, 100_000}))
 	want := []Observation{{
-		Target: victim, Vector: vector.DNS, PPS: 3000, BPS: 4.4e6, Packets: 4000, Bytes: 100_000,
+		Target: victim, Vector: vector.DNS, PPS: 3000, BPS: 4.4e6, AllPPS: 3000, Packets: 4000, Bytes: 100_000,
 		Start: t0, Span: 2 * time.Second, Sensors: []string{"a", "b"}, SensorCount: 2,
 	}}
 	if diff := cmp.Diff(want, got, cmpNet); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestAllPPS: what all vectors are together is the total that was told last, or their sum where that is newer; of what
+// leaves it is not told.
+func TestAllPPS(t *testing.T) {
+	v := NewView(options())
+	v.Apply(t0, report("a", Interval, time.Second, Aggregate{victim, vector.Inbound, vector.DNS, 1000, 500_000}, Aggregate{victim, vector.Inbound, vector.Total, 6000, 500_000},
+		Aggregate{victim, vector.Outbound, vector.ACK, 9000, 500_000}, Aggregate{victim, vector.Outbound, vector.Total, 9000, 500_000}))
+	if o := v.Observe(victim, vector.Inbound, vector.DNS); o.AllPPS != 6000 {
+		t.Errorf("%v packets/s of all vectors, want 6000", o.AllPPS)
+	}
+	v.Apply(t0, report("a", Hot, 100*time.Millisecond, Aggregate{victim, vector.Inbound, vector.DNS, 900, 500_000}))
+	if o := v.Observe(victim, vector.Inbound, vector.DNS); o.AllPPS != 9000 {
+		t.Errorf("%v packets/s of all vectors with 9000 of one, want 9000", o.AllPPS)
+	}
+	if o := v.Observe(victim, vector.Outbound, vector.ACK); o.AllPPS != 0 {
+		t.Errorf("%v packets/s are told of what leaves", o.AllPPS)
 	}
 }
 
