@@ -73,3 +73,51 @@ func TestExplainSources(t *testing.T) {
 		}
 	}
 }
+
+// Nor do they differ about what leaves and about networks, and an incident that is hidden, or below its limit but not calm, is
+// told as such.
+func TestExplainDoesNotLieElsewhere(t *testing.T) {
+	agree := func(t *testing.T, o traffic.Observation) {
+		t.Helper()
+		d := New(fullRules, nil)
+		for i := range 3 {
+			d.Observe(t0.Add(time.Duration(i)*100*time.Millisecond), o)
+		}
+		got := d.Explain(t0.Add(time.Second), o)
+		if incident := len(d.Incidents()) == 1; incident != strings.Contains(got, "part of incident") {
+			t.Errorf("an incident: %v, and yet: %s", incident, got)
+		}
+		if noted := len(d.sites) > 0; noted && strings.Contains(got, "no incident") {
+			t.Errorf("it is noted, and yet: %s", got)
+		}
+	}
+	for _, pps := range []float64{0, 1e3, 19e3, 20e3, 79e3, 80e3, 2e6} {
+		o := seen(vector.SYN, pps, 60)
+		o.Direction = vector.Outbound
+		agree(t, o)
+		for _, hosts := range []int{1, 15, 16, 200} {
+			agree(t, network(pps, hosts))
+		}
+	}
+
+	begun := func() *Detector {
+		d := New(fullRules, nil)
+		d.Observe(t0, seen(vector.DNS, 30e3, 400))
+		return d
+	}
+	d, below := begun(), seen(vector.DNS, 15e3, 400)
+	d.Observe(t0.Add(time.Second), below)
+	if got := d.Explain(t0.Add(time.Second), below); !strings.HasSuffix(got, "below its limit but not calm") {
+		t.Errorf("between the end's share of the limit and the limit: %s", got)
+	}
+	d, calm := begun(), seen(vector.DNS, 10, 400)
+	d.Mask(t0, victim, true)
+	d.Observe(t0.Add(time.Second), calm)
+	if got := d.Explain(t0.Add(time.Second), calm); !strings.Contains(got, "a mitigation hides") || strings.Contains(got, "calm since") {
+		t.Errorf("hidden by a mitigation: %s", got)
+	}
+	d.Mask(t0.Add(2*time.Second), victim, false)
+	if got := d.Explain(t0.Add(2*time.Second), calm); !strings.Contains(got, "calm since 00:00:02") {
+		t.Errorf("hidden no more: %s", got)
+	}
+}
