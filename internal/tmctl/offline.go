@@ -1,6 +1,7 @@
 package tmctl
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"strings"
@@ -40,13 +41,24 @@ func (c *cli) routeCommand() *cobra.Command {
 				Kind     string `json:"kind"`
 				Family   string `json:"family"`
 				Identity string `json:"identity"`
-			}{r.String(), kind, r.Family().String(), r.ID()}
+				NLRI     string `json:"nlri,omitempty"`
+			}{r.String(), kind, r.Family().String(), r.ID(), ""}
+			if !r.IsBlackhole() {
+				nlri, err := route.AppendFlowSpec(nil, r.Match)
+				if err != nil {
+					return failed("%q cannot be announced: %w", r, err)
+				}
+				out.NLRI = hex.EncodeToString(nlri)
+			}
 			return c.printValue(out, func() error {
 				var t table
 				t.row("route", out.Route)
 				t.row("kind", out.Kind)
 				t.row("family", out.Family)
 				t.row("identity", out.Identity)
+				if out.NLRI != "" {
+					t.row("nlri", out.NLRI)
+				}
 				return c.write(t.String())
 			})
 		},

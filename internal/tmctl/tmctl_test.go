@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -263,6 +264,7 @@ var goldens = []struct {
 	{"route-parse", ExitOK, []string{"route", "parse", "destination 203.0.113.5 source-port 80,53,54 protocol 17 then rate-limit 1000kbps"}, nil},
 	{"route-parse-json", ExitOK, []string{"route", "parse", "destination 2001:db8::5 then blackhole", "-o", "json"}, nil},
 	{"route-parse-bad", ExitUsage, []string{"route", "parse", "destination 203.0.113.5 prot udp then drop"}, nil},
+	{"route-parse-too-long", ExitFailed, []string{"route", "parse", "destination 203.0.113.5 source-port " + oddPorts(78) + " then discard"}, nil},
 	{"version", ExitOK, []string{"version"}, nil},
 	{"version-json", ExitOK, []string{"version", "-o", "json"}, nil},
 
@@ -349,4 +351,13 @@ func TestRequesterAndRequestID(t *testing.T) {
 	if len(ids) != 3 || !ids["mine"] {
 		t.Errorf("request ids %v", ids)
 	}
+}
+
+// oddPorts lists n ports of two octets each that no range joins.
+func oddPorts(n int) string {
+	ports := make([]string, n)
+	for i := range ports {
+		ports[i] = strconv.Itoa(1001 + 2*i)
+	}
+	return strings.Join(ports, ",")
 }
