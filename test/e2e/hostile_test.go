@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"testing"
@@ -111,11 +112,12 @@ func (h *hostile) session(c net.Conn, behave func(net.Conn)) {
 	}
 }
 
-// hangUp ends the present session.
+// hangUp ends the present session by a TCP reset, without a word.
 func (h *hostile) hangUp() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.conn != nil {
+		_ = h.conn.(*net.TCPConn).SetLinger(0)
 		h.conn.Close()
 	}
 }
@@ -173,6 +175,17 @@ func TestHostileRouter(t *testing.T) {
 				_, _ = c.Write(b[:500])
 				_ = c.(*net.TCPConn).CloseWrite()
 			},
+			// Whole messages whose bodies are chance, the same in each run; the last is longer than BGP allows (RFC 4271,
+			// section 4.1).
+			func(c net.Conn) {
+				chance := rand.NewChaCha8([32]byte{6})
+				for size := range 256 {
+					body := make([]byte, 4+size)
+					_, _ = chance.Read(body)
+					_, _ = c.Write(message(2, body))
+				}
+				_, _ = c.Write(message(2, make([]byte, 60000)))
+			},
 		)
 	}()
 	t.Cleanup(func() {
@@ -212,8 +225,8 @@ func TestHostileRouter(t *testing.T) {
 	}
 	// ... then what does: the session is lost, and comes back.
 	h.hangUp()
-	eventually(t, "the hostile router to have everything in its fourth session", func(context.Context) error {
-		if n, u := h.counts(); n < 4 || u < 2*(len(kinds)+1) {
+	eventually(t, "the hostile router to have everything in its fifth session", func(context.Context) error {
+		if n, u := h.counts(); n < 5 || u < 2*(len(kinds)+1) {
 			return fmt.Errorf("%d sessions, %d updates", n, u)
 		}
 		return nil
