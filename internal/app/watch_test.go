@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,21 +15,30 @@ func TestWatchWaitsUntilNobodyWrites(t *testing.T) {
 		// What is seen at each look, from the first second on; and after which looks it must be told.
 		seen := []string{"a", "a", "b", "c", "c", "c", "", "", "a", "b", "a", "c", "c", "d", "d"}
 		told := map[int]bool{4: true, 7: true, 12: true, 14: true}
-		look, changes := -1, map[int]bool{}
+		var mu sync.Mutex
+		look, changes := -1, map[int]bool{} // guarded by mu
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
 			done <- watch(ctx, time.Second, "a", func() string {
+				mu.Lock()
+				defer mu.Unlock()
 				look = min(look+1, len(seen)-1)
 				return seen[look]
-			}, func() { changes[look] = true })
+			}, func() {
+				mu.Lock()
+				defer mu.Unlock()
+				changes[look] = true
+			})
 		}()
 		for i := range seen {
 			time.Sleep(time.Second)
 			synctest.Wait()
+			mu.Lock()
 			if changes[i] != told[i] {
 				t.Errorf("look %d: told %v, want %v", i, changes[i], told[i])
 			}
+			mu.Unlock()
 		}
 		cancel()
 		if err := <-done; err != nil {

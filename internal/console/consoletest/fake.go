@@ -371,7 +371,7 @@ func (f *Fake) Policy(ctx context.Context) (console.Policy, error) {
 
 // Events is of console.System.
 func (f *Fake) Events(ctx context.Context, q console.EventQuery) (console.Events, error) {
-	if err := f.enter(ctx, "Events", q); err != nil {
+	if err := f.enter(ctx, "Events", nil); err != nil {
 		return console.Events{}, err
 	}
 	var out console.Events
