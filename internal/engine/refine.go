@@ -86,7 +86,7 @@ func (e *Engine) better(inc detect.Incident, m mitigation.Mitigation, since time
 	}
 	best := p.Candidates[i]
 	fresh := e.samples.Attack(inc.Target, inc.Direction, v, laterOf(since, m.Created))
-	if hit, samples := matched(present, fresh); samples >= fewestSlips && hit < 1-mostSlips {
+	if hit, samples := matched(present, fresh); samples >= fewestSlips && hit < 1-mostSlips && goesOn(inc, v) {
 		if again, _ := matched(best.Match, fresh); again <= hit {
 			return route.Match{}, "", ""
 		}
@@ -97,6 +97,17 @@ func (e *Engine) better(inc detect.Incident, m mitigation.Mitigation, since time
 		return route.Match{}, "", ""
 	}
 	return best.Match, whyNarrower, fmt.Sprintf("the rule matched %.2f %% of the target's normal packets: %s", 100*hits, best.Says)
+}
+
+// goesOn tells whether sensors see so much of a vector that it is an attack still, or again. Below that it may all be the
+// target's own traffic, which a narrow rule is there to let pass: none of it slips.
+func goesOn(inc detect.Incident, v vector.ID) bool {
+	i := slices.IndexFunc(inc.Vectors, func(m detect.Measurement) bool { return m.Vector == v })
+	if i < 0 {
+		return false
+	}
+	m := inc.Vectors[i]
+	return m.LimitPPS > 0 && m.PPS >= m.LimitPPS || m.LimitBPS > 0 && m.BPS >= m.LimitBPS
 }
 
 // matched returns the share of samples, by weight, that a match takes, and how many samples there are.

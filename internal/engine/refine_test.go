@@ -40,13 +40,16 @@ func (b *bench) peace() {
 	}
 }
 
-// attack lets sensors see the trickle of an attack for a time, with samples of 1,400 octets.
-func (b *bench) attack(span time.Duration, length uint16) {
+// attack lets sensors see the trickle of an attack for a time, with samples of so many octets.
+func (b *bench) attack(span time.Duration, length uint16) { b.t.Helper(); b.sees(span, length, 250) }
+
+// sees lets sensors see so many packets a second for a time.
+func (b *bench) sees(span time.Duration, length uint16, pps uint64) {
 	b.t.Helper()
 	for range span / time.Second {
 		time.Sleep(time.Second)
 		b.answers(60, time.Second, length)
-		b.report(traffic.Hot, time.Second, 250)
+		b.report(traffic.Hot, time.Second, pps)
 	}
 }
 
@@ -89,13 +92,31 @@ func TestRuleFollowsAnAttackThatChanges(t *testing.T) {
 		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
 		b.attack(5*time.Second, 1400)
 		first := b.announced()
-		b.attack(25*time.Second, 700)
+		b.sees(25*time.Second, 700, 25_000)
 		got := b.announced()
 		if len(got) != 1 || got[0] == first[0] {
 			t.Fatalf("announced %q, and %q before the attack changed", got, first)
 		}
 		if !strings.Contains(b.kinds(), "mitigation_changed") {
 			t.Errorf("events: %s", b.kinds())
+		}
+	})
+}
+
+// What a narrow rule lets pass is the target's own traffic, and no attack that slips past it: a rule that gave way to it
+// would cut the target off again.
+func TestRuleDoesNotFollowWhatItSpares(t *testing.T) {
+	run(t, func(b *bench) {
+		b.peace()
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.attack(5*time.Second, 1400)
+		narrow := b.announced()
+		if len(narrow) != 1 || narrow[0] == dnsRule {
+			t.Fatalf("announced %q", narrow)
+		}
+		b.sees(60*time.Second, 120, 2000)
+		if got := b.announced(); len(got) != 1 || got[0] != narrow[0] {
+			t.Errorf("announced %q, before its own traffic came through again %q", got, narrow)
 		}
 	})
 }

@@ -38,6 +38,7 @@ type settings struct {
 	Console       string
 	TLS           string // directory of the certificates; empty means none
 	Safety        string // lines of the section
+	Sensors       string // keys of the section, in braces
 }
 
 var controllerConfig = template.Must(template.New("controller.yaml").Parse(`name: {{.Name}}
@@ -57,6 +58,9 @@ network:
   own_prefixes: [203.0.113.0/24, "2001:db8:113::/48"]
   never: [203.0.113.240/28]
 policy: {{.Policy}}
+{{- if .Sensors}}
+sensors: {{.Sensors}}
+{{- end}}
 {{- if .Safety}}
 safety:
   {{.Safety}}
