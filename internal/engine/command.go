@@ -175,9 +175,7 @@ func (e *Engine) followPolicy(now time.Time) {
 	if e.machine == nil {
 		return
 	}
-	c := e.machine.LetEnd(func(m mitigation.Mitigation) bool {
-		return !slices.ContainsFunc(m.Vectors, func(v vector.ID) bool { return e.policy.Answer(e.about(m, v, now), now).Announces() })
-	})
+	c := e.machine.LetEnd(func(m mitigation.Mitigation) bool { return !e.wanted(m, now) })
 	if c.Empty() {
 		return
 	}
@@ -187,6 +185,11 @@ func (e *Engine) followPolicy(now time.Time) {
 	for _, m := range c.Put {
 		e.announceChange(m)
 	}
+}
+
+// wanted tells whether the policy would answer now what a mitigation is for.
+func (e *Engine) wanted(m mitigation.Mitigation, now time.Time) bool {
+	return slices.ContainsFunc(m.Vectors, func(v vector.ID) bool { return e.policy.Answer(e.about(m, v, now), now).Announces() })
 }
 
 // about is what is known of the attack that a mitigation answers: with its peaks for its rates, for the answer itself lowers

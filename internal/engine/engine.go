@@ -315,7 +315,7 @@ func (e *Engine) tick(now time.Time) {
 	if e.machine == nil {
 		return
 	}
-	if c := e.machine.Tick(now); !c.Empty() {
+	if c := e.machine.Tick(now, func(m mitigation.Mitigation) bool { return e.wanted(m, now) }); !c.Empty() {
 		if _, err := e.commit(c); err != nil {
 			return
 		}

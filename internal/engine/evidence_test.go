@@ -13,6 +13,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // The only sensor that saw the trickle is gone for good. Its last word is held for a while, not for a day.
@@ -91,6 +92,36 @@ func TestUnknownOutcomeIsSaid(t *testing.T) {
 		_, err := b.Announce(b.t.Context(), manual(t, dnsRule), false)
 		if err == nil || !strings.Contains(err.Error(), "not known whether") || strings.Contains(err.Error(), "was not made") {
 			t.Errorf("the engineer is told %v", err)
+		}
+	})
+}
+
+// An exception that begins by the clock stops the extensions of a rule that is announced already.
+func TestExceptionByTheClockEndsExtensions(t *testing.T) {
+	p, err := policy.Parse("t.yaml", []byte(`version: 1
+thresholds: [{vectors: all-reflection, pps: 20 kpps}]
+exceptions: [{prefixes: 192.0.2.1, when: now.hour >= 1, reason: nightly transfer}]
+responses: [{vectors: all, action: rate-limit 1 Mbps, ttl: 10m, extend: 5m}]
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runWith(t, func(o *Options) { o.Policy = p }, func(b *bench) {
+		time.Sleep(40 * time.Minute) // it is midnight
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		for range 75 {
+			b.report(traffic.Hot, 100*time.Millisecond, 250)
+			time.Sleep(10 * time.Second)
+		}
+		if got := b.announced(); len(got) != 1 || !strings.Contains(b.kinds(), string(audit.MitigationExtended)) {
+			t.Fatalf("before the exception announced %q, %s", got, b.kinds())
+		}
+		for range 120 {
+			b.report(traffic.Hot, 100*time.Millisecond, 250)
+			time.Sleep(10 * time.Second)
+		}
+		if got := b.announced(); len(got) != 0 {
+			t.Errorf("12 minutes into the exception still announced: %q, %s", got, b.kinds())
 		}
 	})
 }

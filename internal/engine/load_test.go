@@ -79,7 +79,7 @@ func BenchmarkLoop(b *testing.B) {
 	})
 	b.Run("machineTick", func(b *testing.B) {
 		for b.Loop() {
-			e.machine.Tick(now)
+			e.machine.Tick(now, nil)
 		}
 	})
 }

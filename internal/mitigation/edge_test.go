@@ -28,13 +28,13 @@ func TestHoldStopsExtensions(t *testing.T) {
 	o := sees(900_000)
 	o.Vector = vector.NTP
 	m.Observe(o, Usual{})
-	if c := m.Tick(ntp.Deadline.Add(-time.Second)); !c.Empty() {
+	if c := m.Tick(ntp.Deadline.Add(-time.Second), nil); !c.Empty() {
 		t.Errorf("automation extended a rule of a target it is held off: %+v", c)
 	}
 	if at := m.Deadline(); !at.Equal(ntp.Deadline) {
 		t.Errorf("the machine wants a tick at %s, want %s", at, ntp.Deadline)
 	}
-	if c := m.Tick(ntp.Deadline); len(c.Put) != 1 || c.Put[0].State != Ended {
+	if c := m.Tick(ntp.Deadline, nil); len(c.Put) != 1 || c.Put[0].State != Ended {
 		t.Errorf("at the deadline: %+v", c)
 	}
 }
@@ -82,7 +82,7 @@ func TestHeldTrickleIsStillEvidence(t *testing.T) {
 	m.Observe(traffic.Observation{
 		Target: victim, Vector: vector.DNS, BPS: 10, HeldBPS: 900_000, Sensors: []string{"rack2"}, Missing: []string{"rack1"},
 	}, Usual{})
-	if c := m.Tick(x.Deadline.Add(-5 * time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+	if c := m.Tick(x.Deadline.Add(-5*time.Second), nil); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("the silence of a sensor was taken for the end of the attack: %+v", c)
 	}
 }
@@ -111,7 +111,7 @@ func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
 	}
 	m.EndUnsafe(t0, map[string]string{x.ID: "test"})
 	m.Observe(sees(900_000), Usual{})
-	if c := m.Tick(y.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+	if c := m.Tick(y.Deadline.Add(-time.Second), nil); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("not extended: %+v", c)
 	}
 	m.Refuse(t0, y.ID, "test")
@@ -126,11 +126,41 @@ func TestShortRuleIsExtendedNearItsEnd(t *testing.T) {
 	p := plan(t)
 	p.TTL, p.Extend = 4*time.Second, time.Minute
 	x, _ := m.Respond(t0, p)
-	if c := m.Tick(t0.Add(time.Millisecond)); !c.Empty() {
+	if c := m.Tick(t0.Add(time.Millisecond), nil); !c.Empty() {
 		t.Errorf("extended at once: %+v", c)
 	}
 	m.Observe(sees(900_000), Usual{})
-	if c := m.Tick(x.Deadline.Add(-time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+	if c := m.Tick(x.Deadline.Add(-time.Second), nil); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("not extended near its end: %+v", c)
+	}
+}
+
+// TestDeniedExtension: what is denied is asked for again each second, ends at its deadline if it stays denied, and is extended
+// when it is allowed in time.
+func TestDeniedExtension(t *testing.T) {
+	for _, allowed := range []int{-1, 3} {
+		m := New(Records{})
+		x, err := m.Respond(t0, plan(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.Observe(sees(900_000), Usual{})
+		asked := 0
+		may := func(Mitigation) bool { asked++; return asked == allowed }
+		var last Change
+		for at := m.Deadline(); at.Before(x.Deadline.Add(time.Second)) && last.Empty(); at = m.Deadline() {
+			last = m.Tick(at, may)
+			if next := m.Deadline(); last.Empty() && !next.After(at) {
+				t.Fatalf("denied at %s, the machine wants to be asked at %s", at, next)
+			}
+		}
+		switch {
+		case len(last.Put) != 1:
+			t.Errorf("allowed at %d: nothing came of it: %+v", allowed, last)
+		case allowed < 0 && (last.Put[0].EndReason != EndDeadline || asked < 4 || asked > 6):
+			t.Errorf("denied %d times, and then %+v", asked, last.Put[0])
+		case allowed > 0 && (last.Put[0].Extensions != 1 || asked != allowed):
+			t.Errorf("asked %d times, and then %+v", asked, last.Put[0])
+		}
 	}
 }

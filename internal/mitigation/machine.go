@@ -22,9 +22,10 @@ type Machine struct {
 	all    map[string]*Mitigation
 	holds  map[netip.Prefix]Hold
 	freeze *Freeze
-	seen   map[sight]bool // newest evidence of each mitigated vector: does its traffic go on?
-	latest time.Time      // Created of the youngest made here
-	live   []*Mitigation  // the active ones, oldest first; nil when they changed
+	seen   map[sight]bool       // newest evidence of each mitigated vector: does its traffic go on?
+	denied map[string]time.Time // by mitigation, when an extension was last denied
+	latest time.Time            // Created of the youngest made here
+	live   []*Mitigation        // the active ones, oldest first; nil when they changed
 }
 
 type sight struct {
@@ -70,7 +71,7 @@ var ErrNotFound = errors.New("not found")
 
 // New returns a machine that goes on from what is stored.
 func New(r Records) *Machine {
-	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, seen: map[sight]bool{}}
+	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, seen: map[sight]bool{}, denied: map[string]time.Time{}}
 	for _, x := range r.Mitigations {
 		m.all[x.ID] = &x
 	}
@@ -286,8 +287,12 @@ func (m *Machine) goesOn(o traffic.Observation, usual Usual) bool {
 	return false
 }
 
-// Tick ends what is due and extends what evidence asks for, shortly before its deadline so that the routers see no gap.
-func (m *Machine) Tick(now time.Time) Change {
+// askAgain is how long after a denied extension it is asked for again.
+const askAgain = time.Second
+
+// Tick ends what is due and extends what evidence asks for, shortly before its deadline so that the routers see no gap. Nil
+// may allows every extension; one that it denies is asked for again a second later, until the deadline.
+func (m *Machine) Tick(now time.Time, may func(Mitigation) bool) Change {
 	var c Change
 	for _, x := range m.active() {
 		switch {
@@ -298,6 +303,8 @@ func (m *Machine) Tick(now time.Time) Change {
 			}
 			m.finish(x, now, why, "")
 			c.Put = append(c.Put, *x)
+		case m.mayExtend(x) && !now.Before(m.extendAt(x)) && may != nil && !may(*x):
+			m.denied[x.ID] = now
 		case m.mayExtend(x) && !now.Before(m.extendAt(x)):
 			x.Deadline = earliest(x.Deadline.Add(x.Extend), x.MaxDeadline)
 			x.Extensions++
@@ -342,6 +349,9 @@ func (m *Machine) extendAt(x *Mitigation) time.Time {
 		if h.covers(x.Target) && h.Until.After(at) {
 			at = h.Until
 		}
+	}
+	if denied, ok := m.denied[x.ID]; ok && denied.Add(askAgain).After(at) {
+		at = denied.Add(askAgain)
 	}
 	return at
 }
@@ -414,6 +424,7 @@ func (m *Machine) Forget(t time.Time) (ids []string) {
 func (m *Machine) finish(x *Mitigation, now time.Time, why, detail string) {
 	x.State, x.Ended, x.EndReason, x.EndDetail = Ended, now, why, detail
 	m.live = nil
+	delete(m.denied, x.ID)
 	m.unwatch(x)
 }
 

@@ -41,13 +41,13 @@ func TestEndsAtDeadlineWithoutEvidence(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.Observe(sees(1000), Usual{}) // far below half of 1 Mbps
-	if c := m.Tick(x.Deadline.Add(-time.Nanosecond)); !c.Empty() {
+	if c := m.Tick(x.Deadline.Add(-time.Nanosecond), nil); !c.Empty() {
 		t.Errorf("before the deadline: %+v", c)
 	}
 	if at := m.Deadline(); !at.Equal(x.Deadline) {
 		t.Errorf("the machine wants a tick at %s, want %s", at, x.Deadline)
 	}
-	c := m.Tick(x.Deadline)
+	c := m.Tick(x.Deadline, nil)
 	if len(c.Put) != 1 || c.Put[0].State != Ended || c.Put[0].EndReason != EndDeadline {
 		t.Errorf("at the deadline: %+v", c)
 	}
@@ -63,7 +63,7 @@ func TestExtendsWhileTheTrickleFlowsUpToTheMaximum(t *testing.T) {
 	for {
 		m.Observe(sees(900_000), Usual{})
 		now := m.Deadline()
-		c := m.Tick(now)
+		c := m.Tick(now, nil)
 		if len(c.Put) != 1 {
 			t.Fatalf("at %s: %+v", now, c)
 		}
@@ -89,7 +89,7 @@ func TestSilentSensorsAreNoEvidence(t *testing.T) {
 	x, _ := m.Respond(t0, plan(t))
 	m.Observe(sees(900_000), Usual{})
 	m.Observe(traffic.Observation{Target: victim, Vector: vector.DNS, HeldBPS: 900_000, Missing: []string{"rack1"}}, Usual{})
-	if c := m.Tick(x.Deadline.Add(-5 * time.Second)); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
+	if c := m.Tick(x.Deadline.Add(-5*time.Second), nil); len(c.Put) != 1 || c.Put[0].Extensions != 1 {
 		t.Errorf("the silence of the only sensor was taken for the end of the attack: %+v", c)
 	}
 }
@@ -104,7 +104,7 @@ func TestWithdrawHoldsAutomationOff(t *testing.T) {
 	if _, err := m.Respond(t0.Add(59*time.Minute), plan(t)); !errors.Is(err, ErrHeld) {
 		t.Errorf("during the hold: %v", err)
 	}
-	if c := m.Tick(t0.Add(time.Hour)); len(c.DeleteHolds) != 1 {
+	if c := m.Tick(t0.Add(time.Hour), nil); len(c.DeleteHolds) != 1 {
 		t.Errorf("the hold did not end: %+v", c)
 	}
 	if _, err := m.Respond(t0.Add(time.Hour), plan(t)); err != nil {
@@ -122,10 +122,10 @@ func TestFreeze(t *testing.T) {
 		t.Errorf("frozen automation answered %v", err)
 	}
 	m.Observe(sees(900_000), Usual{})
-	if c := m.Tick(x.Deadline.Add(-time.Second)); !c.Empty() {
+	if c := m.Tick(x.Deadline.Add(-time.Second), nil); !c.Empty() {
 		t.Errorf("frozen automation extended: %+v", c)
 	}
-	if c := m.Tick(x.Deadline); len(c.Put) != 1 || c.Put[0].State != Ended {
+	if c := m.Tick(x.Deadline, nil); len(c.Put) != 1 || c.Put[0].State != Ended {
 		t.Errorf("a freeze must not keep a route past its deadline: %+v", c)
 	}
 	m.SetFreeze(nil)
@@ -141,7 +141,7 @@ func TestReattackWorksAtOnce(t *testing.T) {
 		t.Errorf("a second answer to the same: %v", err)
 	}
 	m.Observe(sees(0), Usual{})
-	m.Tick(x.Deadline)
+	m.Tick(x.Deadline, nil)
 	y, err := m.Respond(x.Deadline, plan(t))
 	if err != nil || y.ID == x.ID {
 		t.Errorf("re-attack: %v %v", y.ID, err)
@@ -186,7 +186,7 @@ func TestInvariants(t *testing.T) {
 		now := t0
 		for range 120 {
 			now = now.Add(time.Duration(rng.Int64N(int64(4 * time.Minute))))
-			m.Tick(now)
+			m.Tick(now, nil)
 			i := rng.IntN(3)
 			p := plan(t)
 			p.Vector = vectors[i]
@@ -226,7 +226,7 @@ func TestInvariants(t *testing.T) {
 			}
 		}
 		now = now.Add(2 * time.Hour)
-		m.Tick(now)
+		m.Tick(now, nil)
 		if got := m.Records().Routes(now); len(got) != 0 {
 			t.Fatalf("seed %d: two hours after the last event %v is still announced", seed, got)
 		}

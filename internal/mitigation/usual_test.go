@@ -36,7 +36,7 @@ func TestOwnTrafficIsNoEvidence(t *testing.T) {
 			}
 		}
 		m.Observe(sees(c.sees), Usual{BPS: c.usual})
-		got := len(m.Tick(x.Deadline.Add(-time.Second)).Put) == 1
+		got := len(m.Tick(x.Deadline.Add(-time.Second), nil).Put) == 1
 		if got != c.until {
 			t.Errorf("%s: extended %v, want %v", c.name, got, c.until)
 		}
@@ -72,7 +72,7 @@ func TestHeldUsualIsNoEvidence(t *testing.T) {
 	o := sees(100e3)
 	o.HeldBPS, o.Missing = 600e3, []string{"rack2"}
 	m.Observe(o, Usual{BPS: 700e3})
-	if c := m.Tick(x.Deadline.Add(-time.Second)); !c.Empty() {
+	if c := m.Tick(x.Deadline.Add(-time.Second), nil); !c.Empty() {
 		t.Errorf("extended by what is usual: %+v", c)
 	}
 }
