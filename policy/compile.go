@@ -17,6 +17,7 @@ func (f *file) compile() *Policy {
 		p.exceptions[i].path = fmt.Sprintf("exceptions[%d]", i)
 		p.exceptions[i].holdsWhen = f.whens[p.exceptions[i].path]
 	}
+	p.conditional = len(f.whens) > 0
 	for _, w := range f.whens {
 		p.collateral = p.collateral || strings.Contains(w.text, "incident.collateral")
 	}
@@ -171,7 +172,9 @@ func overlay(limits *[vector.Count]Limits, ts []threshold) {
 			set(&l.Unanswered, e.t.unanswered)
 			set(&l.UnansweredWindows, e.t.unansweredWindows)
 			set(&l.Spoofed, e.t.spoofed)
-			set(&l.Share, e.t.share)
+			if v != vector.Total { // which is always all of it
+				set(&l.Share, e.t.share)
+			}
 			set(&l.ShareFrom, e.t.shareFrom)
 			set(&l.Hosts, e.t.hosts)
 			set(&l.EndBelow, e.t.endBelow)

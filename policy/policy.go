@@ -104,6 +104,7 @@ type Policy struct {
 	triggers           [vector.Directions]map[vector.ID]Limits
 	baseline           Baseline
 	collateral         bool // is asked for
+	conditional        bool // a response or exception has a condition
 }
 
 // scope is what holds for the targets below one prefix of a group.
@@ -284,6 +285,10 @@ func (p *Policy) LowestNetwork(v vector.ID) (l Limits) {
 	}
 	return l
 }
+
+// Conditional reports whether any response or exception depends on a condition, so that of an incident of which little is
+// known nothing follows for certain.
+func (p *Policy) Conditional() bool { return p.conditional }
 
 // Baseline says what a learnt normal changes.
 func (p *Policy) Baseline() Baseline { return p.baseline }

@@ -59,7 +59,9 @@ func (n naive) limits(target netip.Prefix, v vector.ID) Limits {
 						set(&l.Unanswered, t.unanswered)
 						set(&l.UnansweredWindows, t.unansweredWindows)
 						set(&l.Spoofed, t.spoofed)
-						set(&l.Share, t.share)
+						if v != vector.Total {
+							set(&l.Share, t.share)
+						}
 						set(&l.ShareFrom, t.shareFrom)
 						set(&l.EndBelow, t.endBelow)
 						set(&l.EndAfter, t.endAfter)
@@ -388,5 +390,23 @@ func BenchmarkRespond(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		p.Respond(target, vectors, at)
+	}
+}
+
+// TestShareOfTotal: a share of everything is always everything, so a word that includes total sets none there, and sensors are
+// not told to look.
+func TestShareOfTotal(t *testing.T) {
+	p, err := Parse("t.yaml", []byte("version: 1\nthresholds: [{vectors: all, share: 50%}]\nresponses: []\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := p.Limits(netip.MustParsePrefix("192.0.2.1/32"), vector.Total); !l.None() {
+		t.Errorf("total has %v", l)
+	}
+	if l, told := p.Triggers(vector.Inbound)[vector.Total]; told {
+		t.Errorf("sensors are told %v of total", l)
+	}
+	if l := p.Triggers(vector.Inbound)[vector.SYN]; l.PPS != 2000 {
+		t.Errorf("sensors are told %v of syn, want share_from", l)
 	}
 }

@@ -126,7 +126,7 @@ func (d *Detector) Observe(now time.Time, o traffic.Observation) []Event {
 		}
 		x.packets += float64(o.Packets)
 		x.bits += 8 * float64(o.Bytes)
-		if vs.confirmed || x.suffices(f) {
+		if vs.confirmed || x.suffices(f) && (f.test != Share || now.Sub(x.since) >= shareSpan) {
 			// By our clock: the reports that make up the stretch may come from sensors whose clocks are minutes apart.
 			covered := max(now.Sub(x.since), o.Span)
 			kind = max(kind, d.confirm(now, site, s, vs, o.Vector, f.test, f.ends(l), x.from, func() string { return reason(o, f, covered) }))
@@ -180,11 +180,9 @@ func (d *Detector) rests(now time.Time, site Site, s *state, vs *vectorState, o 
 		case Test(test) == Static || Test(test) == Unusual:
 			calm = calm && below(o, Limits{PPS: today(ends.PPS, pps), BPS: today(ends.BPS, bps), EndBelow: l.EndBelow})
 		case Test(test) == Share:
-			ends.EndBelow = l.EndBelow
-			if l.Share == 0 {
-				ends.PPS = 0
-			}
-			calm = calm && (below(o, ends) || asked(o))
+			normal, _, known := d.normally(now, o)
+			ends.PPS, ends.EndBelow = today(ends.PPS, d.shareLimit(o, l, normal, known, d.rules.Baseline())), l.EndBelow
+			calm = calm && below(o, ends)
 		default: // a target that answers again is well, however much it is
 			ends.PPS, ends.EndBelow = today(ends.PPS, limitOf(Test(test), l)), l.EndBelow
 			calm = calm && (below(o, ends) || o.TwoWay && answered(o))

@@ -95,8 +95,8 @@ const (
 	solicitedRatio = 3
 	// smallPacket is the mean length in octets up to which a packet is small, where only small ones need an answer.
 	smallPacket = 512
-	// shareWindows is for how many windows a share must be passed at least, for the whole is told once a second.
-	shareWindows = 32
+	// shareSpan is for how long a share must be passed at least, for the whole is told once a second.
+	shareSpan = time.Second
 )
 
 // finding is one test that an observation passed.
@@ -122,7 +122,7 @@ func (d *Detector) judge(now time.Time, o traffic.Observation, l Limits, out []f
 		out = append(out, finding{test: Unanswered, pps: limit, windows: l.UnansweredWindows, why: fmtAnswers(op, o)})
 	}
 	if limit := d.shareLimit(o, l, normalPPS, known, b); exceeds(o.PPS, limit) {
-		out = append(out, finding{test: Share, pps: limit, windows: max(l.Windows, shareWindows), why: fmtShare(o, l)})
+		out = append(out, finding{test: Share, pps: limit, windows: l.Windows, why: fmtShare(o, l)})
 	}
 	if known && b.Factor > 0 {
 		if p := max(b.Factor*normalPPS, b.Floor*l.PPS); l.PPS > 0 && exceeds(o.PPS, p) {

@@ -40,7 +40,7 @@ func TestShare(t *testing.T) {
 			o := c.o
 			o.Start = t0.Add(time.Duration(i) * o.Span)
 			got = append(got, d.Observe(o.Start.Add(o.Span), o)...)
-			if i < 4 && len(got) > 0 {
+			if i < 9 && len(got) > 0 {
 				t.Errorf("%s: certain after %v", c.name, time.Duration(i+1)*o.Span)
 			}
 		}
@@ -53,8 +53,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// TestShareEnds: when less of it comes, and when the policy takes the share away;
-// not because more comes of something else.
+// TestShareEnds: when less of it comes, when the policy takes the share away;
+// and when so much more comes of something else that it is no large share any more.
 func TestShareEnds(t *testing.T) {
 	without := full{limits: map[vector.ID]Limits{vector.ESP: {PPS: 1e6, Windows: 1, EndBelow: 0.7, EndAfter: calmFor}}}
 	for name, c := range map[string]struct {
@@ -63,7 +63,8 @@ func TestShareEnds(t *testing.T) {
 		ends  bool
 	}{
 		"it goes on":                         {fullRules, seen(vector.ESP, 5000, 100, of(6000)), false},
-		"a flash crowd beside it":            {fullRules, seen(vector.ESP, 5000, 100, of(60000)), false},
+		"a flash crowd beside it":            {fullRules, seen(vector.ESP, 5000, 100, of(60000)), true},
+		"the share is raised":                {full{limits: map[vector.ID]Limits{vector.ESP: {Share: 0.5, ShareFrom: 50e3, Windows: 1, EndBelow: 0.7, EndAfter: calmFor}}}, seen(vector.ESP, 5000, 100, of(6000)), true},
 		"it falls below 70 % of what it was": {fullRules, seen(vector.ESP, 1700, 100, of(4000)), true},
 		"the policy has no share any more":   {without, seen(vector.ESP, 5000, 100, of(6000)), true},
 	} {

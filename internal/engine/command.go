@@ -187,22 +187,25 @@ func (e *Engine) followPolicy(now time.Time) {
 	}
 }
 
-// wanted tells whether the policy would answer now what a mitigation is for.
+// wanted tells whether the policy would answer now what a mitigation is for. What is not known denies nothing: a rule must not
+// lapse during an attack because a new leader has not seen its beginning, or nothing is known of its collateral.
 func (e *Engine) wanted(m mitigation.Mitigation, now time.Time) bool {
-	return slices.ContainsFunc(m.Vectors, func(v vector.ID) bool { return e.policy.Answer(e.about(m, v, now), now).Announces() })
-}
-
-// about is what is known of the attack that a mitigation answers: with its peaks for its rates, for the answer itself lowers
-// what sensors see.
-func (e *Engine) about(m mitigation.Mitigation, v vector.ID, now time.Time) policy.Incident {
-	for _, inc := range e.detector.Incidents() {
-		if inc.ID == m.Incident {
-			x := policy.Observed(inc, v, now)
-			x.PPS, x.BPS = x.PeakPPS, x.PeakBPS
-			return x
+	incidents := e.detector.Incidents()
+	i := slices.IndexFunc(incidents, func(inc detect.Incident) bool { return inc.ID == m.Incident })
+	return slices.ContainsFunc(m.Vectors, func(v vector.ID) bool {
+		if i < 0 {
+			return e.policy.Conditional() || e.policy.Answer(policy.Incident{Target: m.Target, Vector: v}, now).Announces()
 		}
-	}
-	return policy.Incident{Target: m.Target, Vector: v}
+		// With its peaks for its rates, for the answer itself lowers what sensors see.
+		x := policy.Observed(incidents[i], v, now)
+		x.PPS, x.BPS = x.PeakPPS, x.PeakBPS
+		if e.policy.AsksCollateral() {
+			if x.Collateral = e.collateral(incidents[i], v); x.Collateral < 0 {
+				return true
+			}
+		}
+		return e.policy.Answer(x, now).Announces()
+	})
 }
 
 // Incidents returns the active incidents and, when ended is set, those that ended lately; newest first.

@@ -9,10 +9,12 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
@@ -124,4 +126,60 @@ responses: [{vectors: all, action: rate-limit 1 Mbps, ttl: 10m, extend: 5m}]
 			t.Errorf("12 minutes into the exception still announced: %q, %s", got, b.kinds())
 		}
 	})
+}
+
+// What is not known of an attack denies no extension: neither its collateral, nor, after a change of the leader, its rates.
+func TestUnknownDeniesNoExtension(t *testing.T) {
+	const reflection = "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\n"
+	for name, c := range map[string]struct {
+		rest    string
+		restart bool
+	}{
+		"a response on collateral":              {"responses: [{vectors: all, when: incident.collateral <= 1.0, action: rate-limit 1 Mbps, ttl: 30s, extend: 30s}]", false},
+		"a response on rates, a new leader":     {"responses: [{vectors: all, when: incident.pps > 20e3, action: rate-limit 1 Mbps, ttl: 30s, extend: 30s}]", true},
+		"an exception on rates, a new leader":   {"exceptions: [{prefixes: 192.0.2.1, when: incident.pps < 1e3, reason: small}]\nresponses: [{vectors: all, action: rate-limit 1 Mbps, ttl: 30s, extend: 30s}]", true},
+		"a response without conditions, a load": {"responses: [{vectors: all, action: rate-limit 1 Mbps, ttl: 30s, extend: 30s}]", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := policy.Parse("t.yaml", []byte(reflection+c.rest))
+			if err != nil {
+				t.Fatal(err)
+			}
+			runWith(t, func(o *Options) { o.Policy = p }, func(b *bench) {
+				b.peace()
+				b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+				for range 5 {
+					time.Sleep(time.Second)
+					b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+				}
+				if got := b.announced(); len(got) != 1 {
+					t.Fatalf("announced %q", got)
+				}
+				if c.restart {
+					forget := func(time.Time) error { b.detector = detect.New(p.Rules(), nil); return nil }
+					if err := errors.Join(b.do(b.t.Context(), forget), b.SetPolicy(b.t.Context(), p)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for range 900 {
+					b.report(traffic.Hot, 100*time.Millisecond, 250)
+					time.Sleep(100 * time.Millisecond)
+				}
+				if got := b.announced(); len(got) != 1 || strings.Contains(b.kinds(), string(audit.MitigationEnded)) {
+					t.Errorf("after a minute and a half of evidence announced %q, %s", got, b.kinds())
+				}
+			})
+		})
+	}
+}
+
+func TestLimitOfSourcesIsNoRate(t *testing.T) {
+	m := detect.Measurement{Vector: vector.SYN, Test: detect.Spoofed, PPS: 150, LimitPPS: 100}
+	if goesOn(detect.Incident{Vectors: []detect.Measurement{m}}, vector.SYN) {
+		t.Error("150 packets a second pass a limit of 100 sources a second")
+	}
+	m.Test = detect.Static
+	if !goesOn(detect.Incident{Vectors: []detect.Measurement{m}}, vector.SYN) {
+		t.Error("150 packets a second do not pass a limit of 100")
+	}
 }

@@ -107,6 +107,9 @@ func goesOn(inc detect.Incident, v vector.ID) bool {
 		return false
 	}
 	m := inc.Vectors[i]
+	if m.Test == detect.Spoofed { // its limit is one of sources
+		return false
+	}
 	return m.LimitPPS > 0 && m.PPS >= m.LimitPPS || m.LimitBPS > 0 && m.BPS >= m.LimitBPS
 }
 
