@@ -113,8 +113,9 @@ func Related(events []Event, asked []string) []string {
 // matcher is a query, prepared.
 type matcher struct {
 	Query
-	ids     []string
-	targets []netip.Prefix
+	ids                []string
+	targets            []netip.Prefix
+	idTexts, kindTexts [][]byte // as they stand in a line
 }
 
 func (q Query) matcher() *matcher {
@@ -123,8 +124,11 @@ func (q Query) matcher() *matcher {
 		if p, ok := prefix(about); ok {
 			m.targets = append(m.targets, p)
 		} else {
-			m.ids = append(m.ids, about)
+			m.ids, m.idTexts = append(m.ids, about), append(m.idTexts, quoted(about))
 		}
+	}
+	for _, k := range q.Kinds {
+		m.kindTexts = append(m.kindTexts, append([]byte(`"kind":`), quoted(string(k))...))
 	}
 	return m
 }
@@ -138,14 +142,25 @@ func prefix(s string) (netip.Prefix, bool) {
 }
 
 func (m *matcher) match(line []byte) (e Event, ok bool) {
-	if len(m.targets) == 0 && len(m.ids) > 0 && !slices.ContainsFunc(m.ids, func(id string) bool { return bytes.Contains(line, quoted(id)) }) {
-		return e, false // without reading all of it
+	if !m.mayMatch(line) {
+		return e, false
 	}
 	if json.Unmarshal(line, &e) != nil {
 		return e, false
 	}
 	return e, m.matches(e)
 }
+
+// mayMatch sorts out most lines without reading them as JSON: a question for what is rare looks at all of the file.
+func (m *matcher) mayMatch(line []byte) bool {
+	holds := func(text []byte) bool { return bytes.Contains(line, text) }
+	if len(m.kindTexts) > 0 && !slices.ContainsFunc(m.kindTexts, holds) {
+		return false
+	}
+	return len(m.About) == 0 || slices.ContainsFunc(m.idTexts, holds) || len(m.targets) > 0 && holds(targetText)
+}
+
+var targetText = []byte(`"target":`)
 
 // quoted is how a text stands in JSON.
 func quoted(s string) []byte {
@@ -176,10 +191,13 @@ func (m *matcher) matches(e Event) bool {
 // before reports whether a line of the file, and so all above it but for a few that came late, is older than what is asked for.
 func (m *matcher) before(line []byte) bool {
 	const late = time.Minute
-	var e struct {
-		Time time.Time `json:"time"`
+	if m.Since.IsZero() {
+		return false
 	}
-	return !m.Since.IsZero() && json.Unmarshal(line, &e) == nil && !e.Time.IsZero() && e.Time.Before(m.Since.Add(-late))
+	text, ok := bytes.CutPrefix(line, []byte(`{"time":"`)) // each line is asked, so it is not read as JSON
+	text, _, found := bytes.Cut(text, []byte{'"'})
+	at, err := time.Parse(time.RFC3339Nano, string(text))
+	return ok && found && err == nil && at.Before(m.Since.Add(-late))
 }
 
 // readBack calls each with the lines of the file and of those that were full before it, the newest first, until it returns false or

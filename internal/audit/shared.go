@@ -66,7 +66,7 @@ func (l *Log) share(ctx context.Context, s Shared, events <-chan Delivery) error
 			return
 		}
 		if len(wait) == sharedQueue {
-			wait = append(wait[:0], wait[1:]...)
+			wait = wait[1:]
 			l.m.lost.WithLabelValues(lostShared).Inc()
 		}
 		wait = append(wait, d.Event)
