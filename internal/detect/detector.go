@@ -401,6 +401,14 @@ func (d *Detector) Incidents() []Incident {
 	return out
 }
 
+// Incident returns the active incident at a site.
+func (d *Detector) Incident(site Site) (inc Incident, ok bool) {
+	if s := d.sites[site]; s != nil && s.incident != nil {
+		return s.snapshot(), true
+	}
+	return Incident{}, false
+}
+
 // below counts the share of silent sensors at its last word: silence is no evidence.
 func below(o traffic.Observation, l Limits) bool {
 	return (l.PPS == 0 || o.PPS+o.HeldPPS < l.PPS*l.EndBelow) && (l.BPS == 0 || o.BPS+o.HeldBPS < l.BPS*l.EndBelow)

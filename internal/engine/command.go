@@ -190,17 +190,17 @@ func (e *Engine) followPolicy(now time.Time) {
 // wanted tells whether the policy would answer now what a mitigation is for. What is not known denies nothing: a rule must not
 // lapse during an attack because a new leader has not seen its beginning, or nothing is known of its collateral.
 func (e *Engine) wanted(m mitigation.Mitigation, now time.Time) bool {
-	incidents := e.detector.Incidents()
-	i := slices.IndexFunc(incidents, func(inc detect.Incident) bool { return inc.ID == m.Incident })
+	inc, seen := e.detector.Incident(detect.Site{Target: m.Target, Direction: vector.Inbound})
+	seen = seen && inc.ID == m.Incident
 	return slices.ContainsFunc(m.Vectors, func(v vector.ID) bool {
-		if i < 0 {
+		if !seen {
 			return e.policy.Conditional() || e.policy.Answer(policy.Incident{Target: m.Target, Vector: v}, now).Announces()
 		}
 		// With its peaks for its rates, for the answer itself lowers what sensors see.
-		x := policy.Observed(incidents[i], v, now)
+		x := policy.Observed(inc, v, now)
 		x.PPS, x.BPS = x.PeakPPS, x.PeakBPS
 		if e.policy.AsksCollateral() {
-			if x.Collateral = e.collateral(incidents[i], v); x.Collateral < 0 {
+			if x.Collateral = e.collateral(inc, v); x.Collateral < 0 {
 				return true
 			}
 		}
