@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels eval
+# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels eval interop
 # Quick and silent when all is there. It installs by name from the configured Debian mirror and nothing else; daemons that
 # come with the packages are neither started nor enabled, for we start our own in namespaces.
 set -eu
@@ -8,10 +8,11 @@ test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev f
 demo='frr bird2 nftables iproute2 ethtool procps iputils-ping'
 bench='fastnetmon gobgpd'
 eval='tshark'
+interop='frr bird2 gobgpd exabgp openbgpd iproute2 nftables'
 kernels='qemu-system-x86 xz-utils'
-services='frr bird fastnetmon gobgpd'
+services='frr bird fastnetmon gobgpd exabgp openbgpd'
 
-[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval)' >&2; exit 2; }
+[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval, interop)' >&2; exit 2; }
 
 want=
 for group in "$@"; do
@@ -20,8 +21,9 @@ for group in "$@"; do
 	demo) want="$want $demo" ;;
 	bench) want="$want $bench" ;;
 	eval) want="$want $eval" ;;
+	interop) want="$want $interop" ;;
 	kernels) want="$want $kernels" ;;
-	*) echo "deps: group $group is not known: use test, demo, bench, kernels or eval" >&2; exit 2 ;;
+	*) echo "deps: group $group is not known: use test, demo, bench, kernels, eval or interop" >&2; exit 2 ;;
 	esac
 done
 
@@ -61,7 +63,7 @@ if [ ! -e $policy ]; then
 fi
 
 install() {
-	$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $missing
+	$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends $missing
 }
 if ! log=$(install 2>&1); then
 	# Most likely the package lists are missing or old.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -177,10 +178,18 @@ func (r *FRR) write() error {
 	return errors.Join(err1, err2, os.Chown(r.dir, uid, gid))
 }
 
+// frrDaemon returns the path of a daemon of FRR; OpenBGPD has a bgpd, too.
+func frrDaemon(name string) string {
+	if p, err := exec.LookPath("/usr/lib/frr/" + name); err == nil {
+		return p
+	}
+	return FindTool(name)
+}
+
 func (r *FRR) start(ctx context.Context, daemon string) error {
 	at := func(name string) string { return filepath.Join(r.dir, name) }
 	argv := []string{
-		FindTool(daemon), "-u", "frr", "-g", "frr", "--vty_socket", r.dir, "-z", at("zserv.api"),
+		frrDaemon(daemon), "-u", "frr", "-g", "frr", "--vty_socket", r.dir, "-z", at("zserv.api"),
 		"-i", at(daemon + ".pid"), "-f", at(daemon + ".conf"), "-A", "127.0.0.1", "-P", "0", "--log", "stdout",
 	}
 	if argv[0] == "" {
