@@ -20,6 +20,8 @@ var (
 		"Routes that are to be announced, by the records all controllers share. Compare with what speakers say they sent.", nil, nil)
 	frozenDesc = prometheus.NewDesc("trafficmonitor_automation_frozen",
 		"1 while automation is frozen: nothing is announced, extended or withdrawn by it.", nil, nil)
+	frozenGroupsDesc = prometheus.NewDesc("trafficmonitor_automation_frozen_groups",
+		"Groups of the policy for which automation is frozen.", nil, nil)
 	policyDesc = prometheus.NewDesc("trafficmonitor_policy_info",
 		"Always 1; the first 12 digits of the hash of the policy in force, as tmctl status shows it.", []string{"hash"}, nil)
 	policyRefusedDesc = prometheus.NewDesc("trafficmonitor_policy_refused",
@@ -37,7 +39,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s situation) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
+		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, frozenGroupsDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
 	} {
 		ch <- d
 	}
@@ -74,6 +76,7 @@ func (s situation) Collect(ch chan<- prometheus.Metric) {
 		}
 		show(holdsDesc, float64(held))
 		flag(frozenDesc, snap.Records.Freeze != nil)
+		show(frozenGroupsDesc, float64(len(snap.Records.Frozen)))
 	}
 	p := s.c.policy.Load()
 	show(policyDesc, 1, p.Hash()[:12])

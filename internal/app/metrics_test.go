@@ -139,6 +139,14 @@ func TestTheSituationIsInTheMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect("freeze", "trafficmonitor_automation_frozen", want)
+		if _, err := r.console.SetFreeze(t.Context(), &pb.SetFreezeRequest{Frozen: frozen, Group: "default", Reason: "test", Requester: "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		expect("freeze of a group", "trafficmonitor_automation_frozen_groups", want)
+		st, err := r.console.GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil || len(st.GroupFreezes) != int(want) {
+			t.Errorf("status shows %v frozen, want %v; %v", st.GetGroupFreezes(), want, err)
+		}
 	}
 
 	loaded := value(r.reg, "trafficmonitor_policy_loaded_timestamp_seconds")

@@ -47,6 +47,10 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 	}
 	routes, snap, _ := s.announce.Desired(time.Now())
 	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze
+	groups := s.policy.Load().GroupNames()
+	for _, f := range snap.Records.Frozen {
+		st.Frozen = append(st.Frozen, console.GroupFreeze{Freeze: f, Unknown: !slices.Contains(groups, f.Group)})
+	}
 	for _, m := range snap.Records.Mitigations {
 		if m.State == mitigation.Active {
 			st.MitigationsActive++
@@ -233,8 +237,23 @@ func (s *system) DeleteHold(ctx context.Context, d console.DeleteHold) error {
 }
 
 func (s *system) SetFreeze(ctx context.Context, f console.SetFreeze) (*mitigation.Freeze, error) {
-	now, err := s.engine.SetFreeze(ctx, f.Frozen, f.Requester, f.Reason)
-	return now, s.translate(err)
+	var unknown *engine.NoGroupError
+	switch {
+	case f.Group == "":
+		now, err := s.engine.SetFreeze(ctx, f.Frozen, f.Requester, f.Reason)
+		return now, s.translate(err)
+	case f.Frozen:
+		now, err := s.engine.FreezeGroup(ctx, f.Group, f.Requester, f.Reason)
+		if errors.As(err, &unknown) {
+			return nil, console.ErrInvalid{Fields: []console.FieldError{{Field: "group", Reason: unknown.Error()}}}
+		}
+		return &now, s.translate(err)
+	}
+	err := s.engine.UnfreezeGroup(ctx, f.Group, f.Requester, f.Reason)
+	if errors.Is(err, mitigation.ErrNotFound) {
+		return nil, console.ErrNotFound{What: "freeze of group " + f.Group}
+	}
+	return nil, s.translate(err)
 }
 
 func (s *system) Policy(context.Context) (console.Policy, error) {

@@ -1,6 +1,8 @@
 package console
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -30,7 +32,7 @@ func timeProto(t time.Time) *timestamppb.Timestamp {
 func statusProto(s Status) *tmv1.GetStatusResponse {
 	return &tmv1.GetStatusResponse{
 		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
-		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze),
+		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen),
 		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
 		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
 		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
@@ -43,7 +45,16 @@ func freezeProto(f *mitigation.Freeze) *tmv1.Freeze {
 	if f == nil {
 		return nil
 	}
-	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason}
+	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason, Group: f.Group}
+}
+
+func frozenProto(fs []GroupFreeze) (out []*tmv1.Freeze) {
+	for _, f := range slices.SortedFunc(slices.Values(fs), func(a, b GroupFreeze) int { return cmp.Compare(a.Group, b.Group) }) {
+		p := freezeProto(&f.Freeze)
+		p.UnknownGroup = f.Unknown
+		out = append(out, p)
+	}
+	return out
 }
 
 var attachments = map[string]tmv1.Interface_Attachment{

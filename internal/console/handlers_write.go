@@ -118,15 +118,18 @@ func (s *service) DeleteHold(ctx context.Context, req *tmv1.DeleteHoldRequest) (
 	return &tmv1.DeleteHoldResponse{}, nil
 }
 
-// SetFreeze stops or resumes automation.
+// SetFreeze stops or resumes automation, or that of a group.
 func (s *service) SetFreeze(ctx context.Context, req *tmv1.SetFreezeRequest) (*tmv1.SetFreezeResponse, error) {
 	var c check
-	f := SetFreeze{Frozen: req.GetFrozen(), Reason: c.reason(req.GetReason()), Requester: c.requester(ctx, req.GetRequester())}
+	f := SetFreeze{
+		Frozen: req.GetFrozen(), Group: c.text("group", req.GetGroup(), maxID),
+		Reason: c.reason(req.GetReason()), Requester: c.requester(ctx, req.GetRequester()),
+	}
 	if err := c.err(); err != nil {
 		return nil, s.changed(ctx, "SetFreeze", f.Requester, err)
 	}
 	now, err := s.system.SetFreeze(ctx, f)
-	if err := s.changed(ctx, "SetFreeze", f.Requester, err, slog.Bool("frozen", f.Frozen), slog.String("reason", f.Reason)); err != nil {
+	if err := s.changed(ctx, "SetFreeze", f.Requester, err, slog.Bool("frozen", f.Frozen), slog.String("group", f.Group), slog.String("reason", f.Reason)); err != nil {
 		return nil, err
 	}
 	return &tmv1.SetFreezeResponse{Freeze: freezeProto(now)}, nil

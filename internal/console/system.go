@@ -40,7 +40,8 @@ type System interface {
 	Withdraw(ctx context.Context, w Withdraw) (Withdrawn, error)
 	// DeleteHold ends the hold on exactly this target; [ErrNotFound] when there is none.
 	DeleteHold(ctx context.Context, d DeleteHold) error
-	// SetFreeze stops or resumes automation and returns the freeze in force, nil when automation runs.
+	// SetFreeze stops or resumes automation, or that of a group, and returns the freeze, nil when it was lifted;
+	// [ErrNotFound] when a group that is not frozen is resumed.
 	SetFreeze(ctx context.Context, f SetFreeze) (*mitigation.Freeze, error)
 	// Policy returns the policy in force.
 	Policy(ctx context.Context) (Policy, error)
@@ -57,8 +58,9 @@ type Status struct {
 	Leader              string // empty when there is none
 	Term                uint64
 	IsLeader            bool
-	NotReady            []string // reasons; empty when ready
-	Freeze              *mitigation.Freeze
+	NotReady            []string           // reasons; empty when ready
+	Freeze              *mitigation.Freeze // of all automation
+	Frozen              []GroupFreeze      // of groups
 
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
@@ -67,6 +69,12 @@ type Status struct {
 	RoutesSent                         int // summed over routers
 	PolicyHash, PolicySource           string
 	PolicyError                        string // why the newest policy was refused
+}
+
+// GroupFreeze is the freeze of a group; Unknown says that the policy in force has no such group.
+type GroupFreeze struct {
+	mitigation.Freeze
+	Unknown bool
 }
 
 // Sensor is one sensor as this controller sees it.
@@ -226,9 +234,10 @@ type DeleteHold struct {
 	Requester string
 }
 
-// SetFreeze stops automation (Frozen) or resumes it.
+// SetFreeze stops automation (Frozen) or resumes it: of Group, or all when that is empty.
 type SetFreeze struct {
 	Frozen    bool
+	Group     string
 	Reason    string
 	Requester string
 }

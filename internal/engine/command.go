@@ -159,6 +159,9 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 	return e.do(ctx, func(now time.Time) error {
 		e.policy = p
 		e.detector.SetRules(p.Rules())
+		if e.machine != nil {
+			e.machine.SetGroups(p.Groups)
+		}
 		clear(e.retry)
 		clear(e.said)
 		clear(e.problems)

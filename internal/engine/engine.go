@@ -337,6 +337,7 @@ func (e *Engine) begin(l *leadership) {
 	now := time.Now()
 	e.lead = l
 	e.machine = mitigation.New(l.records)
+	e.machine.SetGroups(e.policy.Groups)
 	clear(e.retry)
 	clear(e.said)
 	clear(e.looked)
@@ -443,7 +444,7 @@ func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
 	ctx, cancel := context.WithTimeout(e.lead.ctx, e.o.CommitTimeout)
 	defer cancel()
 	revision, err = e.lead.Commit(ctx, store.Change{
-		Put: c.Put, Holds: c.Holds, DeleteHolds: c.DeleteHolds, SetFreeze: c.SetFreeze, Freeze: c.Freeze,
+		Put: c.Put, Holds: c.Holds, DeleteHolds: c.DeleteHolds, SetFreeze: c.SetFreeze, Freeze: c.Freeze, Freezes: c.Freezes, Unfreeze: c.Unfreeze,
 	})
 	e.metrics.stage(stageCommit, time.Since(began))
 	if err != nil {

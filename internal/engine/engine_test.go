@@ -36,13 +36,14 @@ type term struct {
 	rec    map[string]mitigation.Mitigation // guarded by mu
 	holds  map[netip.Prefix]mitigation.Hold // guarded by mu
 	freeze *mitigation.Freeze               // guarded by mu
+	frozen map[string]mitigation.Freeze     // guarded by mu
 	rev    int64                            // guarded by mu
 	err    error                            // guarded by mu; what Commit answers
 	follow func(store.Snapshot)
 }
 
 func newTerm() *term {
-	return &term{number: 1, rec: map[string]mitigation.Mitigation{}, holds: map[netip.Prefix]mitigation.Hold{}, follow: func(store.Snapshot) {}}
+	return &term{number: 1, rec: map[string]mitigation.Mitigation{}, holds: map[netip.Prefix]mitigation.Hold{}, frozen: map[string]mitigation.Freeze{}, follow: func(store.Snapshot) {}}
 }
 
 func (t *term) Number() uint64 { return t.number }
@@ -60,6 +61,9 @@ func (t *term) records() mitigation.Records {
 	}
 	for _, h := range t.holds {
 		r.Holds = append(r.Holds, h)
+	}
+	for _, f := range t.frozen {
+		r.Frozen = append(r.Frozen, f)
 	}
 	return r
 }
@@ -81,6 +85,12 @@ func (t *term) Commit(_ context.Context, c store.Change) (int64, error) {
 	}
 	if c.SetFreeze {
 		t.freeze = c.Freeze
+	}
+	for _, f := range c.Freezes {
+		t.frozen[f.Group] = f
+	}
+	for _, g := range c.Unfreeze {
+		delete(t.frozen, g)
 	}
 	t.rev++
 	t.follow(store.Snapshot{Revision: t.rev, Term: t.number, Records: t.records()})

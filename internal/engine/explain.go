@@ -104,6 +104,11 @@ func (e *Engine) explainAnswers(now time.Time, target netip.Prefix) (out []strin
 	if f := rec.Freeze; f != nil {
 		out = append(out, fmt.Sprintf("All automation is frozen since %s by %s: %s.", f.Since.UTC().Format(time.RFC3339), f.Requester, f.Reason))
 	}
+	for _, f := range rec.Frozen {
+		if slices.Contains(e.policy.Groups(target), f.Group) {
+			out = append(out, fmt.Sprintf("Automation is frozen in group %s since %s by %s: %s.", f.Group, f.Since.UTC().Format(time.RFC3339), f.Requester, f.Reason))
+		}
+	}
 	for k, text := range e.said {
 		if k.target.Overlaps(target) {
 			out = append(out, fmt.Sprintf("Of %s: %s.", k.vector, text))

@@ -22,10 +22,12 @@ type Machine struct {
 	all    map[string]*Mitigation
 	holds  map[netip.Prefix]Hold
 	freeze *Freeze
-	seen   map[sight]bool       // newest evidence of each mitigated vector: does its traffic go on?
-	denied map[string]time.Time // by mitigation, when an extension was last denied
-	latest time.Time            // Created of the youngest made here
-	live   []*Mitigation        // the active ones, oldest first; nil when they changed
+	frozen map[string]Freeze           // by group
+	groups func(netip.Prefix) []string // of a target; nil: of none
+	seen   map[sight]bool              // newest evidence of each mitigated vector: does its traffic go on?
+	denied map[string]time.Time        // by mitigation, when an extension was last denied
+	latest time.Time                   // Created of the youngest made here
+	live   []*Mitigation               // the active ones, oldest first; nil when they changed
 }
 
 type sight struct {
@@ -39,12 +41,14 @@ type Change struct {
 	Holds       []Hold
 	DeleteHolds []netip.Prefix
 	SetFreeze   bool
-	Freeze      *Freeze // with SetFreeze; nil lifts it
+	Freeze      *Freeze  // with SetFreeze; nil lifts it
+	Freezes     []Freeze // of groups
+	Unfreeze    []string // groups whose freeze is lifted
 }
 
 // Empty reports whether nothing is to be stored.
 func (c Change) Empty() bool {
-	return len(c.Put) == 0 && len(c.Holds) == 0 && len(c.DeleteHolds) == 0 && !c.SetFreeze
+	return len(c.Put) == 0 && len(c.Holds) == 0 && len(c.DeleteHolds) == 0 && !c.SetFreeze && len(c.Freezes) == 0 && len(c.Unfreeze) == 0
 }
 
 // Plan is what policy and signature want done about one vector at one target.
@@ -71,9 +75,12 @@ var ErrNotFound = errors.New("not found")
 
 // New returns a machine that goes on from what is stored.
 func New(r Records) *Machine {
-	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, seen: map[sight]bool{}, denied: map[string]time.Time{}}
+	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, frozen: map[string]Freeze{}, seen: map[sight]bool{}, denied: map[string]time.Time{}}
 	for _, x := range r.Mitigations {
 		m.all[x.ID] = &x
+	}
+	for _, f := range r.Frozen {
+		m.frozen[f.Group] = f
 	}
 	for _, h := range r.Holds {
 		m.holds[h.Target] = h
@@ -90,8 +97,8 @@ func New(r Records) *Machine {
 // Respond follows a plan of automation. The error says why it does not: ErrFrozen, ErrHeld or ErrCovered.
 func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	now = now.Round(0) // ends are kept by the wall clock, which is all that others know
-	if m.freeze != nil {
-		return Mitigation{}, fmt.Errorf("%w since %s by %s: %s", ErrFrozen, m.freeze.Since.UTC().Format(time.RFC3339), m.freeze.Requester, m.freeze.Reason)
+	if f, ok := m.FrozenFor(p.Target); ok {
+		return Mitigation{}, fmt.Errorf("%w%s since %s by %s: %s", ErrFrozen, f.where(), f.Since.UTC().Format(time.RFC3339), f.Requester, f.Reason)
 	}
 	if h, ok := m.Held(now, p.Target); ok {
 		return Mitigation{}, fmt.Errorf("%w %s until %s by %s: %s", ErrHeld, h.Target, h.Until.UTC().Format(time.RFC3339), h.Requester, h.Reason)
@@ -120,7 +127,10 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 // It returns the mitigation as it was and as it is; ok is false when automation may not touch it now.
 func (m *Machine) Refine(now time.Time, id string, r route.Route, why string) (before, after Mitigation, ok bool) {
 	x := m.all[id]
-	if x == nil || x.State != Active || x.Manual() || m.freeze != nil {
+	if x == nil || x.State != Active || x.Manual() {
+		return Mitigation{}, Mitigation{}, false
+	}
+	if _, frozen := m.FrozenFor(x.Target); frozen {
 		return Mitigation{}, Mitigation{}, false
 	}
 	if _, held := m.Held(now, x.Target); held {
@@ -218,12 +228,6 @@ func (m *Machine) DeleteHold(target netip.Prefix) (Change, error) {
 	}
 	delete(m.holds, target)
 	return Change{DeleteHolds: []netip.Prefix{target}}, nil
-}
-
-// SetFreeze stops automation, or resumes it when f is nil.
-func (m *Machine) SetFreeze(f *Freeze) Change {
-	m.freeze = f
-	return Change{SetFreeze: true, Freeze: f}
 }
 
 // Watches tells whether an active mitigation lives on what is seen of a vector at a target.
@@ -357,7 +361,10 @@ func (m *Machine) extendAt(x *Mitigation) time.Time {
 }
 
 func (m *Machine) mayExtend(x *Mitigation) bool {
-	if m.freeze != nil || x.Manual() || x.Extend <= 0 || !x.Deadline.Before(x.MaxDeadline) {
+	if x.Manual() || x.Extend <= 0 || !x.Deadline.Before(x.MaxDeadline) {
+		return false
+	}
+	if _, frozen := m.FrozenFor(x.Target); frozen {
 		return false
 	}
 	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool { return m.seen[sight{x.Target, v}] })
@@ -405,6 +412,9 @@ func (m *Machine) Records() Records {
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
 		r.Holds = append(r.Holds, m.holds[p])
+	}
+	for _, g := range slices.Sorted(maps.Keys(m.frozen)) {
+		r.Frozen = append(r.Frozen, m.frozen[g])
 	}
 	return r
 }

@@ -183,6 +183,7 @@ func TestInvariants(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		m := New(Records{})
+		m.SetGroups(inDNS)
 		now := t0
 		for range 120 {
 			now = now.Add(time.Duration(rng.Int64N(int64(4 * time.Minute))))
@@ -191,22 +192,26 @@ func TestInvariants(t *testing.T) {
 			p := plan(t)
 			p.Vector = vectors[i]
 			p.Route.Match.SourcePort = []route.Range{{Lo: ports[i], Hi: ports[i]}}
-			switch rng.IntN(8) {
+			switch rng.IntN(9) {
 			case 0:
 				m.Withdraw(now, func(x Mitigation) bool { return rng.IntN(2) == 0 }, time.Duration(rng.IntN(3))*time.Minute, "ann", "r")
 			case 1:
 				m.SetFreeze(&Freeze{Since: now, Requester: "ann", Reason: "r"})
 			case 2:
 				m.SetFreeze(nil)
+				_, _ = m.UnfreezeGroup("dns")
 			case 3:
 				m.Announce(now, Request{Route: p.Route, TTL: time.Duration(1+rng.IntN(60)) * time.Minute, Requester: "ann", Reason: "r"})
 			case 4:
 				m = New(m.Records())
+				m.SetGroups(inDNS)
 			case 5:
 				m.Observe(traffic.Observation{Target: victim, Vector: p.Vector, BPS: float64(rng.IntN(2)) * 1e6, Sensors: []string{"a"}}, Usual{})
+			case 6:
+				m.FreezeGroup(Freeze{Group: "dns", Since: now, Requester: "ann", Reason: "r"})
 			default:
 				_, held := m.Held(now, victim)
-				frozen := m.freeze != nil
+				frozen := m.freeze != nil || len(m.frozen) > 0
 				if _, err := m.Respond(now, p); err == nil && (held || frozen) {
 					t.Fatalf("seed %d: automation acted while held=%v frozen=%v", seed, held, frozen)
 				}

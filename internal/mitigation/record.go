@@ -70,8 +70,9 @@ type Hold struct {
 	Reason    string       `json:"reason"`
 }
 
-// Freeze stops all automation until it is lifted.
+// Freeze stops automation until it is lifted: all of it, or that for the targets of a group of the policy.
 type Freeze struct {
+	Group     string    `json:"group,omitempty"` // empty: all automation
 	Since     time.Time `json:"since"`
 	Requester string    `json:"requester"`
 	Reason    string    `json:"reason"`
@@ -81,5 +82,6 @@ type Freeze struct {
 type Records struct {
 	Mitigations []Mitigation // active ones and those that ended lately, sorted by ID
 	Holds       []Hold       // sorted by Target
-	Freeze      *Freeze      // nil while automation runs
+	Freeze      *Freeze      // of all automation; nil while it runs
+	Frozen      []Freeze     // of groups, sorted by Group
 }

@@ -22,16 +22,18 @@ const (
 	keyMitigations = keyRoot + "mitigations/"
 	keyHolds       = keyRoot + "holds/"
 	keyFreeze      = keyRoot + "freeze"
+	keyFreezes     = keyRoot + "freezes/"
 	keyTerm        = keyRoot + "term"
 	keyCommit      = keyRoot + "commit"
 	keyElection    = keyRoot + "leader" // the election appends "/LEASE"
 	keyLeader      = keyElection + "/"
 )
 
-// maxID bounds the ID of a mitigation, which is part of a key.
+// maxID bounds the ID of a mitigation and the name of a group, which are parts of keys.
 const maxID = 256
 
 func mitigationKey(id string) string     { return keyMitigations + id }
+func freezeKey(group string) string      { return keyFreezes + group }
 func holdKey(target netip.Prefix) string { return keyHolds + target.String() }
 
 // mitigationRecord is a mitigation as stored. Its vectors are written as numbers; the type they have in memory would
@@ -197,24 +199,38 @@ func decodeHold(target string, b []byte) (mitigation.Hold, error) {
 	return h, errors.Join(errs...)
 }
 
-func encodeFreeze(f mitigation.Freeze) ([]byte, error) {
+// encodeFreeze is for the key of a group, or with "" for that of all automation.
+func encodeFreeze(group string, f mitigation.Freeze) ([]byte, error) {
 	b, err := json.Marshal(f)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := decodeFreeze(b); err != nil {
+	if _, err := decodeFreeze(group, b); err != nil {
 		return nil, err
 	}
 	return b, nil
 }
 
-func decodeFreeze(b []byte) (mitigation.Freeze, error) {
+// decodeFreeze reads the freeze that stands under the key of a group, or with "" that of all automation.
+func decodeFreeze(group string, b []byte) (mitigation.Freeze, error) {
 	var f mitigation.Freeze
 	if err := decodeStrict(b, &f); err != nil {
 		return f, err
 	}
-	if f.Since.IsZero() {
-		return f, errors.New("since is missing")
+	var errs []error
+	if f.Group != group {
+		errs = append(errs, fmt.Errorf("group %q stands under the key of %q", f.Group, group))
 	}
-	return f, nil
+	if f.Since.IsZero() {
+		errs = append(errs, errors.New("since is missing"))
+	}
+	return f, errors.Join(errs...)
+}
+
+// checkGroup reports what cannot be part of a key.
+func checkGroup(name string) error {
+	if name == "" || len(name) > maxID || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == '/' || r >= 0x7f }) {
+		return fmt.Errorf("group %q: 1 to %d characters of printable ASCII without space and slash", name, maxID)
+	}
+	return nil
 }

@@ -336,6 +336,7 @@ func TestUnreadableRecords(t *testing.T) {
 		Put:       samples(t, 3),
 		Holds:     []mitigation.Hold{{Target: mustPrefix("192.0.2.0/24"), Until: epoch.AddDate(100, 0, 0), Requester: "ann"}},
 		SetFreeze: true, Freeze: &mitigation.Freeze{Since: epoch, Requester: "ann"},
+		Freezes: []mitigation.Freeze{{Group: "dns", Since: epoch, Requester: "ann"}},
 	})
 	raw, err := encodeMitigation(sample(t, 1))
 	if err != nil {
@@ -355,6 +356,8 @@ func TestUnreadableRecords(t *testing.T) {
 		"hold":            {holdKey(mustPrefix("192.0.2.0/24")), "garbage", "invalid character"},
 		"hold for no one": {keyHolds + "everybody", "{}", "target"},
 		"freeze":          {keyFreeze, "garbage", "invalid character"},
+		"group's freeze":  {freezeKey("dns"), "garbage", "invalid character"},
+		"other group":     {freezeKey("dns"), `{"group":"web","since":"2026-01-02T03:04:05Z"}`, `group "web" stands under the key of "dns"`},
 		"commit":          {keyCommit, "garbage", "invalid character"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -381,8 +384,8 @@ func TestUnreadableRecords(t *testing.T) {
 				t.Errorf("%d mitigations, want the %d others", len(got.Records.Mitigations), want)
 			}
 			// Nothing damaged releases automation.
-			if len(got.Records.Holds) != 1 || got.Records.Freeze == nil {
-				t.Errorf("holds %v, freeze %v", got.Records.Holds, got.Records.Freeze)
+			if len(got.Records.Holds) != 1 || got.Records.Freeze == nil || len(got.Records.Frozen) != 1 || got.Records.Frozen[0].Group != "dns" {
+				t.Errorf("holds %v, freeze %v, of groups %v", got.Records.Holds, got.Records.Freeze, got.Records.Frozen)
 			}
 			if loaded, err := l.Load(t.Context()); err != nil || cmp.Diff(got.Records, loaded, equal...) != "" {
 				t.Errorf("load and watch differ: %v %s", err, cmp.Diff(got.Records, loaded, equal...))

@@ -8,7 +8,8 @@
 //
 //	/trafficmonitor/v1/mitigations/ID   one mitigation, JSON
 //	/trafficmonitor/v1/holds/PREFIX     one hold, JSON
-//	/trafficmonitor/v1/freeze           the freeze, JSON; absent while automation runs
+//	/trafficmonitor/v1/freeze           the freeze of all automation, JSON; absent while it runs
+//	/trafficmonitor/v1/freezes/GROUP    the freeze of a group of the policy, JSON
 //	/trafficmonitor/v1/term             the last term that began, JSON
 //	/trafficmonitor/v1/commit           present while a commit too big for one transaction is under way, JSON
 //	/trafficmonitor/v1/leader/LEASE     candidates; the oldest leads

@@ -238,10 +238,14 @@ func TestRoundTrip(t *testing.T) {
 			{Target: netip.MustParsePrefix("2001:db8::/32"), Until: time.Now().Add(time.Hour).UTC(), Requester: "bob", Reason: "test"},
 		},
 		Freeze: &mitigation.Freeze{Since: epoch, Requester: "ann", Reason: "maintenance"},
+		Frozen: []mitigation.Freeze{
+			{Group: "dns", Since: epoch, Requester: "ann", Reason: "resolvers"},
+			{Group: "web", Since: epoch, Requester: "bob", Reason: "sale"},
+		},
 	}
 	rev := commit(t, l, Change{
 		Put:   []mitigation.Mitigation{v6, sample(t, 1)},
-		Holds: []mitigation.Hold{want.Holds[1], want.Holds[0]}, SetFreeze: true, Freeze: want.Freeze,
+		Holds: []mitigation.Hold{want.Holds[1], want.Holds[0]}, SetFreeze: true, Freeze: want.Freeze, Freezes: []mitigation.Freeze{want.Frozen[1], want.Frozen[0]},
 	})
 	snap := w.at(rev)
 	if d := cmp.Diff(want, snap.Records, equal...); d != "" {
@@ -261,8 +265,8 @@ func TestRoundTrip(t *testing.T) {
 		t.Errorf("healthy: %v", err)
 	}
 
-	rev = commit(t, l, Change{Delete: []string{"m000002"}, DeleteHolds: []netip.Prefix{want.Holds[0].Target}, SetFreeze: true})
-	want.Mitigations, want.Holds, want.Freeze = want.Mitigations[:1], want.Holds[1:], nil
+	rev = commit(t, l, Change{Delete: []string{"m000002"}, DeleteHolds: []netip.Prefix{want.Holds[0].Target}, SetFreeze: true, Unfreeze: []string{"dns"}})
+	want.Mitigations, want.Holds, want.Freeze, want.Frozen = want.Mitigations[:1], want.Holds[1:], nil, want.Frozen[1:]
 	if d := cmp.Diff(want, w.at(rev).Records, equal...); d != "" {
 		t.Errorf("after deletion (-want +got):\n%s", d)
 	}

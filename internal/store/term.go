@@ -23,6 +23,8 @@ type Change struct {
 	Delete      []string // IDs of mitigations
 	SetFreeze   bool     // writes Freeze; nil lifts it
 	Freeze      *mitigation.Freeze
+	Freezes     []mitigation.Freeze // of groups
+	Unfreeze    []string            // groups whose freeze is lifted
 }
 
 // Limits of one transaction: below etcd's default of 128 operations and of 1.5 MiB for the request.
@@ -68,7 +70,7 @@ type op struct {
 }
 
 // Commit writes the change if this controller still leads, and returns the revision at which Watch shows it.
-// A change of more than about 120 records, or 1 MiB, is written in parts: first the freeze and the holds, then Put in
+// A change of more than about 120 records, or 1 MiB, is written in parts: first the freezes and the holds, then Put in
 // its order, then the deletions. No watcher is shown anything of it before the last part is in.
 //
 // ErrDeposed: another controller leads, or may. ErrInvalid, ErrTooLarge: nothing was written. ErrUnavailable: etcd did
@@ -193,10 +195,17 @@ func (c Change) ops() ([]op, error) {
 	}
 	switch {
 	case c.SetFreeze && c.Freeze != nil:
-		b, err := encodeFreeze(*c.Freeze)
+		b, err := encodeFreeze("", *c.Freeze)
 		put(keyFreeze, b, err)
 	case c.SetFreeze:
 		remove(keyFreeze, nil)
+	}
+	for _, f := range c.Freezes {
+		b, err := encodeFreeze(f.Group, f)
+		put(freezeKey(f.Group), b, errors.Join(checkGroup(f.Group), err))
+	}
+	for _, g := range c.Unfreeze {
+		remove(freezeKey(g), checkGroup(g))
 	}
 	for _, h := range c.Holds {
 		b, err := encodeHold(h)

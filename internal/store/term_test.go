@@ -59,6 +59,9 @@ func TestCommitRefusesWhatIsInvalid(t *testing.T) {
 		"put and delete": {Change{Put: []mitigation.Mitigation{good}, Delete: []string{good.ID}}, "in it twice", ErrInvalid},
 		"hold":           {Change{Holds: []mitigation.Hold{{Target: mustPrefix("192.0.2.0/24")}}}, "until is missing", ErrInvalid},
 		"freeze":         {Change{SetFreeze: true, Freeze: &mitigation.Freeze{}}, "since is missing", ErrInvalid},
+		"all is a group": {Change{SetFreeze: true, Freeze: &mitigation.Freeze{Group: "dns", Since: epoch}}, `group "dns" stands`, ErrInvalid},
+		"no group":       {Change{Freezes: []mitigation.Freeze{{Since: epoch}}}, `group ""`, ErrInvalid},
+		"slash in group": {Change{Unfreeze: []string{"a/b"}}, `group "a/b"`, ErrInvalid},
 		"delete nothing": {Change{Delete: []string{""}}, "no id", ErrInvalid},
 		"too large":      {with(func(m *mitigation.Mitigation) { m.Reason = strings.Repeat("x", 2<<20) }), "m000002 has", ErrTooLarge},
 	} {

@@ -23,7 +23,7 @@ type Snapshot struct {
 	Term    uint64
 	Records mitigation.Records
 	// Unreadable lists the records that could not be read, by key. An unreadable mitigation is missing from Records.
-	// An unreadable hold or freeze stands there all the same, without an end: nothing damaged releases automation.
+	// An unreadable hold or freeze, of all or of a group, stands there all the same, without an end: nothing damaged releases automation.
 	Unreadable []Unreadable
 }
 
@@ -58,19 +58,20 @@ type view struct {
 	mitigations []mitigation.Mitigation // sorted by ID
 	holds       map[netip.Prefix]mitigation.Hold
 	freeze      *mitigation.Freeze
-	unreadable  map[string]Unreadable // by key
+	frozen      map[string]mitigation.Freeze // by group
+	unreadable  map[string]Unreadable        // by key
 	term        termRecord
 	open        *commitRecord
 	candidates  map[string]int64 // key to create revision
 
 	changed map[string]*mitigation.Mitigation // since the last publish; nil is gone
-	stale   bool                              // holds, unreadable: rebuild
+	stale   bool                              // holds, frozen, unreadable: rebuild
 	shown   published
 }
 
 func newView() *view {
 	return &view{
-		holds: map[netip.Prefix]mitigation.Hold{}, unreadable: map[string]Unreadable{}, candidates: map[string]int64{},
+		holds: map[netip.Prefix]mitigation.Hold{}, frozen: map[string]mitigation.Freeze{}, unreadable: map[string]Unreadable{}, candidates: map[string]int64{},
 		changed: map[string]*mitigation.Mitigation{}, stale: true,
 	}
 }
@@ -93,10 +94,12 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 		err = v.putHold(key[len(keyHolds):], kv.Value)
 	case key == keyFreeze:
 		var f mitigation.Freeze
-		if f, err = decodeFreeze(kv.Value); err != nil {
-			f = mitigation.Freeze{Since: heldForever, Requester: "store", Reason: "the record of the freeze cannot be read: " + err.Error()}
-		}
+		f, err = readFreeze("", kv.Value)
 		v.freeze = &f
+	case strings.HasPrefix(key, keyFreezes):
+		group := key[len(keyFreezes):]
+		v.frozen[group], err = readFreeze(group, kv.Value)
+		v.stale = true
 	case key == keyTerm:
 		var t termRecord
 		if err = decodeStrict(kv.Value, &t); err == nil {
@@ -119,6 +122,15 @@ func (v *view) put(kv *mvccpb.KeyValue) {
 		delete(v.unreadable, key)
 		v.stale = true
 	}
+}
+
+// readFreeze returns a freeze without an end where the record cannot be read.
+func readFreeze(group string, value []byte) (mitigation.Freeze, error) {
+	f, err := decodeFreeze(group, value)
+	if err != nil {
+		f = mitigation.Freeze{Group: group, Since: heldForever, Requester: "store", Reason: "the record of the freeze cannot be read: " + err.Error()}
+	}
+	return f, err
 }
 
 func (v *view) putHold(target string, value []byte) error {
@@ -149,6 +161,9 @@ func (v *view) remove(key string) {
 		v.stale = true
 	case key == keyFreeze:
 		v.freeze = nil
+	case strings.HasPrefix(key, keyFreezes):
+		delete(v.frozen, key[len(keyFreezes):])
+		v.stale = true
 	case key == keyTerm:
 		v.term = termRecord{}
 	case key == keyCommit:
@@ -177,10 +192,11 @@ func (v *view) publish(now time.Time) *published {
 	p.Records.Freeze = v.freeze
 	if v.stale {
 		p.Records.Holds = slices.SortedFunc(maps.Values(v.holds), func(a, b mitigation.Hold) int { return a.Target.Compare(b.Target) })
+		p.Records.Frozen = slices.SortedFunc(maps.Values(v.frozen), func(a, b mitigation.Freeze) int { return cmp.Compare(a.Group, b.Group) })
 		p.Unreadable = slices.SortedFunc(maps.Values(v.unreadable), func(a, b Unreadable) int { return cmp.Compare(a.Key, b.Key) })
 		v.stale = false
 	} else {
-		p.Records.Holds, p.Unreadable = v.shown.Records.Holds, v.shown.Unreadable
+		p.Records.Holds, p.Records.Frozen, p.Unreadable = v.shown.Records.Holds, v.shown.Records.Frozen, v.shown.Unreadable
 	}
 	v.lead(&p)
 	v.shown = p

@@ -243,34 +243,44 @@ func (c *cli) releaseHoldCommand() *cobra.Command {
 }
 
 func (c *cli) freezeCommand(frozen bool) *cobra.Command {
-	use, short, long := "freeze", "Stop all automation",
-		"Stop all automation. What is announced stays until its deadline; nothing is announced, extended or withdrawn automatically.\nEngineers may still announce and withdraw."
+	use, short, long, help := "freeze", "Stop all automation, or that of a group",
+		"Stop all automation, or with --group that for the targets of a group of the policy. What is announced stays until its deadline; nothing is\nannounced, extended or withdrawn automatically. Engineers may still announce and withdraw.",
+		"only for the targets of this group of the policy, also those in narrower groups inside it"
 	if !frozen {
-		use, short, long = "unfreeze", "Resume automation", "Resume automation after a freeze."
+		use, short, long, help = "unfreeze", "Resume automation, or that of a group",
+			"Resume automation after a freeze. Without --group the freezes of groups stay, with it that of all automation does.", "lift the freeze of this group"
 	}
-	var reason string
+	var reason, group string
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := needReason(reason); err != nil {
 				return err
 			}
+			if cmd.Flags().Changed("group") && group == "" { // an empty variable of a script must not freeze all
+				return &exitError{ExitUsage, errors.New("--group needs the name of a group; without --group it is for all")}
+			}
+			what, in, which := use, "", ""
+			if group != "" {
+				what, in, which = use+" group "+group, " in group "+group, " --group "+group
+			}
 			c.changes = true
-			r, err := ask(cmd.Context(), c, use, func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.SetFreezeResponse, error) {
-				return cl.SetFreeze(ctx, &tmv1.SetFreezeRequest{Frozen: frozen, Reason: reason, Requester: c.requester})
+			r, err := ask(cmd.Context(), c, what, func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.SetFreezeResponse, error) {
+				return cl.SetFreeze(ctx, &tmv1.SetFreezeRequest{Frozen: frozen, Group: group, Reason: reason, Requester: c.requester})
 			})
 			if err != nil {
 				return err
 			}
 			return c.print(r, func() error {
 				if f := r.Freeze; f != nil {
-					return c.write(fmt.Sprintf("Frozen since %s by %s: %s\nWhat is announced ends at its deadline. Resume with: tmctl unfreeze --reason ...\n",
-						c.at(f.StartTime, "15:04:05"), clean(f.Requester), clean(f.Reason)))
+					return c.write(fmt.Sprintf("Frozen%s since %s by %s: %s\nWhat is announced ends at its deadline. Resume with: tmctl unfreeze%s --reason ...\n",
+						clean(in), c.at(f.StartTime, "15:04:05"), clean(f.Requester), clean(f.Reason), clean(which)))
 				}
-				return c.write("Automation is running.\n")
+				return c.write("Automation is running" + clean(in) + ".\n")
 			})
 		},
 	}
 	cmd.Flags().StringVar(&reason, "reason", "", "why; required")
+	cmd.Flags().StringVar(&group, "group", "", help)
 	return cmd
 }

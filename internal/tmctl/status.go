@@ -47,6 +47,13 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if st.Freeze != nil {
 		add("automation is frozen: tmctl unfreeze --reason ... resumes it")
 	}
+	for _, f := range st.GroupFreezes {
+		if f.UnknownGroup {
+			add("group %s is frozen, but the policy in force has no such group, so that stops nothing: tmctl unfreeze --group %s --reason ... lifts it", f.Group, f.Group)
+			continue
+		}
+		add("automation is frozen in group %s: tmctl unfreeze --group %s --reason ... resumes it", f.Group, f.Group)
+	}
 	if st.SensorsStale > 0 {
 		add("%d of %d sensors do not report: tmctl sensors", st.SensorsStale, st.SensorsKnown)
 	}
@@ -75,11 +82,17 @@ func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
 		ready = "no"
 	}
 	t.row("ready", ready)
+	frozen := func(f *tmv1.Freeze) string {
+		return fmt.Sprintf("frozen since %s by %s: %s", c.at(f.StartTime, "15:04:05"), f.Requester, f.Reason)
+	}
 	automation := "running"
 	if f := st.Freeze; f != nil {
-		automation = fmt.Sprintf("frozen since %s by %s: %s", c.at(f.StartTime, "15:04:05"), f.Requester, f.Reason)
+		automation = frozen(f)
 	}
 	t.row("automation", automation)
+	for _, f := range st.GroupFreezes {
+		t.row("  group "+f.Group, frozen(f))
+	}
 	t.row("sensors", fmt.Sprintf("%d known, %d stale", st.SensorsKnown, st.SensorsStale))
 	t.row("routers", fmt.Sprintf("%d of %d established", st.PeersEstablished, st.PeersConfigured))
 	t.row("incidents", fmt.Sprintf("%d active", st.IncidentsActive))

@@ -159,6 +159,10 @@ var goldens = []struct {
 		s := &f.StatusNow
 		s.NotReady, s.Leader, s.IsLeader = []string{"store: etcd does not answer since 12s"}, "", false
 		s.Freeze = &mitigation.Freeze{Since: consoletest.Now.Add(-30 * time.Hour), Requester: "eva", Reason: "maintenance"}
+		s.Frozen = []console.GroupFreeze{
+			{Freeze: mitigation.Freeze{Group: "gone", Since: consoletest.Now.Add(-2 * time.Hour), Requester: "eva", Reason: "typo"}, Unknown: true},
+			{Freeze: mitigation.Freeze{Group: "dns", Since: consoletest.Now.Add(-time.Hour), Requester: "ann", Reason: "new resolvers"}},
+		}
 		s.PolicyError = "policy.yaml:7: groups[0].limits: unknown key"
 	}},
 	{"status-json", ExitDegraded, []string{"status", "-o", "json"}, nil},
@@ -258,6 +262,9 @@ var goldens = []struct {
 	{"release-hold-no-target", ExitUsage, []string{"release-hold", "--reason", "over"}, nil},
 	{"freeze", ExitOK, []string{"freeze", "--reason", "maintenance"}, nil},
 	{"freeze-json", ExitOK, []string{"freeze", "--reason", "maintenance", "-o", "json"}, nil},
+	{"freeze-group", ExitOK, []string{"freeze", "--group", "dns", "--reason", "new resolvers"}, nil},
+	{"freeze-no-group", ExitUsage, []string{"freeze", "--group", "", "--reason", "x"}, nil},
+	{"unfreeze-group", ExitOK, []string{"unfreeze", "--group", "dns", "--reason", "done"}, nil},
 	{"freeze-no-reason", ExitUsage, []string{"freeze"}, nil},
 	{"unfreeze", ExitOK, []string{"unfreeze", "--reason", "done"}, nil},
 

@@ -189,7 +189,7 @@ type GetStatusResponse struct {
 	IsLeader bool `protobuf:"varint,6,opt,name=is_leader,json=isLeader,proto3" json:"is_leader,omitempty"`
 	// Reasons why the controller is not ready; empty when it is.
 	NotReady []string `protobuf:"bytes,7,rep,name=not_ready,json=notReady,proto3" json:"not_ready,omitempty"`
-	// Freeze in force; absent when automation is running.
+	// Freeze of all automation in force; absent when it is running.
 	Freeze *Freeze `protobuf:"bytes,8,opt,name=freeze,proto3" json:"freeze,omitempty"`
 	// Sensors heard of.
 	SensorsKnown uint32 `protobuf:"varint,9,opt,name=sensors_known,json=sensorsKnown,proto3" json:"sensors_known,omitempty"`
@@ -212,7 +212,9 @@ type GetStatusResponse struct {
 	// Where the policy was read from.
 	PolicySource string `protobuf:"bytes,18,opt,name=policy_source,json=policySource,proto3" json:"policy_source,omitempty"`
 	// Why the newest policy was refused; empty when it was not.
-	PolicyError   string `protobuf:"bytes,19,opt,name=policy_error,json=policyError,proto3" json:"policy_error,omitempty"`
+	PolicyError string `protobuf:"bytes,19,opt,name=policy_error,json=policyError,proto3" json:"policy_error,omitempty"`
+	// Freezes of groups in force, sorted by group.
+	GroupFreezes  []*Freeze `protobuf:"bytes,30,rep,name=group_freezes,json=groupFreezes,proto3" json:"group_freezes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -378,6 +380,13 @@ func (x *GetStatusResponse) GetPolicyError() string {
 		return x.PolicyError
 	}
 	return ""
+}
+
+func (x *GetStatusResponse) GetGroupFreezes() []*Freeze {
+	if x != nil {
+		return x.GroupFreezes
+	}
+	return nil
 }
 
 // ListSensorsRequest asks for the sensors.
@@ -2244,7 +2253,11 @@ type Freeze struct {
 	// Who asked for it.
 	Requester string `protobuf:"bytes,2,opt,name=requester,proto3" json:"requester,omitempty"`
 	// Why.
-	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// The group of the policy for whose targets it stands still; empty: for all.
+	Group string `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	// True when the policy in force has no such group, so that the freeze stops nothing.
+	UnknownGroup  bool `protobuf:"varint,5,opt,name=unknown_group,json=unknownGroup,proto3" json:"unknown_group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2300,6 +2313,20 @@ func (x *Freeze) GetReason() string {
 	return ""
 }
 
+func (x *Freeze) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Freeze) GetUnknownGroup() bool {
+	if x != nil {
+		return x.UnknownGroup
+	}
+	return false
+}
+
 // SetFreezeRequest stops or resumes automation.
 type SetFreezeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2308,7 +2335,10 @@ type SetFreezeRequest struct {
 	// Why; required.
 	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Who asks, where no client certificate says it.
-	Requester     string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	Requester string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	// A group of the policy: stops or resumes automation for its targets only; NOT_FOUND when a group that is not frozen is
+	// resumed. Empty: all automation; freezes of groups stay.
+	Group         string `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2364,10 +2394,17 @@ func (x *SetFreezeRequest) GetRequester() string {
 	return ""
 }
 
+func (x *SetFreezeRequest) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
 // SetFreezeResponse holds the state after the call.
 type SetFreezeResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The freeze; absent when automation runs.
+	// The freeze that was asked for; absent when it was lifted.
 	Freeze        *Freeze `protobuf:"bytes,1,opt,name=freeze,proto3" json:"freeze,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2918,7 +2955,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xce\x05\n" +
+	"\x10GetStatusRequest\"\x8e\x06\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -2944,7 +2981,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\vpolicy_hash\x18\x11 \x01(\tR\n" +
 	"policyHash\x12#\n" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12!\n" +
-	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\"\x14\n" +
+	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\x12>\n" +
+	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\"\x14\n" +
 	"\x12ListSensorsRequest\"J\n" +
 	"\x13ListSensorsResponse\x123\n" +
 	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xe0\x06\n" +
@@ -3096,16 +3134,19 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
 	"\trequester\x18\x03 \x01(\tR\trequester\"\x14\n" +
-	"\x12DeleteHoldResponse\"y\n" +
+	"\x12DeleteHoldResponse\"\xb4\x01\n" +
 	"\x06Freeze\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x1c\n" +
 	"\trequester\x18\x02 \x01(\tR\trequester\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"`\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12#\n" +
+	"\runknown_group\x18\x05 \x01(\bR\funknownGroup\"v\n" +
 	"\x10SetFreezeRequest\x12\x16\n" +
 	"\x06frozen\x18\x01 \x01(\bR\x06frozen\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
-	"\trequester\x18\x03 \x01(\tR\trequester\"F\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\"F\n" +
 	"\x11SetFreezeResponse\x121\n" +
 	"\x06freeze\x18\x01 \x01(\v2\x19.trafficmonitor.v1.FreezeR\x06freeze\"\x12\n" +
 	"\x10GetPolicyRequest\"\xa2\x01\n" +
@@ -3248,82 +3289,83 @@ var file_trafficmonitor_v1_console_proto_goTypes = []any{
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
 	41, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
 	29, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	6,  // 2: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	42, // 3: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	41, // 4: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	43, // 5: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	44, // 6: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	45, // 7: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	44, // 8: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	44, // 9: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	46, // 10: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	11, // 11: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
-	0,  // 12: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	12, // 13: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	41, // 14: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	41, // 15: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	41, // 16: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	47, // 17: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
-	17, // 18: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	1,  // 19: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	41, // 20: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	41, // 21: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	41, // 22: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	41, // 23: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	48, // 24: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	48, // 25: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	44, // 26: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	17, // 27: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	44, // 28: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	17, // 29: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	24, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	41, // 31: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	24, // 32: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	41, // 33: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	29, // 34: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	41, // 35: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	41, // 36: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	39, // 37: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	41, // 38: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	41, // 39: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	41, // 40: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	40, // 41: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	37, // 42: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	2,  // 43: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	4,  // 44: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	7,  // 45: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	9,  // 46: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	13, // 47: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	15, // 48: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	18, // 49: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	20, // 50: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	22, // 51: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	25, // 52: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	27, // 53: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	30, // 54: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	32, // 55: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	36, // 56: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	34, // 57: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 58: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 59: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 60: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 61: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 62: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	16, // 63: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	19, // 64: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	21, // 65: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	23, // 66: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	26, // 67: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	28, // 68: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	31, // 69: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	33, // 70: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	38, // 71: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	35, // 72: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	58, // [58:73] is the sub-list for method output_type
-	43, // [43:58] is the sub-list for method input_type
-	43, // [43:43] is the sub-list for extension type_name
-	43, // [43:43] is the sub-list for extension extendee
-	0,  // [0:43] is the sub-list for field type_name
+	29, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	6,  // 3: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
+	42, // 4: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	41, // 5: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	43, // 6: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	44, // 7: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	45, // 8: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	44, // 9: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	44, // 10: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	46, // 11: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	11, // 12: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	0,  // 13: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
+	12, // 14: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	41, // 15: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	41, // 16: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	41, // 17: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	47, // 18: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	17, // 19: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	1,  // 20: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	41, // 21: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	41, // 22: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	41, // 23: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	41, // 24: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	48, // 25: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	48, // 26: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	44, // 27: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	17, // 28: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	44, // 29: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	17, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	24, // 31: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	41, // 32: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	24, // 33: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	41, // 34: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	29, // 35: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	41, // 36: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	41, // 37: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	39, // 38: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	41, // 39: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	41, // 40: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	41, // 41: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	40, // 42: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	37, // 43: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	2,  // 44: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	4,  // 45: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	7,  // 46: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	9,  // 47: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	13, // 48: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	15, // 49: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	18, // 50: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	20, // 51: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	22, // 52: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	25, // 53: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	27, // 54: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	30, // 55: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	32, // 56: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	36, // 57: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	34, // 58: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	3,  // 59: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	5,  // 60: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	8,  // 61: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	10, // 62: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	14, // 63: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	16, // 64: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	19, // 65: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	21, // 66: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	23, // 67: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	26, // 68: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	28, // 69: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	31, // 70: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	33, // 71: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	38, // 72: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	35, // 73: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	59, // [59:74] is the sub-list for method output_type
+	44, // [44:59] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }

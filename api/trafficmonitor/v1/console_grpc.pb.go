@@ -67,7 +67,7 @@ type ConsoleServiceClient interface {
 	ListHolds(ctx context.Context, in *ListHoldsRequest, opts ...grpc.CallOption) (*ListHoldsResponse, error)
 	// DeleteHold lets automation act on a target again.
 	DeleteHold(ctx context.Context, in *DeleteHoldRequest, opts ...grpc.CallOption) (*DeleteHoldResponse, error)
-	// SetFreeze stops or resumes all automation. A freeze withdraws nothing and extends nothing.
+	// SetFreeze stops or resumes all automation, or that of a group. A freeze withdraws nothing and extends nothing.
 	SetFreeze(ctx context.Context, in *SetFreezeRequest, opts ...grpc.CallOption) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
 	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
@@ -274,7 +274,7 @@ type ConsoleServiceServer interface {
 	ListHolds(context.Context, *ListHoldsRequest) (*ListHoldsResponse, error)
 	// DeleteHold lets automation act on a target again.
 	DeleteHold(context.Context, *DeleteHoldRequest) (*DeleteHoldResponse, error)
-	// SetFreeze stops or resumes all automation. A freeze withdraws nothing and extends nothing.
+	// SetFreeze stops or resumes all automation, or that of a group. A freeze withdraws nothing and extends nothing.
 	SetFreeze(context.Context, *SetFreezeRequest) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
 	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)

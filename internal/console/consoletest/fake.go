@@ -361,7 +361,7 @@ func (f *Fake) SetFreeze(ctx context.Context, s console.SetFreeze) (*mitigation.
 	if err := f.enter(ctx, "SetFreeze", s); err != nil || !s.Frozen {
 		return nil, err
 	}
-	return &mitigation.Freeze{Since: Now, Requester: anyUser(s.Requester), Reason: s.Reason}, nil
+	return &mitigation.Freeze{Group: s.Group, Since: Now, Requester: anyUser(s.Requester), Reason: s.Reason}, nil
 }
 
 // Policy is of console.System.

@@ -1,0 +1,81 @@
+package mitigation
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// inDNS puts every target in the group dns, which lies inside of customers.
+func inDNS(netip.Prefix) []string { return []string{"dns", "customers"} }
+
+func TestFreezeOfAGroup(t *testing.T) {
+	for group, stops := range map[string]bool{"dns": true, "customers": true, "web": false} {
+		t.Run(group, func(t *testing.T) {
+			m := New(Records{})
+			m.SetGroups(inDNS)
+			x, err := m.Respond(t0, plan(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.FreezeGroup(Freeze{Group: group, Since: t0, Requester: "ann", Reason: "maintenance"})
+
+			// It outlives a leader.
+			m = New(m.Records())
+			m.SetGroups(inDNS)
+			other := plan(t)
+			other.Route.Match.SourcePort = []route.Range{{Lo: 123, Hi: 123}}
+			_, err = m.Respond(t0, other)
+			if errors.Is(err, ErrFrozen) != stops || stops && !strings.Contains(err.Error(), "frozen in group "+group+" since") {
+				t.Errorf("an answer: %v, want frozen %v", err, stops)
+			}
+			if _, _, ok := m.Refine(t0, x.ID, other.Route, "test"); ok == stops {
+				t.Errorf("a refinement: %v", ok)
+			}
+			m.Observe(sees(900_000), Usual{})
+			if c := m.Tick(x.Deadline.Add(-time.Second), nil); c.Empty() != stops {
+				t.Errorf("before the deadline: %+v", c)
+			}
+			if !stops {
+				return
+			}
+			if c := m.Tick(x.Deadline, nil); len(c.Put) != 1 || c.Put[0].State != Ended {
+				t.Errorf("a freeze must not keep a route past its deadline: %+v", c)
+			}
+			if _, repeated := m.Announce(x.Deadline, Request{Route: plan(t).Route, TTL: time.Minute, Requester: "ann", Reason: "r"}); repeated {
+				t.Error("an engineer is frozen too")
+			}
+			if c, err := m.UnfreezeGroup(group); err != nil || len(c.Unfreeze) != 1 {
+				t.Errorf("unfreeze: %+v %v", c, err)
+			}
+			if _, err := m.Respond(x.Deadline, other); err != nil {
+				t.Errorf("after the freeze: %v", err)
+			}
+			if _, err := m.UnfreezeGroup(group); !errors.Is(err, ErrNotFound) {
+				t.Errorf("unfreeze of what is not frozen: %v", err)
+			}
+		})
+	}
+}
+
+func TestFreezesDoNotLiftEachOther(t *testing.T) {
+	m := New(Records{})
+	m.SetGroups(inDNS)
+	m.SetFreeze(&Freeze{Since: t0, Requester: "ann", Reason: "all"})
+	m.FreezeGroup(Freeze{Group: "dns", Since: t0, Requester: "ann", Reason: "one"})
+	m.SetFreeze(nil)
+	if f, ok := m.FrozenFor(victim); !ok || f.Group != "dns" {
+		t.Errorf("lifting the freeze of all lifted that of the group: %+v %v", f, ok)
+	}
+	m.SetFreeze(&Freeze{Since: t0, Requester: "ann", Reason: "all"})
+	if _, err := m.UnfreezeGroup("dns"); err != nil {
+		t.Fatal(err)
+	}
+	if f, ok := m.FrozenFor(victim); !ok || f.Group != "" {
+		t.Errorf("lifting the freeze of the group lifted that of all: %+v %v", f, ok)
+	}
+}
