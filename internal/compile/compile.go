@@ -50,21 +50,30 @@ func ParseTable(s string) (Table, error) {
 // and a range counts as two.
 const DefaultMaxItems = 5
 
-// Profile is what one router takes.
-type Profile struct {
-	Tables []Table // what it is configured to carry; empty means all
-	// MaxItems bounds the operator-value pairs in one component; a range counts two. 0 means DefaultMaxItems.
-	MaxItems int
-	// MaxRules bounds the routes the router gets, so that the router never has to enforce its own limit by resetting
-	// the session. 0 means no limit.
-	MaxRules int
-}
-
 // Entry is a route with what decides its value.
 type Entry struct {
 	Route   route.Route
 	Manual  bool // an engineer asked for it
 	Created time.Time
+}
+
+// Outcome is what became of an entry at a router.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Placed    Outcome = iota + 1 // the router gets it, as the rules say
+	Refused                      // the router cannot hold such a route
+	NotPlaced                    // the router has no room for it: more valuable routes have it
+)
+
+// Decision says what became of one entry.
+type Decision struct {
+	Outcome Outcome
+	Rules   []route.Route // what the router gets for it; nil where that is the route itself
+	Widened []string      // what the rules match that the route does not, in words; usually nothing
+	Cost    int           // entries of hardware the rules take, as the profile counts; 0 for a blackhole
+	Reason  string        // why it is not placed
 }
 
 // Refusal names an entry the router does not get.
@@ -75,47 +84,147 @@ type Refusal struct {
 
 // Result is what one router gets.
 type Result struct {
-	Accepted []int // indexes into the set, most valuable first
-	Refused  []Refusal
+	Decisions []Decision // one for each entry
+	Accepted  []int      // indexes of those that are placed, most valuable first
+	Refused   []Refusal  // of those that are not, by index
+	Rules     int        // of all placed entries, each counted once
+	IPv4Cost  int        // of them
+	IPv6Cost  int
 }
 
-// Compile decides which entries of the set a router with profile p gets. Where there is room for some only, an
+// Compile decides how a router with profile p gets the entries of the set. Where there is room for some only, an
 // engineer's come first, then blackholes, then discards, then rate limits, and the older before the newer, so that a
-// flood of new rules displaces none that is at work.
+// flood of new routes displaces none that is at work. The set holds each match once. An entry is placed whole or not at all. The order of the set decides
+// nothing but the indexes.
 func Compile(set []Entry, p Profile) Result {
-	maxItems := cmp.Or(p.MaxItems, DefaultMaxItems)
-	var res Result
+	c := &compiler{set: set, p: &p, Result: Result{Decisions: make([]Decision, len(set))}}
+	order := make([]int, 0, len(set))
+	rules, cost, derived := 0, 0, false
 	for i, e := range set {
-		if why := unsupported(e.Route, p.Tables, maxItems); why != "" {
-			res.Refused = append(res.Refused, Refusal{i, why})
+		d := &c.Decisions[i]
+		s, err := p.shape(e.Route)
+		if err != nil {
+			d.Outcome, d.Reason = Refused, err.Error()
 			continue
 		}
-		res.Accepted = append(res.Accepted, i)
+		d.Rules, d.Widened = s.rules, s.widened
+		d.Cost = p.cost(e.Route)
+		if s.rules != nil {
+			derived = true
+			d.Cost = 0
+			for _, r := range s.rules {
+				d.Cost += p.cost(r)
+			}
+		}
+		rules += max(len(s.rules), 1)
+		cost += d.Cost
+		order = append(order, i)
 	}
-	texts := make(map[int]string, len(res.Accepted))
-	if p.MaxRules > 0 && len(res.Accepted) > p.MaxRules {
-		for _, i := range res.Accepted {
+	var texts []string
+	if tight := p.MaxRules > 0 && rules > p.MaxRules || p.Budget != (Budget{}) && cost > p.Budget.least(); tight || derived {
+		texts = make([]string, len(set)) // what decides between equals
+		for _, i := range order {
 			texts[i] = set[i].Route.String()
 		}
 	}
-	slices.SortStableFunc(res.Accepted, func(a, b int) int {
+	slices.SortStableFunc(order, func(a, b int) int {
 		x, y := set[a], set[b]
-		return cmp.Or(
-			cmp.Compare(value(x), value(y)),
-			x.Created.Compare(y.Created),
-			cmp.Compare(texts[a], texts[b]),
-		)
-	})
-	if p.MaxRules > 0 && len(res.Accepted) > p.MaxRules {
-		total := len(res.Accepted)
-		for _, i := range res.Accepted[p.MaxRules:] {
-			res.Refused = append(res.Refused, Refusal{i, fmt.Sprintf(
-				"the router takes at most %d routes (max_rules) and %d are wanted: this one is among the least valuable; raise max_rules if the router holds more", p.MaxRules, total)})
+		by := cmp.Or(cmp.Compare(value(x), value(y)), x.Created.Compare(y.Created))
+		if by == 0 && texts != nil {
+			by = cmp.Compare(texts[a], texts[b])
 		}
-		res.Accepted = res.Accepted[:p.MaxRules:p.MaxRules]
-		slices.SortFunc(res.Refused, func(a, b Refusal) int { return cmp.Compare(a.Index, b.Index) })
+		return by
+	})
+	c.wanted = rules
+	if derived {
+		c.owner = make(map[string]int, rules)
 	}
-	return res
+	for _, i := range order {
+		c.place(i)
+	}
+	for i, d := range c.Decisions {
+		if d.Outcome != Placed {
+			c.Refused = append(c.Refused, Refusal{i, d.Reason})
+		}
+	}
+	return c.Result
+}
+
+// compiler places entries, the most valuable first.
+type compiler struct {
+	Result
+	set    []Entry
+	p      *Profile
+	wanted int            // rules of all entries that could be placed
+	owner  map[string]int // the entry whose rule has this identity; nil where each has its own
+}
+
+// place gives the entry its room, or says why there is none.
+func (c *compiler) place(i int) {
+	d := &c.Decisions[i]
+	refuse := func(o Outcome, format string, args ...any) {
+		d.Outcome, d.Reason = o, fmt.Sprintf(format, args...)
+		d.Rules, d.Widened = nil, nil
+	}
+	fresh, cost := 1, d.Cost
+	rules := d.Rules
+	if c.owner != nil {
+		if rules == nil {
+			rules = []route.Route{c.set[i].Route}
+		}
+		fresh, cost = 0, 0
+		for _, r := range rules {
+			j, taken := c.owner[r.ID()]
+			switch {
+			case taken && c.set[j].Route.Action != r.Action:
+				refuse(Refused, "the router would hold the same match for it as for \"%s\", and takes one action for a match", c.set[j].Route)
+				return
+			case !taken:
+				fresh++
+				cost += c.p.cost(r)
+			}
+		}
+	}
+	if most := c.p.MaxRules; most > 0 && c.Rules+fresh > most {
+		refuse(NotPlaced, "the router takes at most %d routes (max_rules) and %d are wanted: this one is among the least valuable; raise max_rules if the router holds more", most, c.wanted)
+		return
+	}
+	used := &c.IPv4Cost
+	own := c.p.Budget.IPv4
+	family := c.set[i].Route.Family()
+	if family == route.IPv6 {
+		used, own = &c.IPv6Cost, c.p.Budget.IPv6
+	}
+	if own > 0 && *used+cost > own {
+		refuse(NotPlaced, "the router has %d entries for %s rules (profile %s), %d are taken by more valuable ones, and this one needs %d", own, family, c.p.Name, *used, cost)
+		return
+	}
+	if shared := c.p.Budget.Shared; shared > 0 && c.IPv4Cost+c.IPv6Cost+cost > shared {
+		refuse(NotPlaced, "the router has %d entries for rules (max_cost), %d are taken by more valuable ones, and this one needs %d", shared, c.IPv4Cost+c.IPv6Cost, cost)
+		return
+	}
+	if c.owner != nil {
+		for _, r := range rules {
+			if _, taken := c.owner[r.ID()]; !taken {
+				c.owner[r.ID()] = i
+			}
+		}
+	}
+	c.Rules += fresh
+	*used += cost
+	d.Outcome = Placed
+	c.Accepted = append(c.Accepted, i)
+}
+
+// least is the smallest limit there is.
+func (b Budget) least() int {
+	n := maxEntries
+	for _, x := range []int{b.Shared, b.IPv4, b.IPv6} {
+		if x > 0 {
+			n = min(n, x)
+		}
+	}
+	return n
 }
 
 // value orders entries: the lower, the more valuable.
@@ -132,63 +241,4 @@ func value(e Entry) int {
 		v += 3
 	}
 	return v
-}
-
-// unsupported says in words why a router does not take r, or returns "".
-func unsupported(r route.Route, tables []Table, maxItems int) string {
-	if t := TableOf(r); len(tables) > 0 && !slices.Contains(tables, t) {
-		return fmt.Sprintf("the router is not configured for %s: add it to the peer's families if the router carries it", t)
-	}
-	for _, c := range components(r.Match) {
-		if c.items > maxItems {
-			return fmt.Sprintf("%s has %d items (a range counts two) and the router takes at most %d in one component: split the rule or use fewer, wider ranges", c.word, c.items, maxItems)
-		}
-	}
-	return ""
-}
-
-type component struct {
-	word  string
-	items int
-}
-
-// components lists the operator-value pairs each component is encoded as.
-func components(m route.Match) []component {
-	return []component{
-		{"protocol", rangeItems(m.Protocol)},
-		{"port", rangeItems(m.Port)},
-		{"destination-port", rangeItems(m.DestinationPort)},
-		{"source-port", rangeItems(m.SourcePort)},
-		{"icmp-type", rangeItems(m.ICMPType)},
-		{"icmp-code", rangeItems(m.ICMPCode)},
-		{"tcp-flags", bitItems(m.TCPFlags)},
-		{"length", rangeItems(m.Length)},
-		{"dscp", rangeItems(m.DSCP)},
-		{"fragment", bitItems(m.Fragment)},
-	}
-}
-
-func rangeItems(rs []route.Range) int {
-	n := 0
-	for _, r := range rs {
-		n++
-		if r.Lo != r.Hi {
-			n++
-		}
-	}
-	return n
-}
-
-// A test for set and clear bits at once is two items joined by AND (RFC 8955, section 4.2.1.2).
-func bitItems(bs []route.Bits) int {
-	n := 0
-	for _, b := range bs {
-		if b.Set != 0 {
-			n++
-		}
-		if b.Clear != 0 {
-			n++
-		}
-	}
-	return n
 }

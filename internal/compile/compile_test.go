@@ -120,3 +120,5 @@ func texts(set []Entry, res Result) []string {
 	slices.Sort(out)
 	return out
 }
+
+func hours(n int) time.Duration { return time.Duration(n) * time.Hour }

@@ -1,0 +1,135 @@
+package compile
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Profile is what one router takes and holds. The zero Profile is that of a router of which nothing is known: everything
+// the wire can say, unaltered, five items in a component.
+type Profile struct {
+	Name       string   // for messages
+	Tables     []Table  // what it is configured to carry; empty means all
+	Components []string // what it matches by, as words of the text form; empty means all
+	Actions    []Action // what it does; empty means all
+
+	// MaxItems bounds the operator-value pairs in one component; a range counts two. 0 means DefaultMaxItems. ItemsOf
+	// replaces it for single components.
+	MaxItems int
+	ItemsOf  map[string]int
+	// Unmixed says that a list holds single values or ranges, not both.
+	Unmixed bool
+	// Exclusive lists pairs of components that do not work in one rule.
+	Exclusive [][2]string
+	// PortsNeedProtocol says that ports work only beside a protocol that is TCP, UDP or both.
+	PortsNeedProtocol bool
+	// TCPFlags and Fragment hold in Set the bits it can test; none means all.
+	TCPFlags, Fragment route.Bits
+
+	// Split bounds the rules one route may become where it cannot be said in one; below 2 none is split.
+	Split int
+	// Widen names the components that may be widened, or left out, where the router cannot match them. The destination is
+	// never one of them.
+	Widen []string
+
+	// MaxRules bounds the routes the router gets, so that the router never has to enforce its own limit by resetting
+	// the session. 0 means no limit.
+	MaxRules int
+	// Budget is the room for FlowSpec rules, counted as Cost says.
+	Budget Budget
+	Cost   Cost
+	// ProgrammingRate is how many rules a second the router writes to its hardware; 0 means that it is not known.
+	ProgrammingRate int
+}
+
+// Budget is room in entries of hardware; 0 means no limit.
+type Budget struct {
+	Shared     int // both families together
+	IPv4, IPv6 int
+}
+
+// Action is a word for a kind of action a router does or does not do.
+type Action string
+
+// The actions a profile tells apart.
+const (
+	Discard     Action = "discard"
+	RateBytes   Action = "rate-limit-bytes"
+	RatePackets Action = "rate-limit-packets"
+	Blackhole   Action = "blackhole"
+)
+
+// Actions returns every action, in a fixed order.
+func Actions() []Action { return []Action{Discard, RateBytes, RatePackets, Blackhole} }
+
+// ActionOf returns the word for an action, or "" for one this package does not know, which no profile allows.
+func ActionOf(k route.ActionKind) Action {
+	switch k {
+	case route.Discard:
+		return Discard
+	case route.RateBytes:
+		return RateBytes
+	case route.RatePackets:
+		return RatePackets
+	case route.Blackhole:
+		return Blackhole
+	}
+	return ""
+}
+
+// maxItems returns how many items the component takes.
+func (p *Profile) maxItems(word string) int {
+	if n, ok := p.ItemsOf[word]; ok {
+		return n
+	}
+	if p.MaxItems > 0 {
+		return p.MaxItems
+	}
+	return DefaultMaxItems
+}
+
+// takes reports whether the router matches by the component.
+func (p *Profile) takes(word string) bool {
+	return len(p.Components) == 0 || slices.Contains(p.Components, word)
+}
+
+// Check reports everything in the profile that makes no sense.
+func (p *Profile) Check() []error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	known := Components()
+	if len(p.Components) > 0 && !slices.Contains(p.Components, "destination") {
+		bad("components: destination is missing: no rule is sent without it")
+	}
+	for _, w := range p.Components {
+		if !slices.Contains(known, w) {
+			bad("components: %q is not a component", w)
+		}
+	}
+	for _, x := range p.Exclusive {
+		for _, w := range x {
+			if !slices.Contains(known, w) {
+				bad("exclusive: %q is not a component", w)
+			}
+		}
+		if x[0] == x[1] {
+			bad("exclusive: %s stands with itself: such a component is one the router does not match by", x[0])
+		}
+		if slices.Contains(x[:], "destination") {
+			bad("exclusive: destination cannot be left out for %s", x[1])
+		}
+	}
+	for _, w := range p.Widen {
+		switch {
+		case w == "destination":
+			bad("widen: the destination is never widened")
+		case w == "source":
+			bad("widen: the source is never widened: the rule would hit everybody")
+		case !slices.Contains(known, w):
+			bad("widen: %q is not a component", w)
+		}
+	}
+	return errs
+}
