@@ -7,11 +7,9 @@ import (
 )
 
 // Groups names every group a target is in, the narrowest first: a group with a prefix that holds all of it. DefaultGroup is
-// the only one of a target that no named group holds.
-func (p *Policy) Groups(target netip.Prefix) []string {
-	s := p.scope(target)
-	groups := []string{s.group}
-	for s = s.parent; s != nil && s != p.base; s = s.parent {
+// none of them.
+func (p *Policy) Groups(target netip.Prefix) (groups []string) {
+	for s := p.scope(target); s != p.base; s = s.parent {
 		if !slices.Contains(groups, s.group) { // one group may lie around and inside another
 			groups = append(groups, s.group)
 		}

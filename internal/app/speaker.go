@@ -20,7 +20,8 @@ func safetyLimits(c config.Controller) safety.Limits {
 	return safety.Limits{
 		Own: c.Network.Own, Never: append(append([]netip.Prefix(nil), c.Network.Never...), peerAddresses(c)...),
 		MaxRules: s.MaxRules, MaxNewPerMinute: s.MaxNewPerMinute,
-		MaxRulesPerTarget: s.MaxRulesPerTarget, MaxRulesPerOwner: s.MaxRulesPerOwner, MaxAge: s.MaxAge,
+		MaxRulesPerTarget: s.MaxRulesPerTarget, MaxRulesPerOwner: s.MaxRulesPerOwner,
+		MaxRulesPerResponse: s.MaxRulesPerResponse, MaxRulesPerGroup: s.MaxRulesPerGroup, MaxAge: s.MaxAge,
 		BlackholeMinLength4: s.BlackholeMinLength4, BlackholeMinLength6: s.BlackholeMinLength6,
 		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare,
 		AllowWideBlackhole: s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,

@@ -163,7 +163,7 @@ func TestCheckIsAsStrictAsTheSafetyKernel(t *testing.T) {
 		s := c.Safety
 		kernel := safety.Limits{
 			Own: c.Network.Own, MaxRules: s.MaxRules, MaxNewPerMinute: s.MaxNewPerMinute, MaxRulesPerTarget: s.MaxRulesPerTarget,
-			MaxRulesPerOwner: s.MaxRulesPerOwner, MaxAge: s.MaxAge, BlackholeMinLength4: s.BlackholeMinLength4,
+			MaxRulesPerOwner: s.MaxRulesPerOwner, MaxRulesPerResponse: s.MaxRulesPerResponse, MaxRulesPerGroup: s.MaxRulesPerGroup, MaxAge: s.MaxAge, BlackholeMinLength4: s.BlackholeMinLength4,
 			BlackholeMinLength6: s.BlackholeMinLength6, SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6,
 			MaxOwnShare: s.MaxOwnShare, AllowWideBlackhole: s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,
 		}

@@ -46,6 +46,7 @@ type Network struct {
 // Safety holds the limits of the safety kernel.
 type Safety struct {
 	MaxRules, MaxNewPerMinute, MaxRulesPerTarget, MaxRulesPerOwner int
+	MaxRulesPerResponse, MaxRulesPerGroup                          int
 	MaxAge                                                         time.Duration
 	BlackholeMinLength4, BlackholeMinLength6                       int
 	SourceMinLength4, SourceMinLength6                             int
@@ -161,6 +162,7 @@ func DefaultController() Controller {
 		},
 		Safety: Safety{
 			MaxRules: 1000, MaxNewPerMinute: 60, MaxRulesPerTarget: 8, MaxRulesPerOwner: 32,
+			MaxRulesPerResponse: 500, MaxRulesPerGroup: 500,
 			MaxAge:              24 * time.Hour,
 			BlackholeMinLength4: 32, BlackholeMinLength6: 128,
 			SourceMinLength4: 24, SourceMinLength6: 48,

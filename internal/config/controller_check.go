@@ -144,7 +144,12 @@ func (s *Safety) check(r *document.Report) {
 	for _, f := range []struct {
 		key   string
 		value int
-	}{{"max_rules_per_target", s.MaxRulesPerTarget}, {"max_rules_per_owner", s.MaxRulesPerOwner}} {
+	}{
+		{"max_rules_per_target", s.MaxRulesPerTarget},
+		{"max_rules_per_owner", s.MaxRulesPerOwner},
+		{"max_rules_per_response", s.MaxRulesPerResponse},
+		{"max_rules_per_group", s.MaxRulesPerGroup},
+	} {
 		if f.value > s.MaxRules && r.Has("safety."+f.key) { // a default above max_rules does no harm
 			r.Add("safety."+f.key, "%d is more than max_rules, which is %d", f.value, s.MaxRules)
 		}

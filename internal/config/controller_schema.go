@@ -104,6 +104,8 @@ func (s *Safety) schema() document.Value {
 		document.Field{Key: "max_new_per_minute", Value: document.Scalar(&s.MaxNewPerMinute, count), Help: "Rules created within any minute.", Danger: "Hardware programs a few hundred rules a second at best."},
 		document.Field{Key: "max_rules_per_target", Value: document.Scalar(&s.MaxRulesPerTarget, count), Help: "Rules with the same destination."},
 		document.Field{Key: "max_rules_per_owner", Value: document.Scalar(&s.MaxRulesPerOwner, count), Help: "Rules of one mitigation."},
+		document.Field{Key: "max_rules_per_response", Value: document.Scalar(&s.MaxRulesPerResponse, count), Help: "Rules that one response of the policy answered with.", Danger: "What one line of the policy can do when its limit is wrong."},
+		document.Field{Key: "max_rules_per_group", Value: document.Scalar(&s.MaxRulesPerGroup, count), Help: "Rules for targets in one group of the policy, those of narrower groups inside it included. What no group holds has max_rules only."},
 		document.Field{Key: "max_age", Value: document.Scalar(&s.MaxAge, document.Duration(time.Minute, 90*day)), Help: "The age no rule exceeds, whoever asked for it.", Danger: "Above 168h it needs allow_long_age."},
 		document.Field{Key: "blackhole_min_length_v4", Value: document.Scalar(&s.BlackholeMinLength4, document.Number(16, 32)), Help: "The shortest IPv4 prefix an approver may blackhole; everyone else blackholes hosts.", Danger: "Below 24 it needs allow_wide_blackhole."},
 		document.Field{Key: "blackhole_min_length_v6", Value: document.Scalar(&s.BlackholeMinLength6, document.Number(32, 128)), Help: "The shortest IPv6 prefix an approver may blackhole; everyone else blackholes hosts.", Danger: "Below 48 it needs allow_wide_blackhole."},

@@ -160,7 +160,7 @@ func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 		e.policy = p
 		e.detector.SetRules(p.Rules())
 		if e.machine != nil {
-			e.machine.SetGroups(p.Groups)
+			e.machine.SetGroups(p.Groups, policy.DefaultGroup)
 		}
 		clear(e.retry)
 		clear(e.said)

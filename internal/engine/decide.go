@@ -107,7 +107,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			r.Match = route.Match{Destination: inc.Target}
 		}
 		m, err := e.machine.Respond(now, mitigation.Plan{
-			Target: inc.Target, Vector: v, Incident: inc.ID, Route: r, TTL: answer.TTL, Extend: answer.Extend, MaxAge: min(answer.MaxAge, e.o.Safety.MaxAge),
+			Target: inc.Target, Vector: v, Incident: inc.ID, Answer: answer.Path, Route: r, TTL: answer.TTL, Extend: answer.Extend, MaxAge: min(answer.MaxAge, e.o.Safety.MaxAge),
 			Reason: fmt.Sprintf("%s; %s", inc.Reason, answer.Reason),
 		})
 		switch {
@@ -156,7 +156,7 @@ func (e *Engine) check(now time.Time, id string) []safety.Violation {
 func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) {
 	rec := mitigation.Records{Mitigations: e.machine.Active()}
 	for _, d := range rec.Routes(now) {
-		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
+		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
 		owners = append(owners, d.Owners)
 	}
 	// What Routes left out for an older one with another action is offered to the kernel too, which refuses it.
@@ -171,7 +171,11 @@ func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) 
 			continue
 		}
 		for _, r := range m.Routes {
-			set = append(set, safety.Entry{Route: r, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved})
+			e := safety.Entry{Route: r, Owners: []string{m.ID}, Groups: m.Groups, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+			if m.Answer != "" {
+				e.Answers = []string{m.Answer}
+			}
+			set = append(set, e)
 			owners = append(owners, []string{m.ID})
 		}
 	}

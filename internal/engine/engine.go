@@ -337,7 +337,7 @@ func (e *Engine) begin(l *leadership) {
 	now := time.Now()
 	e.lead = l
 	e.machine = mitigation.New(l.records)
-	e.machine.SetGroups(e.policy.Groups)
+	e.machine.SetGroups(e.policy.Groups, policy.DefaultGroup)
 	clear(e.retry)
 	clear(e.said)
 	clear(e.looked)

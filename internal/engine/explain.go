@@ -105,7 +105,7 @@ func (e *Engine) explainAnswers(now time.Time, target netip.Prefix) (out []strin
 		out = append(out, fmt.Sprintf("All automation is frozen since %s by %s: %s.", f.Since.UTC().Format(time.RFC3339), f.Requester, f.Reason))
 	}
 	for _, f := range rec.Frozen {
-		if slices.Contains(e.policy.Groups(target), f.Group) {
+		if slices.Contains(append(e.policy.Groups(target), e.policy.Group(target)), f.Group) {
 			out = append(out, fmt.Sprintf("Automation is frozen in group %s since %s by %s: %s.", f.Group, f.Since.UTC().Format(time.RFC3339), f.Requester, f.Reason))
 		}
 	}

@@ -13,6 +13,8 @@ import (
 type Desired struct {
 	Route    route.Route
 	Owners   []string  // mitigation ids, sorted
+	Answers  []string  // the policy's responses that asked for it, sorted
+	Groups   []string  // the policy's groups its target is in, sorted
 	Created  time.Time // of the oldest owner
 	Deadline time.Time // of the owner that ends last
 	Manual   bool      // an engineer asked for it
@@ -31,13 +33,16 @@ func (r Records) Routes(now time.Time) []Desired {
 		for _, x := range m.Routes {
 			d := byID[x.ID()]
 			if d == nil {
-				byID[x.ID()] = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+				d = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+				d.asked(m)
+				byID[x.ID()] = d
 				continue
 			}
 			if !d.Route.Equal(x) {
 				continue
 			}
 			d.Owners = append(d.Owners, m.ID)
+			d.asked(m)
 			if m.Deadline.After(d.Deadline) {
 				d.Deadline = m.Deadline
 			}
@@ -55,4 +60,23 @@ func (r Records) Routes(now time.Time) []Desired {
 		out = append(out, *byText[text])
 	}
 	return out
+}
+
+// asked notes on whose behalf m wants the route.
+func (d *Desired) asked(m Mitigation) {
+	if m.Answer != "" {
+		d.Answers = insert(d.Answers, m.Answer)
+	}
+	for _, g := range m.Groups {
+		d.Groups = insert(d.Groups, g)
+	}
+}
+
+// insert adds a name to a sorted list that does not have it.
+func insert(sorted []string, name string) []string {
+	i, found := slices.BinarySearch(sorted, name)
+	if found {
+		return sorted
+	}
+	return slices.Insert(sorted, i, name)
 }

@@ -5,8 +5,11 @@ import (
 	"net/netip"
 )
 
-// SetGroups tells the machine which groups of the policy a target is in, for the freezes of groups. It is asked at every look.
-func (m *Machine) SetGroups(groups func(target netip.Prefix) []string) { m.groups = groups }
+// SetGroups tells the machine which groups of the policy a target is in, the narrowest first, and what a target is said to be
+// in that is in none: for the freezes of groups, and for the quotas of what is made.
+func (m *Machine) SetGroups(of func(target netip.Prefix) []string, none string) {
+	m.groups, m.noGroup = of, none
+}
 
 // SetFreeze stops automation, or resumes it when f is nil. Freezes of groups stay.
 func (m *Machine) SetFreeze(f *Freeze) Change {
@@ -34,10 +37,14 @@ func (m *Machine) FrozenFor(target netip.Prefix) (Freeze, bool) {
 	if m.freeze != nil {
 		return *m.freeze, true
 	}
-	if len(m.frozen) == 0 || m.groups == nil {
+	if len(m.frozen) == 0 {
 		return Freeze{}, false
 	}
-	for _, g := range m.groups(target) {
+	groups := m.groupsOf(target)
+	if len(groups) == 0 {
+		groups = []string{m.noGroup}
+	}
+	for _, g := range groups {
 		if f, ok := m.frozen[g]; ok {
 			return f, true
 		}
@@ -51,4 +58,11 @@ func (f Freeze) where() string {
 		return ""
 	}
 	return " in group " + f.Group
+}
+
+func (m *Machine) groupsOf(target netip.Prefix) []string {
+	if m.groups == nil {
+		return nil
+	}
+	return m.groups(target)
 }

@@ -3,6 +3,7 @@ package mitigation
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,10 +15,10 @@ import (
 func inDNS(netip.Prefix) []string { return []string{"dns", "customers"} }
 
 func TestFreezeOfAGroup(t *testing.T) {
-	for group, stops := range map[string]bool{"dns": true, "customers": true, "web": false} {
+	for group, stops := range map[string]bool{"dns": true, "customers": true, "web": false, "default": false} {
 		t.Run(group, func(t *testing.T) {
 			m := New(Records{})
-			m.SetGroups(inDNS)
+			m.SetGroups(inDNS, "default")
 			x, err := m.Respond(t0, plan(t))
 			if err != nil {
 				t.Fatal(err)
@@ -26,7 +27,7 @@ func TestFreezeOfAGroup(t *testing.T) {
 
 			// It outlives a leader.
 			m = New(m.Records())
-			m.SetGroups(inDNS)
+			m.SetGroups(inDNS, "default")
 			other := plan(t)
 			other.Route.Match.SourcePort = []route.Range{{Lo: 123, Hi: 123}}
 			_, err = m.Respond(t0, other)
@@ -64,7 +65,7 @@ func TestFreezeOfAGroup(t *testing.T) {
 
 func TestFreezesDoNotLiftEachOther(t *testing.T) {
 	m := New(Records{})
-	m.SetGroups(inDNS)
+	m.SetGroups(inDNS, "default")
 	m.SetFreeze(&Freeze{Since: t0, Requester: "ann", Reason: "all"})
 	m.FreezeGroup(Freeze{Group: "dns", Since: t0, Requester: "ann", Reason: "one"})
 	m.SetFreeze(nil)
@@ -77,5 +78,34 @@ func TestFreezesDoNotLiftEachOther(t *testing.T) {
 	}
 	if f, ok := m.FrozenFor(victim); !ok || f.Group != "" {
 		t.Errorf("lifting the freeze of the group lifted that of all: %+v %v", f, ok)
+	}
+}
+
+func TestFreezeOfWhatNoGroupHolds(t *testing.T) {
+	m := New(Records{})
+	m.SetGroups(func(netip.Prefix) []string { return nil }, "default")
+	m.FreezeGroup(Freeze{Group: "dns", Since: t0, Requester: "ann", Reason: "r"})
+	if _, frozen := m.FrozenFor(victim); frozen {
+		t.Error("a freeze of another group stops it")
+	}
+	m.FreezeGroup(Freeze{Group: "default", Since: t0, Requester: "ann", Reason: "r"})
+	if f, frozen := m.FrozenFor(victim); !frozen || f.Group != "default" {
+		t.Errorf("%+v %v", f, frozen)
+	}
+}
+
+// What a route is for, in the policy's words, travels with it: both kernels count by it.
+func TestRoutesSayWhichResponseAndGroupsTheyAreFor(t *testing.T) {
+	m := New(Records{})
+	m.SetGroups(inDNS, "default")
+	p := plan(t)
+	p.Answer = "responses[1]"
+	if _, err := m.Respond(t0, p); err != nil {
+		t.Fatal(err)
+	}
+	m.Announce(t0, Request{Route: p.Route, TTL: time.Minute, Requester: "ann", Reason: "r"})
+	got := m.Records().Routes(t0)
+	if len(got) != 1 || len(got[0].Owners) != 2 || !slices.Equal(got[0].Answers, []string{"responses[1]"}) || !slices.Equal(got[0].Groups, []string{"customers", "dns"}) {
+		t.Errorf("%+v", got)
 	}
 }

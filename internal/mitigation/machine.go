@@ -19,15 +19,16 @@ import (
 // Machine is the lifecycle of all mitigations. Each method takes the time, changes the machine and returns the records
 // to store; nothing may be announced before they are. It is not safe for concurrent use.
 type Machine struct {
-	all    map[string]*Mitigation
-	holds  map[netip.Prefix]Hold
-	freeze *Freeze
-	frozen map[string]Freeze           // by group
-	groups func(netip.Prefix) []string // of a target; nil: of none
-	seen   map[sight]bool              // newest evidence of each mitigated vector: does its traffic go on?
-	denied map[string]time.Time        // by mitigation, when an extension was last denied
-	latest time.Time                   // Created of the youngest made here
-	live   []*Mitigation               // the active ones, oldest first; nil when they changed
+	all     map[string]*Mitigation
+	holds   map[netip.Prefix]Hold
+	freeze  *Freeze
+	frozen  map[string]Freeze           // by group
+	groups  func(netip.Prefix) []string // of a target; nil: of none
+	noGroup string                      // what a target is said to be in that is in none
+	seen    map[sight]bool              // newest evidence of each mitigated vector: does its traffic go on?
+	denied  map[string]time.Time        // by mitigation, when an extension was last denied
+	latest  time.Time                   // Created of the youngest made here
+	live    []*Mitigation               // the active ones, oldest first; nil when they changed
 }
 
 type sight struct {
@@ -56,6 +57,7 @@ type Plan struct {
 	Target   netip.Prefix
 	Vector   vector.ID
 	Incident string
+	Answer   string // path of the policy's response
 	Route    route.Route
 	TTL      time.Duration
 	Extend   time.Duration
@@ -114,6 +116,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	}
 	x := &Mitigation{
 		Target: p.Target, State: Active, Incident: p.Incident, Vectors: []vector.ID{p.Vector}, Routes: []route.Route{p.Route},
+		Answer: p.Answer, Groups: m.groupsOf(p.Target),
 		Requester: Automation, Reason: p.Reason, Created: m.created(now), Deadline: now.Add(min(p.TTL, p.MaxAge)),
 		MaxDeadline: now.Add(p.MaxAge), Extend: p.Extend,
 	}
@@ -175,7 +178,7 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 	}
 	n := &Mitigation{
 		Target: target, State: Active, Routes: []route.Route{r.Route}, Requester: r.Requester, Reason: r.Reason,
-		RequestID: r.RequestID, Approved: r.Approved, Created: m.created(now), Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
+		RequestID: r.RequestID, Approved: r.Approved, Groups: m.groupsOf(target), Created: m.created(now), Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
 	}
 	n.ID = m.newID(now, r.Route.ID())
 	m.all[n.ID], m.live = n, nil

@@ -183,7 +183,7 @@ func TestInvariants(t *testing.T) {
 	for seed := range uint64(400) {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		m := New(Records{})
-		m.SetGroups(inDNS)
+		m.SetGroups(inDNS, "default")
 		now := t0
 		for range 120 {
 			now = now.Add(time.Duration(rng.Int64N(int64(4 * time.Minute))))
@@ -204,7 +204,7 @@ func TestInvariants(t *testing.T) {
 				m.Announce(now, Request{Route: p.Route, TTL: time.Duration(1+rng.IntN(60)) * time.Minute, Requester: "ann", Reason: "r"})
 			case 4:
 				m = New(m.Records())
-				m.SetGroups(inDNS)
+				m.SetGroups(inDNS, "default")
 			case 5:
 				m.Observe(traffic.Observation{Target: victim, Vector: p.Vector, BPS: float64(rng.IntN(2)) * 1e6, Sensors: []string{"a"}}, Usual{})
 			case 6:

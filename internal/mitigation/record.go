@@ -40,6 +40,8 @@ type Mitigation struct {
 	State     State         `json:"state"`
 	Incident  string        `json:"incident,omitempty"` // empty for a manual one
 	Vectors   []vector.ID   `json:"vectors,omitempty"`  // sorted
+	Answer    string        `json:"answer,omitempty"`   // path of the policy's response that asked for it; empty for a manual one
+	Groups    []string      `json:"groups,omitempty"`   // of the policy, that the target was in when it was made, but for the default one
 	Routes    []route.Route `json:"routes"`             // sorted by text; a stored mitigation has at least one
 	Requester string        `json:"requester"`          // Automation, or who asked for it
 	Reason    string        `json:"reason"`

@@ -289,7 +289,7 @@ func (e *engine) answer(inc *Incident, v vector.ID, rules []route.Match) (action
 			r.Match = route.Match{Destination: inc.Target}
 		}
 		routes = append(routes, r)
-		e.entries = append(e.entries, safety.Entry{Route: r, Owners: []string{inc.ID + " " + v.String()}, Created: inc.Decided, Deadline: inc.Decided.Add(step.TTL)})
+		e.entries = append(e.entries, safety.Entry{Route: r, Owners: []string{inc.ID + " " + v.String()}, Answers: []string{response.Path}, Created: inc.Decided, Deadline: inc.Decided.Add(step.TTL)})
 	}
 	for _, violation := range safety.Check(inc.Decided, e.limits(inc.Target), e.entries) {
 		if violation.Index >= before {

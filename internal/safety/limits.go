@@ -16,7 +16,10 @@ type Limits struct {
 	MaxNewPerMinute   int // routes created within any minute
 	MaxRulesPerTarget int // routes with the same destination, or source where there is none
 	MaxRulesPerOwner  int // routes of one mitigation
-	MaxAge            time.Duration
+	// MaxRulesPerResponse bounds the routes that one response of the policy answered with, MaxRulesPerGroup those for targets
+	// in one group of it, narrower groups included.
+	MaxRulesPerResponse, MaxRulesPerGroup int
+	MaxAge                                time.Duration
 
 	// The shortest prefixes an approver may blackhole. Anyone else blackholes hosts.
 	BlackholeMinLength4, BlackholeMinLength6 int
@@ -60,6 +63,8 @@ func Defaults() Limits {
 		MaxNewPerMinute:     120,
 		MaxRulesPerTarget:   16,
 		MaxRulesPerOwner:    32,
+		MaxRulesPerResponse: 500,
+		MaxRulesPerGroup:    500,
 		MaxAge:              24 * time.Hour,
 		BlackholeMinLength4: safeBlackhole4,
 		BlackholeMinLength6: safeBlackhole6,
@@ -95,6 +100,8 @@ func (l Limits) Validate() error {
 		{"max new rules per minute", l.MaxNewPerMinute},
 		{"max rules per target", l.MaxRulesPerTarget},
 		{"max rules per owner", l.MaxRulesPerOwner},
+		{"max rules per response", l.MaxRulesPerResponse},
+		{"max rules per group", l.MaxRulesPerGroup},
 	} {
 		if q.value < 1 || q.value > maxRules {
 			bad("%s: %d is outside 1 to %d", q.name, q.value, maxRules)

@@ -20,6 +20,7 @@ func TestWhatPassesIsSafe(t *testing.T) {
 		l := limits()
 		l.MaxRules, l.MaxNewPerMinute = 5+rnd.IntN(20), 1+rnd.IntN(10)
 		l.MaxRulesPerTarget, l.MaxRulesPerOwner = 1+rnd.IntN(3), 1+rnd.IntN(6)
+		l.MaxRulesPerResponse, l.MaxRulesPerGroup = 2+rnd.IntN(8), 2+rnd.IntN(8)
 		l.Own = prefixes("192.0.2.0/24 203.0.113.0/24 2001:db8::/32")
 		l.MaxOwnShare = []float64{0.001, 0.01, 0.1, 0.25}[rnd.IntN(4)]
 		set := make([]Entry, rnd.IntN(60))
@@ -99,6 +100,10 @@ func randomEntry(rnd *rand.Rand) Entry {
 		Deadline: now.Add(choose(rnd, time.Hour, time.Hour, time.Hour, -time.Second, 25*time.Hour)),
 		Manual:   rnd.IntN(2) == 0, Approved: rnd.IntN(4) == 0,
 	}
+	if !e.Manual {
+		e.Answers = []string{choose(rnd, "a", "b")}
+	}
+	e.Groups = choose(rnd, nil, []string{"x"}, []string{"y", "x"})
 	if rnd.IntN(20) == 0 {
 		e.Deadline = time.Time{}
 	}
@@ -129,6 +134,7 @@ func randomEntry(rnd *rand.Rand) Entry {
 
 // restate asks every invariant of a set again. It uses nothing of the kernel.
 func restate(l Limits, set []Entry) error {
+	answers, groups := map[string]int{}, map[string]int{}
 	owners, targets, routes := map[string]int{}, map[netip.Prefix]int{}, map[string]route.Action{}
 	var created []time.Time
 	cut := map[netip.Addr]bool{}     // IPv4 addresses that are cut off
@@ -138,6 +144,8 @@ func restate(l Limits, set []Entry) error {
 	overlaps := func(p netip.Prefix) bool {
 		return p.IsValid() && slices.ContainsFunc(l.Never, p.Overlaps)
 	}
+	// A route that is wanted twice counts once, as the older of the two wants it.
+	set = slices.SortedStableFunc(slices.Values(set), func(a, b Entry) int { return a.Created.Compare(b.Created) })
 	for _, e := range set {
 		r, m, approved := e.Route, e.Route.Match, e.Approved && e.Manual
 		d, s := m.Destination, m.Source
@@ -200,6 +208,12 @@ func restate(l Limits, set []Entry) error {
 		}
 		routes[r.ID()] = r.Action
 		created = append(created, e.Created)
+		for _, a := range e.Answers {
+			answers[a]++
+		}
+		for _, g := range e.Groups {
+			groups[g]++
+		}
 		if t := d; t.IsValid() {
 			targets[t]++
 		} else {
@@ -222,6 +236,16 @@ func restate(l Limits, set []Entry) error {
 	for o, n := range owners {
 		if n > l.MaxRulesPerOwner {
 			return fmt.Errorf("%d of %s", n, o)
+		}
+	}
+	for a, n := range answers {
+		if n > l.MaxRulesPerResponse {
+			return fmt.Errorf("%d of response %s", n, a)
+		}
+	}
+	for g, n := range groups {
+		if n > l.MaxRulesPerGroup {
+			return fmt.Errorf("%d of group %s", n, g)
 		}
 	}
 	for p, n := range targets {

@@ -20,6 +20,8 @@ var setChecks = []struct {
 	{QuotaNew, quotaNew},
 	{QuotaTarget, quotaTarget},
 	{QuotaOwner, quotaOwner},
+	{QuotaAnswer, quotaAnswer},
+	{QuotaGroup, quotaGroup},
 	{QuotaOwnShare, quotaOwnShare},
 }
 
@@ -27,7 +29,7 @@ var setChecks = []struct {
 // that the kernel looks at.
 func byAge(a, b *entry) int {
 	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.text, b.text),
-		slices.Compare(a.Owners, b.Owners), a.Deadline.Compare(b.Deadline))
+		slices.Compare(a.Owners, b.Owners), a.Deadline.Compare(b.Deadline), slices.Compare(a.Answers, b.Answers), slices.Compare(a.Groups, b.Groups))
 }
 
 // tally counts the entries accepted so far.
@@ -37,6 +39,8 @@ type tally struct {
 	created []time.Time             // of each route, in order
 	targets map[netip.Prefix]int
 	owners  map[string]int
+	answers map[string]int // by response
+	groups  map[string]int
 	cut     map[route.Family]*area // own space that is cut off
 	own     map[route.Family]float64
 }
@@ -47,6 +51,8 @@ func newTally(k *kernel) *tally {
 		action:  map[string]route.Action{},
 		targets: map[netip.Prefix]int{},
 		owners:  map[string]int{},
+		answers: map[string]int{},
+		groups:  map[string]int{},
 		cut:     map[route.Family]*area{route.IPv4: {}, route.IPv6: {}},
 		own:     map[route.Family]float64{route.IPv4: k.own.space(false), route.IPv6: k.own.space(true)},
 	}
@@ -63,6 +69,12 @@ func (t *tally) add(e *entry) {
 	t.action[e.id] = e.Route.Action
 	t.created = append(t.created, e.Created)
 	t.targets[target(e)]++
+	for _, a := range answers(e) {
+		t.answers[a]++
+	}
+	for _, g := range once(e.Groups) {
+		t.groups[g]++
+	}
 	if cutsOff(e) {
 		t.cut[e.Route.Family()].add(e.destination())
 	}
@@ -129,16 +141,55 @@ func owners(e *entry) []string {
 	if len(e.Owners) == 0 {
 		return []string{""}
 	}
-	if len(e.Owners) == 1 {
-		return e.Owners
+	return once(e.Owners)
+}
+
+func once(names []string) []string {
+	if len(names) < 2 {
+		return names
 	}
-	return slices.Compact(slices.Sorted(slices.Values(e.Owners)))
+	return slices.Compact(slices.Sorted(slices.Values(names)))
 }
 
 func quotaOwner(t *tally, e *entry) string {
 	for _, o := range owners(e) {
 		if t.owners[o] >= t.limits.MaxRulesPerOwner {
 			return fmt.Sprintf("%q owns %d routes, the most allowed: split the mitigation, use a wider match, or raise max rules per owner", o, t.limits.MaxRulesPerOwner)
+		}
+	}
+	return ""
+}
+
+// answers returns the responses of the policy that want an entry, each once; what automation wants without one counts for
+// a response without a name.
+func answers(e *entry) []string {
+	if len(e.Answers) == 0 && !e.Manual {
+		return []string{""}
+	}
+	return once(e.Answers)
+}
+
+// quotaAnswer bounds what one line of the policy may do: a limit set too low answers everybody.
+func quotaAnswer(t *tally, e *entry) string {
+	if t.has(e) {
+		return ""
+	}
+	for _, a := range answers(e) {
+		if t.answers[a] >= t.limits.MaxRulesPerResponse {
+			return fmt.Sprintf("the policy's response %q has %d routes, the most allowed for one response: see whether it answers what is no attack, or raise max rules per response",
+				a, t.limits.MaxRulesPerResponse)
+		}
+	}
+	return ""
+}
+
+func quotaGroup(t *tally, e *entry) string {
+	if t.has(e) {
+		return ""
+	}
+	for _, g := range once(e.Groups) {
+		if t.groups[g] >= t.limits.MaxRulesPerGroup {
+			return fmt.Sprintf("group %q has %d routes, the most allowed for one group: withdraw some, use wider matches, or raise max rules per group", g, t.limits.MaxRulesPerGroup)
 		}
 	}
 	return ""

@@ -38,6 +38,8 @@ import (
 type Entry struct {
 	Route    route.Route
 	Owners   []string // the mitigations that want it
+	Answers  []string // paths of the policy's responses that answered with it; a person's route has none
+	Groups   []string // the policy's groups its target is in, but for the default one
 	Created  time.Time
 	Deadline time.Time
 	Manual   bool // an engineer asked for it
@@ -69,6 +71,8 @@ const (
 	QuotaNew      Invariant = "quota_new_per_minute" // too many new routes within a minute
 	QuotaTarget   Invariant = "quota_per_target"     // too many routes for one target
 	QuotaOwner    Invariant = "quota_per_owner"      // too many routes of one owner
+	QuotaAnswer   Invariant = "quota_per_response"   // too many routes of one response of the policy
+	QuotaGroup    Invariant = "quota_per_group"      // too many routes for one group of the policy
 	QuotaOwnShare Invariant = "quota_own_share"      // too much of our own address space cut off
 )
 

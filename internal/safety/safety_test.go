@@ -30,8 +30,8 @@ func limits() Limits {
 	return l
 }
 
-// entry of a route in its text form; words in front change it: "approved", "manual", "automatic", "owner=X", "created=-10s",
-// "deadline=1h" (from now), "nodeadline", "nocreated".
+// entry of a route in its text form; words in front change it: "approved", "manual", "automatic", "owner=X", "answer=X", "group=X",
+// "created=-10s", "deadline=1h" (from now), "nodeadline", "nocreated".
 func parseEntry(t testing.TB, text string) Entry {
 	t.Helper()
 	e := Entry{Owners: []string{"m-1"}, Created: now.Add(-10 * time.Second), Deadline: now.Add(time.Hour)}
@@ -47,6 +47,10 @@ func parseEntry(t testing.TB, text string) Entry {
 			e.Approved = true
 		case "owner":
 			e.Owners = strings.Split(value, ",")
+		case "answer":
+			e.Answers = strings.Split(value, ",")
+		case "group":
+			e.Groups = strings.Split(value, ",")
 		case "created", "deadline":
 			d, err := time.ParseDuration(value)
 			if err != nil {
@@ -361,6 +365,19 @@ var perSet = []struct {
 		"owner=m-2 created=-3s destination 192.0.2.10", "! owner=m-3,m-2 created=-2s destination 192.0.2.11", "owner=m-3 created=-1s destination 192.0.2.12",
 		"owner= created=-3s destination 192.0.2.13", "owner= created=-2s destination 192.0.2.14", "! owner= created=-1s destination 192.0.2.15",
 	}},
+	{QuotaAnswer, func(l *Limits) { l.MaxRulesPerResponse = 2 }, []string{
+		"answer=a created=-9s destination 192.0.2.7", "answer=a,b,a created=-8s destination 192.0.2.8", "! answer=a created=-7s destination 192.0.2.9",
+		"answer=a owner=m-2 created=-6s destination 192.0.2.8", // the same route, wanted twice
+		"answer=b created=-6s destination 192.0.2.10", "! answer=c,b created=-5s destination 192.0.2.11", "answer=c created=-4s destination 192.0.2.12",
+		"created=-6s destination 192.0.2.13", "created=-5s destination 192.0.2.14", "! created=-4s destination 192.0.2.15", // of automation, which does not say
+		"manual created=-3s destination 192.0.2.16", "manual created=-2s destination 192.0.2.17", "manual created=-1s destination 192.0.2.18",
+	}},
+	{QuotaGroup, func(l *Limits) { l.MaxRulesPerGroup = 2 }, []string{
+		"group=dns,all created=-9s destination 192.0.2.7", "group=all created=-8s destination 192.0.2.8", "! group=all created=-7s destination 192.0.2.9",
+		"! manual group=dns,all created=-6s destination 192.0.2.10", "group=dns,dns created=-5s destination 192.0.2.11", "! group=dns created=-4s destination 192.0.2.12",
+		"group=all owner=m-2 created=-3s destination 192.0.2.8", // the same route, wanted twice
+		"created=-3s destination 192.0.2.13", "created=-2s destination 192.0.2.14", "created=-1s destination 192.0.2.15",
+	}},
 	{QuotaOwnShare, func(l *Limits) {
 		l.Own = prefixes("192.0.2.0/24 192.0.2.0/24 192.0.2.128/25 203.0.113.0/24 2001:db8::/46")
 		l.Never, l.MaxOwnShare, l.AllowLargeShare = nil, 0.5, true
@@ -482,6 +499,8 @@ func TestLimitsValidate(t *testing.T) {
 		{"new: 0", func(l *Limits) { l.MaxNewPerMinute = 0 }, "max new rules per minute"},
 		{"target: -1", func(l *Limits) { l.MaxRulesPerTarget = -1 }, "max rules per target"},
 		{"owner: 0", func(l *Limits) { l.MaxRulesPerOwner = 0 }, "max rules per owner"},
+		{"response: 0", func(l *Limits) { l.MaxRulesPerResponse = 0 }, "max rules per response: 0"},
+		{"group: 0", func(l *Limits) { l.MaxRulesPerGroup = 0 }, "max rules per group: 0"},
 		{"age: 0", func(l *Limits) { l.MaxAge = 0 }, "max age"},
 		{"age: a year, allowed", func(l *Limits) { l.MaxAge, l.AllowLongAge = 365*24*time.Hour, true }, "max age"},
 		{"age: ten days", func(l *Limits) { l.MaxAge = 240 * time.Hour }, "allow long age"},
@@ -515,11 +534,13 @@ func TestLimitsBounds(t *testing.T) {
 	for name, set := range map[string]func(*Limits){
 		"least": func(l *Limits) {
 			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerTarget, l.MaxRulesPerOwner = 1, 1, 1, 1
+			l.MaxRulesPerResponse, l.MaxRulesPerGroup = 1, 1
 			l.MaxAge = time.Second
 			l.BlackholeMinLength4, l.BlackholeMinLength6, l.SourceMinLength4, l.SourceMinLength6 = 24, 48, 16, 32
 		},
 		"most without a key": func(l *Limits) {
 			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerTarget, l.MaxRulesPerOwner = maxRules, maxRules, maxRules, maxRules
+			l.MaxRulesPerResponse, l.MaxRulesPerGroup = maxRules, maxRules
 			l.MaxAge = 7 * 24 * time.Hour
 			l.BlackholeMinLength4, l.BlackholeMinLength6, l.SourceMinLength4, l.SourceMinLength6 = 32, 128, 32, 128
 			l.MaxOwnShare = 0.25
@@ -557,7 +578,7 @@ func BenchmarkCheck(b *testing.B) {
 	for _, n := range []int{100, 10_000} {
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			l := limits()
-			l.MaxRules, l.MaxNewPerMinute = n, n
+			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerResponse, l.MaxRulesPerGroup = n, n, n, n
 			for i := range 1000 {
 				l.Own = append(l.Own, netip.PrefixFrom(netip.AddrFrom4([4]byte{100, byte(i >> 8), byte(i), 0}), 24))
 			}
@@ -567,7 +588,7 @@ func BenchmarkCheck(b *testing.B) {
 				if i%4 == 0 {
 					text = fmt.Sprintf("owner=m-%d destination 10.%d.%d.7 then blackhole", i, i>>8, i&255)
 				}
-				set[i] = parseEntry(b, text)
+				set[i] = parseEntry(b, "answer=responses[0] group=customers "+text)
 			}
 			for b.Loop() {
 				if v := Check(now, l, set); len(v) > 0 {

@@ -28,7 +28,7 @@ func fromTime(t *timestamppb.Timestamp) time.Time {
 func toSpec(d Desired, text string) *pb.RouteSpec {
 	return &pb.RouteSpec{
 		Route: text, Deadline: toTime(d.Deadline), CreateTime: toTime(d.Created),
-		Owners: d.Owners, Approved: d.Approved, Manual: d.Manual,
+		Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Approved: d.Approved, Manual: d.Manual,
 	}
 }
 
@@ -80,7 +80,7 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 		}
 		rs := RouteStatus{Desired: Desired{
 			Route: parsed, Deadline: fromTime(spec.GetDeadline()), Created: fromTime(spec.GetCreateTime()),
-			Owners: spec.GetOwners(), Approved: spec.GetApproved(), Manual: spec.GetManual(),
+			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Approved: spec.GetApproved(), Manual: spec.GetManual(),
 		}}
 		for _, p := range r.GetPeers() {
 			rs.Peers = append(rs.Peers, PeerRoute{

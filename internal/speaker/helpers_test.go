@@ -56,6 +56,7 @@ func testLimits() safety.Limits {
 	l := safety.Defaults()
 	l.Own = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("10.0.0.0/8")}
 	l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerOwner = 100_000, 100_000, 100_000
+	l.MaxRulesPerResponse, l.MaxRulesPerGroup = 100_000, 100_000
 	l.MaxRulesPerTarget = 1000
 	l.MaxOwnShare, l.AllowLargeShare = 1, true
 	return l

@@ -19,7 +19,7 @@ func sample(t testing.TB, texts ...string) state {
 	for i, x := range texts {
 		s.items = append(s.items, newItem(Desired{
 			Route: parse(t, x), Created: time.Date(2026, 1, 1, 0, 0, i, 123456789, time.UTC), Deadline: time.Date(2027, 1, 1, 0, 0, i, 0, time.UTC),
-			Owners: []string{"m-1", "m-2"}, Approved: i%2 == 0, Manual: i%3 == 0,
+			Owners: []string{"m-1", "m-2"}, Answers: []string{"responses[0]"}, Groups: []string{"dns"}, Approved: i%2 == 0, Manual: i%3 == 0,
 		}))
 	}
 	sortItems(s.items)

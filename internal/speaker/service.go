@@ -101,7 +101,8 @@ func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) 
 			it = newItem(Desired{Route: r})
 		}
 		it.Deadline, it.Created = fromTime(spec.GetDeadline()), fromTime(spec.GetCreateTime())
-		it.Owners, it.Approved, it.Manual = spec.GetOwners(), spec.GetApproved(), spec.GetManual()
+		it.Owners, it.Answers, it.Groups = spec.GetOwners(), spec.GetAnswers(), spec.GetGroups()
+		it.Approved, it.Manual = spec.GetApproved(), spec.GetManual()
 		items = append(items, it)
 	}
 	return items, refused

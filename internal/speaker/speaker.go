@@ -188,7 +188,8 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 		default:
 			due = append(due, it)
 			entries = append(entries, safety.Entry{
-				Route: it.Route, Owners: it.Owners, Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved,
+				Route: it.Route, Owners: it.Owners, Answers: it.Answers, Groups: it.Groups,
+				Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved,
 			})
 		}
 		seen[it.id] = true

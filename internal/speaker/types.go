@@ -15,6 +15,8 @@ type Desired struct {
 	Deadline time.Time // when it ends, whoever is alive
 	Created  time.Time // when it was first decided
 	Owners   []string  // the mitigations that own it, sorted
+	Answers  []string  // the policy's responses that asked for it, sorted
+	Groups   []string  // the policy's groups its target is in, sorted
 	Approved bool      // an approver allowed what is refused to automation
 	Manual   bool      // an engineer asked for it
 }

@@ -164,7 +164,11 @@ type RouteSpec struct {
 	// True when an approver allowed what is refused to automation (such as a blackhole wider than a host).
 	Approved bool `protobuf:"varint,5,opt,name=approved,proto3" json:"approved,omitempty"`
 	// True when an engineer asked for the route, not automation.
-	Manual        bool `protobuf:"varint,6,opt,name=manual,proto3" json:"manual,omitempty"`
+	Manual bool `protobuf:"varint,6,opt,name=manual,proto3" json:"manual,omitempty"`
+	// Paths of the policy's responses that answered with the route, sorted; for their quota.
+	Answers []string `protobuf:"bytes,20,rep,name=answers,proto3" json:"answers,omitempty"`
+	// The policy's groups that the route's target is in, sorted, but for the default one; for their quota.
+	Groups        []string `protobuf:"bytes,21,rep,name=groups,proto3" json:"groups,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -239,6 +243,20 @@ func (x *RouteSpec) GetManual() bool {
 		return x.Manual
 	}
 	return false
+}
+
+func (x *RouteSpec) GetAnswers() []string {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+func (x *RouteSpec) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
 }
 
 // SetRoutesRequest carries the whole desired set.
@@ -1196,7 +1214,7 @@ var File_trafficmonitor_v1_speaker_proto protoreflect.FileDescriptor
 
 const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x01\n" +
+	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n" +
 	"\tRouteSpec\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12;\n" +
@@ -1204,7 +1222,9 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"createTime\x12\x16\n" +
 	"\x06owners\x18\x04 \x03(\tR\x06owners\x12\x1a\n" +
 	"\bapproved\x18\x05 \x01(\bR\bapproved\x12\x16\n" +
-	"\x06manual\x18\x06 \x01(\bR\x06manual\"x\n" +
+	"\x06manual\x18\x06 \x01(\bR\x06manual\x12\x18\n" +
+	"\aanswers\x18\x14 \x03(\tR\aanswers\x12\x16\n" +
+	"\x06groups\x18\x15 \x03(\tR\x06groups\"x\n" +
 	"\x10SetRoutesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
