@@ -255,7 +255,8 @@ func (l *localConn) take() {
 	_ = l.SetReadDeadline(time.Time{})
 }
 
-// readMessage reads one message into buf, which may be nil. The body is valid until buf is used again.
+// readMessage reads one message into buf, which may be nil. The body is valid until buf is used again. An UPDATE longer
+// than BGP allows is skipped and has no body: nobody reads it, and refusing it would cost the session at each return.
 func readMessage(r io.Reader, buf []byte) (typ byte, body []byte, err error) {
 	if cap(buf) < maxMessage {
 		buf = make([]byte, maxMessage)
@@ -267,6 +268,10 @@ func readMessage(r io.Reader, buf []byte) (typ byte, body []byte, err error) {
 	n, typ, err := parseHeader(head)
 	if err != nil {
 		return 0, nil, err
+	}
+	if n > maxMessage {
+		_, err := io.CopyN(io.Discard, r, int64(n-headerLen))
+		return typ, nil, err
 	}
 	body = buf[headerLen:n]
 	if _, err := io.ReadFull(r, body); err != nil {

@@ -40,6 +40,8 @@ func TestHostileUpdates(t *testing.T) {
 			{0xff, 0xff, 0, 0},
 			{0, 0, 0xff, 0xff},
 			bytes.Repeat([]byte{0xff}, 4000),
+			make([]byte, 4110-headerLen), // FRR 8.4.4
+			make([]byte, maxUpdate-headerLen),
 			{0, 0, 0, 4, 0x80, 15, 1, 0},
 			{0, 3, 24, 192, 0, 0, 0},
 		} {
@@ -64,7 +66,7 @@ func TestHostileUpdates(t *testing.T) {
 # HELP trafficmonitor_speaker_peer_updates_dropped_total BGP UPDATE messages of the peer dropped unread: the speaker takes no routes.
 # TYPE trafficmonitor_speaker_peer_updates_dropped_total counter
 trafficmonitor_speaker_peer_updates_dropped_total{peer="good"} 0
-trafficmonitor_speaker_peer_updates_dropped_total{peer="hostile"} 9
+trafficmonitor_speaker_peer_updates_dropped_total{peer="hostile"} 11
 `
 	if err := testutil.GatherAndCompare(s.reg, strings.NewReader(want), "trafficmonitor_speaker_peer_updates_dropped_total"); err != nil {
 		t.Error(err)

@@ -16,6 +16,9 @@ import (
 const (
 	headerLen  = 19
 	maxMessage = 4096 // RFC 4271; we never offer extended messages
+	// maxUpdate is the longest UPDATE a header can announce. FRR 8.4 sends UPDATEs a little longer than maxMessage when it
+	// tells us our own rules, some hundred of them, again.
+	maxUpdate = 65535
 
 	msgOpen         = 1
 	msgUpdate       = 2
@@ -69,7 +72,7 @@ func parseHeader(b []byte) (length int, typ byte, err error) {
 	case msgOpen:
 		low = 29
 	case msgUpdate:
-		low = 23
+		low, high = 23, maxUpdate
 	case msgNotification:
 		low = 21
 	case msgKeepalive:
