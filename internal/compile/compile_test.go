@@ -3,12 +3,14 @@ package compile
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 )
 
 func parse(t testing.TB, s string) route.Route {
@@ -122,3 +124,28 @@ func texts(set []Entry, res Result) []string {
 }
 
 func hours(n int) time.Duration { return time.Duration(n) * time.Hour }
+
+func TestOffsetsNeedARouterThatKnowsThem(t *testing.T) {
+	set := []Entry{{Route: parse(t, "destination 2001:db8::1/128 source ::7/64-128 then discard")}}
+	for _, tc := range []struct {
+		p    Profile
+		want int
+	}{{Profile{}, 1}, {Profile{Components: Components()}, 0}, {Profile{Components: Components(), PrefixOffset: true}, 1}} {
+		if res := Compile(set, tc.p); len(res.Accepted) != tc.want {
+			t.Errorf("%+v: %+v", tc.p, res.Decisions)
+		}
+	}
+}
+
+// No component escapes what a router takes in one.
+func TestEveryComponentIsCounted(t *testing.T) {
+	routetest.Components(t, func(field string, m route.Match) {
+		if reflect.ValueOf(m).FieldByName(field).Kind() != reflect.Slice {
+			return
+		}
+		set := []Entry{{Route: route.Route{Match: m, Action: route.Action{Kind: route.Discard}}}}
+		if res := Compile(set, Profile{MaxItems: 2}); len(res.Refused) != 1 {
+			t.Errorf("%s: three items pass where two are the most", field)
+		}
+	})
+}

@@ -25,6 +25,7 @@ var components = []component{
 	{word: "length", ranges: func(m *route.Match) *[]route.Range { return &m.Length }},
 	{word: "dscp", ranges: func(m *route.Match) *[]route.Range { return &m.DSCP }},
 	{word: "fragment", bits: func(m *route.Match) *[]route.Bits { return &m.Fragment }},
+	{word: "flow-label", ranges: func(m *route.Match) *[]route.Range { return &m.FlowLabel }},
 }
 
 // Components returns the words of every component, in the order of their types.
@@ -83,6 +84,14 @@ func (c component) itemsOf(m *route.Match, i int) int {
 		return 2
 	}
 	return 1
+}
+
+// octets is the most an item takes on the wire.
+func (c component) octets() int {
+	if c.word == "flow-label" {
+		return 5
+	}
+	return 3
 }
 
 // part returns m with the alternatives from lo to hi of the component only.

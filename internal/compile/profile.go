@@ -14,6 +14,8 @@ type Profile struct {
 	Tables     []Table  // what it is configured to carry; empty means all
 	Components []string // what it matches by, as words of the text form; empty means all
 	Actions    []Action // what it does; empty means all
+	// PrefixOffset says that it compares IPv6 prefixes with an offset (RFC 8956, section 3.1), where Components is given.
+	PrefixOffset bool
 
 	// MaxItems bounds the operator-value pairs in one component; a range counts two. 0 means DefaultMaxItems. ItemsOf
 	// replaces it for single components.
@@ -93,6 +95,11 @@ func (p *Profile) maxItems(word string) int {
 // takes reports whether the router matches by the component.
 func (p *Profile) takes(word string) bool {
 	return len(p.Components) == 0 || slices.Contains(p.Components, word)
+}
+
+// unknownOffset reports whether m has a prefix with an offset that the router cannot compare.
+func (p *Profile) unknownOffset(m *route.Match) bool {
+	return (m.DestinationOffset > 0 || m.SourceOffset > 0) && len(p.Components) > 0 && !p.PrefixOffset
 }
 
 // Check reports everything in the profile that makes no sense.

@@ -97,9 +97,9 @@ func (p *Profile) fits(m *route.Match) bool {
 		if n > 0 && (n > p.maxItems(c.word) || !p.takes(c.word)) || c.bits != nil && p.unknownBits(c, *c.bits(m)) {
 			return false
 		}
-		octets += 1 + 3*n
+		octets += 1 + c.octets()*n
 	}
-	if octets > route.MaxNLRI || has(m, "source") && !p.takes("source") {
+	if octets > route.MaxNLRI || has(m, "source") && !p.takes("source") || p.unknownOffset(m) {
 		return false
 	}
 	return !slices.ContainsFunc(p.Exclusive, func(x [2]string) bool { return has(m, x[0]) && has(m, x[1]) })
@@ -200,6 +200,9 @@ func (s *shaper) portsHaveProtocol(m route.Match) ([]route.Match, error) {
 
 // supported takes out what the router does not match by.
 func (s *shaper) supported(m route.Match) ([]route.Match, error) {
+	if s.unknownOffset(&m) {
+		return nil, refuse("the router does not match by a prefix with an offset (profile %s): name the whole prefix", s.Name)
+	}
 	for _, word := range []string{"destination", "source"} {
 		if has(&m, word) && !s.takes(word) {
 			return nil, refuse("the router does not match by %s (profile %s), and without it the rule would hit others", word, s.Name)
@@ -308,7 +311,7 @@ func (s *shaper) notExclusive(m route.Match) ([]route.Match, error) {
 			return nil, refuse("the router does not take %s together with %s (profile %s): leave one out of the rule, or name it in the peer's widen if the rule may match more there", pair[0], pair[1], s.Name)
 		}
 		i := slices.IndexFunc(components, func(c component) bool { return c.word == word })
-		m = s.leaveOut(m, &components[i])
+		return s.notExclusive(s.leaveOut(m, &components[i])) // once more: what is left out may leave a protocol behind
 	}
 	return []route.Match{m}, nil
 }
@@ -390,7 +393,7 @@ func (s *shaper) fewItems(m route.Match) ([]route.Match, error) {
 func (s *shaper) fewOctets(m route.Match) ([]route.Match, error) {
 	octets := maxPrefixes
 	for i := range components {
-		octets += 1 + 3*components[i].items(&m)
+		octets += 1 + components[i].octets()*components[i].items(&m)
 	}
 	if octets <= route.MaxNLRI { // at most: the usual rule need not be encoded
 		return []route.Match{m}, nil

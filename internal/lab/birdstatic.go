@@ -3,6 +3,7 @@ package lab
 import (
 	"fmt"
 	"math"
+	"net/netip"
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -52,12 +53,17 @@ func birdMatch(m route.Match, f route.Family) string {
 			fmt.Fprintf(&b, "%s %s; ", word, value)
 		}
 	}
-	if m.Destination.IsValid() {
-		part("dst", m.Destination.String())
+	prefix := func(word string, p netip.Prefix, offset uint8) {
+		switch {
+		case !p.IsValid():
+		case offset == 0:
+			part(word, p.String())
+		default:
+			part(word, fmt.Sprintf("%s offset %d", p, offset))
+		}
 	}
-	if m.Source.IsValid() {
-		part("src", m.Source.String())
-	}
+	prefix("dst", m.Destination, m.DestinationOffset)
+	prefix("src", m.Source, m.SourceOffset)
 	protocol := "proto"
 	if f == route.IPv6 {
 		protocol = "next header"
@@ -68,12 +74,13 @@ func birdMatch(m route.Match, f route.Family) string {
 	part("sport", birdRanges(m.SourcePort))
 	part("icmp type", birdRanges(m.ICMPType))
 	part("icmp code", birdRanges(m.ICMPCode))
-	part("tcp flags", joinBits(m.TCPFlags, func(bit uint8, set bool) string {
-		return fmt.Sprintf("0x%x/0x%x", map[bool]uint8{true: bit}[set], bit)
+	part("tcp flags", joinBits(m.TCPFlags, func(bit uint16, set bool) string {
+		return fmt.Sprintf("0x%x/0x%x", map[bool]uint16{true: bit}[set], bit)
 	}))
 	part("length", birdRanges(m.Length))
 	part("dscp", birdRanges(m.DSCP))
-	part("fragment", joinBits(m.Fragment, func(bit uint8, set bool) string {
+	part("label", birdRanges(m.FlowLabel))
+	part("fragment", joinBits(m.Fragment, func(bit uint16, set bool) string {
 		for word, v := range birdFragment {
 			if v == bit {
 				return map[bool]string{false: "!"}[set] + word
@@ -95,11 +102,11 @@ func birdRanges(rs []route.Range) string {
 	return strings.Join(parts, ", ")
 }
 
-func joinBits(bs []route.Bits, one func(bit uint8, set bool) string) string {
+func joinBits(bs []route.Bits, one func(bit uint16, set bool) string) string {
 	alternatives := make([]string, len(bs))
 	for i, b := range bs {
 		var tests []string
-		for bit := uint8(1); bit != 0; bit <<= 1 {
+		for bit := uint16(1); bit != 0; bit <<= 1 {
 			if (b.Set|b.Clear)&bit != 0 {
 				tests = append(tests, one(bit, b.Set&bit != 0))
 			}

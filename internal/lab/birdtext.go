@@ -111,10 +111,10 @@ func parseBIRDMatch(body string, f route.Family) (route.Match, error) {
 
 var birdNumeric = map[string]string{
 	"proto": "protocol", "next header": "protocol", "port": "port", "dport": "destination-port", "sport": "source-port",
-	"icmp type": "icmp-type", "icmp code": "icmp-code", "length": "length", "dscp": "dscp",
+	"icmp type": "icmp-type", "icmp code": "icmp-code", "length": "length", "dscp": "dscp", "label": "flow-label",
 }
 
-var birdFragment = map[string]uint8{
+var birdFragment = map[string]uint16{
 	"dont_fragment": route.DontFragment, "is_fragment": route.IsFragment,
 	"first_fragment": route.FirstFragment, "last_fragment": route.LastFragment,
 }
@@ -122,24 +122,24 @@ var birdFragment = map[string]uint8{
 func setBIRD(m *route.Match, word, value string, f route.Family) (err error) {
 	switch word {
 	case "dst":
-		m.Destination, err = flowPrefix(value, f)
+		m.Destination, m.DestinationOffset, err = flowPrefix(value, " offset ", f)
 	case "src":
-		m.Source, err = flowPrefix(value, f)
+		m.Source, m.SourceOffset, err = flowPrefix(value, " offset ", f)
 	case "tcp flags":
-		m.TCPFlags, err = parseBIRDBits(value, func(s string) (uint8, uint8, error) {
+		m.TCPFlags, err = parseBIRDBits(value, func(s string) (uint16, uint16, error) {
 			val, mask, ok := strings.Cut(s, "/")
 			if !ok {
 				return 0, 0, fmt.Errorf("%q has no mask", s)
 			}
-			v, err := parseUint(val, 255)
+			v, err := parseUint(val, 0xfff)
 			if err != nil {
 				return 0, 0, err
 			}
-			k, err := parseUint(mask, 255)
-			return uint8(v), uint8(k), err
+			k, err := parseUint(mask, 0xfff)
+			return uint16(v), uint16(k), err
 		})
 	case "fragment":
-		m.Fragment, err = parseBIRDBits(value, func(s string) (uint8, uint8, error) {
+		m.Fragment, err = parseBIRDBits(value, func(s string) (uint16, uint16, error) {
 			b, ok := birdFragment[s]
 			if !ok {
 				return 0, 0, fmt.Errorf("%q is not known", s)
@@ -200,7 +200,7 @@ func parseBIRDNumeric(text string, most int) ([]comparison, error) {
 }
 
 // parseBIRDBits reads "0x2/0x2 && 0x0/0x10 || !0x10/0x10" and "is_fragment || !last_fragment", whose items one reads.
-func parseBIRDBits(text string, one func(string) (value, mask uint8, err error)) ([]route.Bits, error) {
+func parseBIRDBits(text string, one func(string) (value, mask uint16, err error)) ([]route.Bits, error) {
 	var out []bitTest
 	for or := range strings.SplitSeq(strings.ReplaceAll(text, "||", ","), ",") {
 		for i, and := range strings.Split(or, "&&") {

@@ -34,7 +34,7 @@ func ranges(items []comparison, most int) ([]route.Range, error) {
 			for v+1 < len(group) && group[v+1] {
 				v++
 			}
-			out = append(out, route.Range{Lo: uint16(lo), Hi: uint16(v)})
+			out = append(out, route.Range{Lo: uint32(lo), Hi: uint32(v)})
 		}
 	}
 	for _, c := range items {
@@ -96,6 +96,8 @@ func numericOf(m *route.Match, kind string) (*[]route.Range, int) {
 		return &m.Length, 65535
 	case "dscp":
 		return &m.DSCP, 63
+	case "flow-label":
+		return &m.FlowLabel, 1<<20 - 1
 	}
 	return nil, 0
 }
@@ -104,7 +106,7 @@ func numericOf(m *route.Match, kind string) (*[]route.Range, int) {
 type bitTest struct {
 	and         bool
 	not         bool
-	value, mask uint8
+	value, mask uint16
 }
 
 // flagBits joins bit tests into alternatives.
@@ -115,7 +117,7 @@ func flagBits(items []bitTest) ([]route.Bits, error) {
 			return nil, fmt.Errorf("value 0x%x outside its mask 0x%x", t.value, t.mask)
 		}
 		if t.not {
-			if bits.OnesCount8(t.mask) != 1 {
+			if bits.OnesCount16(t.mask) != 1 {
 				return nil, fmt.Errorf("the negation of several bits at once (0x%x/0x%x) is not understood", t.value, t.mask)
 			}
 			t.value ^= t.mask
@@ -154,13 +156,21 @@ func parseUint(s string, most int) (int, error) {
 	return int(v), nil
 }
 
-func flowPrefix(text string, f route.Family) (netip.Prefix, error) {
-	p, err := netip.ParsePrefix(text)
-	if err != nil {
-		return p, err
+// flowPrefix reads a prefix and, behind separator, the offset that IPv6 ones may have.
+func flowPrefix(text, separator string, f route.Family) (p netip.Prefix, offset uint8, err error) {
+	text, number, ok := strings.Cut(text, separator)
+	if ok {
+		n, err := parseUint(number, 127)
+		if err != nil {
+			return p, 0, fmt.Errorf("offset: %w", err)
+		}
+		offset = uint8(n)
+	}
+	if p, err = netip.ParsePrefix(text); err != nil {
+		return p, 0, err
 	}
 	if p.Addr().Is4() != (f == route.IPv4) {
-		return p, fmt.Errorf("prefix %s is not %s", p, f)
+		return p, 0, fmt.Errorf("prefix %s is not %s", p, f)
 	}
-	return p, nil
+	return p, offset, nil
 }

@@ -10,7 +10,7 @@ import (
 
 var frrNumeric = map[string]string{
 	"IP Protocol": "protocol", "Port": "port", "Destination Port": "destination-port", "Source Port": "source-port",
-	"ICMP Type": "icmp-type", "ICMP Code": "icmp-code", "Packet Length": "length", "DSCP field": "dscp",
+	"ICMP Type": "icmp-type", "ICMP Code": "icmp-code", "Packet Length": "length", "DSCP field": "dscp", "Packet Flow Label": "flow-label",
 }
 
 // parseFRRFlow reads what "show bgp ipv4 flowspec detail" prints.
@@ -44,11 +44,11 @@ func parseFRRFlow(text string, f route.Family) ([]FlowRoute, error) {
 func setFRR(r *route.Route, line string, f route.Family) (err error) {
 	m := &r.Match
 	if rest, ok := strings.CutPrefix(line, "Destination Address "); ok {
-		m.Destination, err = flowPrefix(strings.TrimSuffix(rest, "/off 0"), f)
+		m.Destination, m.DestinationOffset, err = flowPrefix(rest, "/off ", f)
 		return err
 	}
 	if rest, ok := strings.CutPrefix(line, "Source Address "); ok {
-		m.Source, err = flowPrefix(strings.TrimSuffix(rest, "/off 0"), f)
+		m.Source, m.SourceOffset, err = flowPrefix(rest, "/off ", f)
 		return err
 	}
 	if rest, ok := strings.CutPrefix(line, "TCP Flags "); ok {
@@ -116,11 +116,11 @@ func parseFRRBits(text string) ([]route.Bits, error) {
 		part, anyOf := strings.CutPrefix(part, "∋")
 		part = strings.TrimSpace(strings.TrimPrefix(part, "="))
 		part, not := strings.CutPrefix(part, "!")
-		v, err := parseUint(part, 255)
+		v, err := parseUint(part, 0xfff)
 		if err != nil {
 			return nil, err
 		}
-		t := bitTest{and: and, not: not, value: uint8(v), mask: uint8(v)}
+		t := bitTest{and: and, not: not, value: uint16(v), mask: uint16(v)}
 		if anyOf && not { // none of the bits: the negation of "any of them", however many
 			t.not, t.value = false, 0
 		} else if anyOf && v&(v-1) != 0 {

@@ -136,7 +136,6 @@ func TestReadRefusesWhatItDoesNotUnderstand(t *testing.T) {
 		head + "\tIP Protocol ~ 6 \n",
 		head + "\tIP Protocol = 6 = 7\n",
 		head + "\tTCP Flags = 2,&x\n",
-		head + "\tDestination Address 2001:db8::/64/off 32\n",
 		head + "\tFS:rate nan\n",
 		"% Unknown command\n",
 	} {

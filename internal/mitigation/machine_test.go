@@ -191,7 +191,7 @@ func TestInvariants(t *testing.T) {
 			i := rng.IntN(3)
 			p := plan(t)
 			p.Vector = vectors[i]
-			p.Route.Match.SourcePort = []route.Range{{Lo: ports[i], Hi: ports[i]}}
+			p.Route.Match.SourcePort = []route.Range{{Lo: uint32(ports[i]), Hi: uint32(ports[i])}}
 			switch rng.IntN(9) {
 			case 0:
 				m.Withdraw(now, func(x Mitigation) bool { return rng.IntN(2) == 0 }, time.Duration(rng.IntN(3))*time.Minute, "ann", "r")

@@ -51,8 +51,7 @@ func TestDocs(t *testing.T) {
 		}
 	}
 	for _, refused := range []string{
-		"destination 2001:db8::1 flow-label 1 then discard", "destination 2001:db8::1/64-128 then discard",
-		"destination 192.0.2.1 tcp-flags ae then discard", "destination 192.0.2.1 then redirect 64500:100",
+		"destination 192.0.2.1 then redirect 64500:100",
 		"destination 192.0.2.1 then mark 10", "destination 192.0.2.1 then sample", "source 192.0.2.1 then blackhole",
 		"destination 192.0.2.1 then blackhole next-hop 192.0.2.9",
 	} {

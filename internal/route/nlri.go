@@ -18,6 +18,7 @@ const (
 	opEnd   = 0x80 // last item of the component
 	opAnd   = 0x40 // joined to the item before by AND
 	opTwo   = 0x10 // the value takes two octets
+	opFour  = 0x20 // four
 	opLess  = 0x04
 	opMore  = 0x02
 	opEqual = 0x01
@@ -39,16 +40,9 @@ func AppendFlowSpec(dst []byte, m Match) ([]byte, error) {
 
 	start := len(dst)
 	b := append(dst, 0) // the length, known below
-	b = appendPrefix(b, 1, m.Destination)
-	b = appendPrefix(b, 2, m.Source)
-	flags := false
-	for _, c := range m.numeric() {
-		if c.kind > 9 && !flags {
-			b, flags = appendBits(b, 9, m.TCPFlags), true
-		}
-		b = appendRanges(b, c.kind, *c.ranges)
-	}
-	b = appendBits(b, 12, m.Fragment)
+	b = appendPrefix(b, 1, m.Destination, m.DestinationOffset)
+	b = appendPrefix(b, 2, m.Source, m.SourceOffset)
+	b = append(b, m.octets()...)
 
 	n := len(b) - start - 1
 	if n > MaxNLRI {
@@ -58,15 +52,33 @@ func AppendFlowSpec(dst []byte, m Match) ([]byte, error) {
 	return b, nil
 }
 
-func appendPrefix(b []byte, kind uint8, p netip.Prefix) []byte {
+// octets returns the components behind the prefixes.
+func (m Match) octets() (b []byte) {
+	m.each(func(c component) { b = appendRanges(b, c.kind, *c.ranges) }, func(f flags) { b = appendBits(b, f.kind, *f.bits) })
+	return b
+}
+
+// appendPrefix writes a prefix. In IPv6 the offset stands behind the length, and the bits between the two follow, moved
+// to the front (RFC 8956, section 3.1).
+func appendPrefix(b []byte, kind uint8, p netip.Prefix, offset uint8) []byte {
 	if !p.IsValid() {
 		return b
 	}
 	b = append(b, kind, byte(p.Bits()))
-	if p.Addr().Is6() {
-		b = append(b, 0) // offset (RFC 8956, section 3.1): we match from the first bit on
+	if p.Addr().Is4() {
+		return append(b, p.Addr().AsSlice()[:(p.Bits()+7)/8]...)
 	}
-	return append(b, p.Addr().AsSlice()[:(p.Bits()+7)/8]...)
+	b = append(b, offset)
+	raw := p.Addr().As16()
+	octets, shift := int(offset)/8, offset%8
+	for i := range (p.Bits() - int(offset) + 7) / 8 {
+		v := raw[octets+i] << shift
+		if next := octets + i + 1; shift > 0 && next < len(raw) {
+			v |= raw[next] >> (8 - shift)
+		}
+		b = append(b, v)
+	}
+	return b
 }
 
 func appendRanges(b []byte, kind uint8, rs []Range) []byte {
@@ -89,11 +101,14 @@ func appendRanges(b []byte, kind uint8, rs []Range) []byte {
 	return b
 }
 
-func appendValue(b []byte, op byte, v uint16) []byte {
-	if v <= 0xff {
+func appendValue(b []byte, op byte, v uint32) []byte {
+	switch {
+	case v <= 0xff:
 		return append(b, op, byte(v))
+	case v <= 0xffff:
+		return append(b, op|opTwo, byte(v>>8), byte(v))
 	}
-	return append(b, op|opTwo, byte(v>>8), byte(v))
+	return append(b, op|opFour, byte(v>>24), byte(v>>16), byte(v>>8), byte(v))
 }
 
 func appendBits(b []byte, kind uint8, bs []Bits) []byte {
@@ -106,12 +121,12 @@ func appendBits(b []byte, kind uint8, bs []Bits) []byte {
 		and := byte(0)
 		if x.Set != 0 {
 			last = len(b)
-			b = append(b, opMatch, x.Set)
+			b = appendValue(b, opMatch, uint32(x.Set))
 			and = opAnd
 		}
 		if x.Clear != 0 {
 			last = len(b)
-			b = append(b, and|opNot, x.Clear)
+			b = appendValue(b, and|opNot, uint32(x.Clear))
 		}
 	}
 	b[last] |= opEnd

@@ -32,6 +32,14 @@ func TestAppendFlowSpec(t *testing.T) {
 			"IPv6 prefixes carry an offset", "destination 2001:db8::/32 source 2001:db8:0:2::/63 protocol tcp",
 			"15 01 20 00 20010db8 02 3f 00 20010db800000002 03 8106",
 		},
+		{
+			"RFC 8956 section 3.8.2: an offset inside an octet", "destination 2001:db8::/32 source ::1:1234:5678:9800:0/60-104",
+			"10 01 20 00 20010db8 02 68 3c 112345678980",
+		},
+		{"an offset between octets", "source ::1234:5678:9a00:0/64-104", "08 02 68 40 123456789a"},
+		{"an offset of all but one bit", "source ::1/127-128", "04 02 80 7f 80"},
+		{"flow labels of one, two and four octets", "destination 2001:db8::/32 flow-label 1,256,65536-1048575", "17 01 20 00 20010db8 0d 0101 110100 2300010000 e5000fffff"},
+		{"flags of one and of two octets", "destination 192.0.2.1 tcp-flags ae&!syn,cwr", "0e 01 20c0000201 09 0180 110100 c202"},
 		{"IPv6 host", "destination 2001:db8::1 fragment is-fragment", "16 01 80 00 20010db8000000000000000000000001 0c 8102"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -74,7 +82,7 @@ func TestAppendFlowSpecIsCanonical(t *testing.T) {
 func TestAppendFlowSpecRefuses(t *testing.T) {
 	dst := mustParse(t, "destination 192.0.2.1 then discard").Match.Destination
 	long := Match{Destination: dst}
-	for port := range uint16(78) { // 7 + 1 + 77*3 = 238 with 77, 241 with 78
+	for port := range uint32(78) { // 7 + 1 + 77*3 = 238 with 77, 241 with 78
 		long.SourcePort = append(long.SourcePort, Range{1000 + 2*port, 1000 + 2*port})
 	}
 	if _, err := AppendFlowSpec(nil, long); !errors.Is(err, ErrTooLong) {

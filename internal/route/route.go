@@ -22,29 +22,35 @@ type Route struct {
 // Match is a conjunction: a packet matches when every component that is set matches it. An empty component matches
 // everything. Items within a component are alternatives.
 type Match struct {
-	Destination     netip.Prefix // RFC 8955 type 1; the zero Prefix matches every address
-	Source          netip.Prefix // type 2
-	Protocol        []Range      // type 3: IP protocol, or the last next header of IPv6; 0–255
-	Port            []Range      // type 4: source or destination port; 0–65535
-	DestinationPort []Range      // type 5; 0–65535
-	SourcePort      []Range      // type 6; 0–65535
-	ICMPType        []Range      // type 7; 0–255
-	ICMPCode        []Range      // type 8; 0–255
-	TCPFlags        []Bits       // type 9; bits of the TCP header's flags octet
-	Length          []Range      // type 10: length of the IP packet without layer 2; 0–65535
-	DSCP            []Range      // type 11; 0–63
-	Fragment        []Bits       // type 12; see the Fragment constants
+	Destination netip.Prefix // RFC 8955 type 1; the zero Prefix matches every address
+	Source      netip.Prefix // type 2
+	// How many of the first bits of the address are not compared: IPv6 only (RFC 8956, section 3.1), less than the
+	// prefix's length. The prefix holds zeros there.
+	DestinationOffset, SourceOffset uint8
+
+	Protocol        []Range // type 3: IP protocol, or the last next header of IPv6; 0–255
+	Port            []Range // type 4: source or destination port; 0–65535
+	DestinationPort []Range // type 5; 0–65535
+	SourcePort      []Range // type 6; 0–65535
+	ICMPType        []Range // type 7; 0–255
+	ICMPCode        []Range // type 8; 0–255
+	TCPFlags        []Bits  // type 9; the 12 bits of the TCP header between data offset and window
+	Length          []Range // type 10: length of the IP packet without layer 2; 0–65535
+	DSCP            []Range // type 11; 0–63
+	Fragment        []Bits  // type 12; see the Fragment constants
+	FlowLabel       []Range // type 13, IPv6 only (RFC 8956, section 3.7); 0–1048575
 }
 
 // Range is a closed interval of values.
-type Range struct{ Lo, Hi uint16 }
+type Range struct{ Lo, Hi uint32 }
 
 // Bits tests a field of flags: every bit of Set must be set and every bit of Clear must be clear.
-type Bits struct{ Set, Clear uint8 }
+type Bits struct{ Set, Clear uint16 }
 
-// Flags of the TCP header (RFC 9293, section 3.1), as in component type 9.
+// Flags of the TCP header (RFC 9293, section 3.1; RFC 9768 for AE), as in component type 9. The three bits above AE are
+// reserved.
 const (
-	FIN uint8 = 1 << iota
+	FIN = 1 << iota
 	SYN
 	RST
 	PSH
@@ -52,14 +58,15 @@ const (
 	URG
 	ECE
 	CWR
+	AE // once NS
 )
 
 // Bits of component type 12 (RFC 8955, section 4.2.2.12). DontFragment does not exist in IPv6.
 const (
-	DontFragment  uint8 = 1 << iota // DF
-	IsFragment                      // IsF: a fragment other than the first
-	FirstFragment                   // FF
-	LastFragment                    // LF
+	DontFragment  = 1 << iota // DF
+	IsFragment                // IsF: a fragment other than the first
+	FirstFragment             // FF
+	LastFragment              // LF
 )
 
 // ActionKind says what is to be done with a matching packet.
@@ -133,27 +140,59 @@ func (r Route) Equal(o Route) bool { return r.Action == o.Action && r.Match.Equa
 // Equal reports whether both match the same packets in the same terms, given both are canonical.
 func (m Match) Equal(o Match) bool {
 	return m.Destination == o.Destination && m.Source == o.Source &&
+		m.DestinationOffset == o.DestinationOffset && m.SourceOffset == o.SourceOffset &&
 		slices.Equal(m.Protocol, o.Protocol) && slices.Equal(m.Port, o.Port) &&
 		slices.Equal(m.DestinationPort, o.DestinationPort) && slices.Equal(m.SourcePort, o.SourcePort) &&
 		slices.Equal(m.ICMPType, o.ICMPType) && slices.Equal(m.ICMPCode, o.ICMPCode) &&
 		slices.Equal(m.TCPFlags, o.TCPFlags) && slices.Equal(m.Length, o.Length) &&
-		slices.Equal(m.DSCP, o.DSCP) && slices.Equal(m.Fragment, o.Fragment)
+		slices.Equal(m.DSCP, o.DSCP) && slices.Equal(m.Fragment, o.Fragment) && slices.Equal(m.FlowLabel, o.FlowLabel)
+}
+
+// skip returns p with zeros in its first offset bits.
+func skip(p netip.Prefix, offset uint8) netip.Prefix {
+	if offset == 0 || !p.IsValid() || !p.Addr().Is6() {
+		return p
+	}
+	a := p.Addr().As16()
+	for i := range a {
+		switch begin := i * 8; {
+		case begin+8 <= int(offset):
+			a[i] = 0
+		case begin < int(offset):
+			a[i] &= 0xff >> (int(offset) - begin)
+		}
+	}
+	return netip.PrefixFrom(netip.AddrFrom16(a), p.Bits())
+}
+
+// Within reports whether a is one of the addresses that p compared from offset on lets match; the zero Prefix lets all.
+func Within(p netip.Prefix, offset uint8, a netip.Addr) bool {
+	switch {
+	case !p.IsValid():
+		return true
+	case offset == 0:
+		return p.Contains(a)
+	case a.Is4() != p.Addr().Is4() || a.Is4():
+		return false
+	}
+	return skip(netip.PrefixFrom(a, p.Bits()).Masked(), offset) == skip(p.Masked(), offset)
 }
 
 // Canonical returns r in canonical form. It changes no meaning: what is invalid stays invalid.
 func (r Route) Canonical() Route {
 	m := r.Match
 	if m.Destination.IsValid() {
-		m.Destination = m.Destination.Masked()
+		m.Destination = skip(m.Destination.Masked(), m.DestinationOffset)
 	}
 	if m.Source.IsValid() {
-		m.Source = m.Source.Masked()
+		m.Source = skip(m.Source.Masked(), m.SourceOffset)
 	}
 	for _, c := range m.numeric() {
 		*c.ranges = mergeRanges(*c.ranges)
 	}
-	m.TCPFlags = sortBits(m.TCPFlags)
-	m.Fragment = sortBits(m.Fragment)
+	for _, f := range m.flagged() {
+		*f.bits = sortBits(*f.bits)
+	}
 	r.Match = m
 	return r
 }
@@ -162,7 +201,7 @@ func (r Route) Canonical() Route {
 type component struct {
 	kind   uint8 // RFC 8955 component type
 	word   string
-	max    uint16
+	max    uint32
 	ranges *[]Range
 }
 
@@ -177,6 +216,38 @@ func (m *Match) numeric() []component {
 		{8, "icmp-code", 255, &m.ICMPCode},
 		{10, "length", 65535, &m.Length},
 		{11, "dscp", 63, &m.DSCP},
+		{13, "flow-label", 1<<20 - 1, &m.FlowLabel},
+	}
+}
+
+// flags is one component of flags.
+type flags struct {
+	kind  uint8
+	word  string
+	words []string // the names of the bits, the lowest first
+	bits  *[]Bits
+}
+
+// flagged lists the components of flags in order of their type.
+func (m *Match) flagged() []flags {
+	return []flags{
+		{9, "tcp-flags", tcpFlagWords, &m.TCPFlags},
+		{12, "fragment", fragmentWords, &m.Fragment},
+	}
+}
+
+// each calls one of the functions for every component but the prefixes, in order of type, set or not.
+func (m *Match) each(numeric func(component), flagged func(flags)) {
+	fs := m.flagged()
+	for _, c := range m.numeric() {
+		for len(fs) > 0 && fs[0].kind < c.kind {
+			flagged(fs[0])
+			fs = fs[1:]
+		}
+		numeric(c)
+	}
+	for _, f := range fs {
+		flagged(f)
 	}
 }
 
@@ -189,7 +260,7 @@ func mergeRanges(in []Range) []Range {
 	out := rs[:1]
 	for _, r := range rs[1:] {
 		last := &out[len(out)-1]
-		if r.Lo <= r.Hi && last.Lo <= last.Hi && uint32(r.Lo) <= uint32(last.Hi)+1 {
+		if r.Lo <= r.Hi && last.Lo <= last.Hi && uint64(r.Lo) <= uint64(last.Hi)+1 {
 			last.Hi = max(last.Hi, r.Hi)
 			continue
 		}
@@ -236,6 +307,19 @@ func (r Route) Validate() error {
 			bad("prefix %s: an IPv4-mapped or zoned address cannot be announced", p)
 		}
 	}
+	for _, p := range []struct {
+		word   string
+		prefix netip.Prefix
+		offset uint8
+	}{{"destination", dst, m.DestinationOffset}, {"source", src, m.SourceOffset}} {
+		switch {
+		case p.offset == 0:
+		case !p.prefix.IsValid() || p.prefix.Addr().Is4():
+			bad("%s offset %d: an offset stands with an IPv6 prefix only (RFC 8956, section 3.1)", p.word, p.offset)
+		case int(p.offset) >= p.prefix.Bits():
+			bad("%s offset %d is not below the length %d: nothing would be compared", p.word, p.offset, p.prefix.Bits())
+		}
+	}
 	if dst.IsValid() && src.IsValid() && dst.Addr().Is4() != src.Addr().Is4() {
 		bad("destination %s and source %s are of different families", dst, src)
 	}
@@ -248,20 +332,21 @@ func (r Route) Validate() error {
 			}
 		}
 	}
-	for _, b := range m.TCPFlags {
-		if b.Set&b.Clear != 0 || b == (Bits{}) {
-			bad("tcp-flags %s tests nothing or asks one bit to be set and clear", formatBits(b, tcpFlagWords))
+	for _, f := range m.flagged() {
+		most := uint16(1)<<len(f.words) - 1
+		for _, b := range *f.bits {
+			switch {
+			case b.Set&b.Clear != 0 || b == (Bits{}):
+				bad("%s %s tests nothing or asks one bit to be set and clear", f.word, formatBits(b, f.words))
+			case (b.Set|b.Clear)&^most != 0:
+				bad("%s bits 0x%x are outside 0x%x", f.word, b.Set|b.Clear, most)
+			case f.kind == 12 && r.Family() == IPv6 && (b.Set|b.Clear)&DontFragment != 0:
+				bad("fragment dont-fragment does not exist in IPv6 (RFC 8956, section 3.3)")
+			}
 		}
 	}
-	for _, b := range m.Fragment {
-		switch {
-		case b.Set&b.Clear != 0 || b == (Bits{}):
-			bad("fragment %s tests nothing or asks one bit to be set and clear", formatBits(b, fragmentWords))
-		case (b.Set|b.Clear)&^0x0f != 0:
-			bad("fragment bits 0x%x are outside 0x0f", b.Set|b.Clear)
-		case r.Family() == IPv6 && (b.Set|b.Clear)&DontFragment != 0:
-			bad("fragment dont-fragment does not exist in IPv6 (RFC 8956, section 3.3)")
-		}
+	if len(m.FlowLabel) > 0 && r.Family() != IPv6 {
+		bad("flow-label exists in IPv6 only (RFC 8956, section 3.7)")
 	}
 	if r.IsBlackhole() {
 		if !dst.IsValid() {

@@ -13,6 +13,8 @@ func TestTextRoundTrip(t *testing.T) {
 		{"destination 2001:db8::1 protocol 6 tcp-flags syn&!ack then rate-limit 1000kbps", "destination 2001:db8::1/128 protocol tcp tcp-flags syn&!ack then rate-limit 1Mbps"},
 		{"destination 192.0.2.0/24 length 1000-1500 dscp 0 fragment is-fragment,first-fragment then rate-limit 500 pps", "destination 192.0.2.0/24 length 1000-1500 dscp 0 fragment is-fragment,first-fragment then rate-limit 500pps"},
 		{"destination 192.0.2.1/32 tcp-flags syn icmp-type 3 length 64 then discard", "destination 192.0.2.1/32 icmp-type 3 tcp-flags syn length 64 then discard"},
+		{"source ::1:1234:5678:9800:0/60-104 destination 2001:db8::1 flow-label 5-7,6,1048575 then discard", "destination 2001:db8::1/128 source ::1:1234:5678:9800:0/60-104 flow-label 5-7,1048575 then discard"},
+		{"destination 192.0.2.1/32 tcp-flags ae&bit11&!bit9,!bit10 then discard", "destination 192.0.2.1/32 tcp-flags !bit10,ae&!bit9&bit11 then discard"},
 		{"destination 192.0.2.1/32 then blackhole", "destination 192.0.2.1/32 then blackhole"},
 		{"destination 192.0.2.1/32 then rate-limit 8bps", "destination 192.0.2.1/32 then rate-limit 8bps"},
 	} {
@@ -48,6 +50,15 @@ func TestParseRefuses(t *testing.T) {
 		"destination 192.0.2.1 prot 1 then discard":                                   "not a component",
 		"destination 192.0.2.1 tcp-flags syn&!syn then discard":                       "set and clear",
 		"destination 2001:db8::1 fragment dont-fragment then discard":                 "does not exist in IPv6",
+		"destination 192.0.2.1 flow-label 1 then discard":                             "IPv6 only",
+		"destination 2001:db8::1 flow-label 1048576 then discard":                     "above 1048575",
+		"destination 192.0.2.1/8-32 then discard":                                     "IPv6 prefix only",
+		"destination ::1:0:0:0/80-80 then discard":                                    "not below the length",
+		"destination 2001:db8::1/0-64 then discard":                                   "from 1 to 127",
+		"destination 2001:db8::1/64-128 then discard":                                 "bits before its offset",
+		"destination ::1/64-96 then discard":                                          "bits beyond its length",
+		"destination ::1/64- then discard":                                            "not a prefix",
+		"destination 192.0.2.1 tcp-flags bit12 then discard":                          "is not one of",
 		"destination 192.0.2.1 then drop":                                             "not known",
 		"destination 192.0.2.1 then rate-limit 100":                                   "no unit",
 		"destination 192.0.2.1 then rate-limit 0bps":                                  "use discard",
@@ -84,6 +95,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("destination 192.0.2.1/32 protocol udp source-port 53,80-90 then rate-limit 1Mbps")
 	f.Add("destination 2001:db8::/48 source 2001:db8:1::/64 tcp-flags syn&!ack,rst fragment is-fragment then discard")
 	f.Add("destination 192.0.2.1 then blackhole")
+	f.Add("source ::1:1234:5678:9800:0/60-104 flow-label 1-1048575 tcp-flags ae&!bit9 then discard")
 	f.Fuzz(func(t *testing.T, s string) {
 		r, err := Parse(s)
 		if err != nil {

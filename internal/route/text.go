@@ -20,12 +20,12 @@ import (
 // bits per second (bps, kbps, Mbps, Gbps, powers of ten) or packets per second (pps, kpps, Mpps). Words are written
 // once, in any order; String writes them in order of their component type. A host may be written without its length.
 
-var tcpFlagWords = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"}
+var tcpFlagWords = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ae", "bit9", "bit10", "bit11"}
 
 var fragmentWords = []string{"dont-fragment", "is-fragment", "first-fragment", "last-fragment"}
 
 // Protocol numbers with a word of their own (IANA protocol numbers).
-var protocolWords = map[string]uint16{
+var protocolWords = map[string]uint32{
 	"icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132,
 }
 
@@ -79,30 +79,28 @@ func (m Match) String() string {
 		b.WriteString(v)
 	}
 	if m.Destination.IsValid() {
-		word("destination", m.Destination.String())
+		word("destination", formatPrefix(m.Destination, m.DestinationOffset))
 	}
 	if m.Source.IsValid() {
-		word("source", m.Source.String())
+		word("source", formatPrefix(m.Source, m.SourceOffset))
 	}
-	flags := func() {
-		if len(m.TCPFlags) > 0 {
-			word("tcp-flags", formatBitsList(m.TCPFlags, tcpFlagWords))
-		}
-	}
-	flagged := false
-	for _, c := range m.numeric() {
-		if c.kind > 9 && !flagged {
-			flags()
-			flagged = true
-		}
+	m.each(func(c component) {
 		if len(*c.ranges) > 0 {
 			word(c.word, formatRanges(c.word, *c.ranges))
 		}
-	}
-	if len(m.Fragment) > 0 {
-		word("fragment", formatBitsList(m.Fragment, fragmentWords))
-	}
+	}, func(f flags) {
+		if len(*f.bits) > 0 {
+			word(f.word, formatBitsList(*f.bits, f.words))
+		}
+	})
 	return b.String()
+}
+
+func formatPrefix(p netip.Prefix, offset uint8) string {
+	if offset == 0 {
+		return p.String()
+	}
+	return fmt.Sprintf("%s/%d-%d", p.Addr(), offset, p.Bits())
 }
 
 func formatRanges(word string, rs []Range) string {
@@ -120,7 +118,7 @@ func formatRanges(word string, rs []Range) string {
 	return strings.Join(parts, ",")
 }
 
-func protocolWord(n uint16) string {
+func protocolWord(n uint32) string {
 	for w, p := range protocolWords {
 		if p == n {
 			return w
@@ -139,7 +137,7 @@ func formatBitsList(bs []Bits, words []string) string {
 
 func formatBits(b Bits, words []string) string {
 	var parts []string
-	for i := range 8 {
+	for i := range 16 {
 		name := fmt.Sprintf("bit%d", i)
 		if i < len(words) {
 			name = words[i]
@@ -264,21 +262,23 @@ func parseMatch(m *Match, s string) error {
 func parseComponent(m *Match, word, value string) (err error) {
 	switch word {
 	case "destination":
-		m.Destination, err = ParsePrefix(value)
+		m.Destination, m.DestinationOffset, err = parseOffsetPrefix(value)
 	case "source":
-		m.Source, err = ParsePrefix(value)
-	case "tcp-flags":
-		m.TCPFlags, err = parseBits(value, tcpFlagWords)
-	case "fragment":
-		m.Fragment, err = parseBits(value, fragmentWords)
+		m.Source, m.SourceOffset, err = parseOffsetPrefix(value)
 	default:
+		for _, f := range m.flagged() {
+			if f.word == word {
+				*f.bits, err = parseBits(value, f.words)
+				return wrap(word, err)
+			}
+		}
 		for _, c := range m.numeric() {
 			if c.word == word {
 				*c.ranges, err = parseRanges(value, c)
 				return wrap(word, err)
 			}
 		}
-		return fmt.Errorf("%q is not a component: use destination, source, protocol, port, destination-port, source-port, icmp-type, icmp-code, tcp-flags, length, dscp or fragment", word)
+		return fmt.Errorf("%q is not a component: use destination, source, protocol, port, destination-port, source-port, icmp-type, icmp-code, tcp-flags, length, dscp, fragment or flow-label", word)
 	}
 	return wrap(word, err)
 }
@@ -313,6 +313,32 @@ func ParsePrefix(s string) (netip.Prefix, error) {
 	return p, nil
 }
 
+// parseOffsetPrefix reads a prefix, or ADDR/OFFSET-LENGTH of IPv6 (RFC 8956, section 3.1).
+func parseOffsetPrefix(s string) (netip.Prefix, uint8, error) {
+	addr, length, ok := strings.Cut(s, "/")
+	from, to, isOffset := strings.Cut(length, "-")
+	if !ok || !isOffset {
+		p, err := ParsePrefix(s)
+		return p, 0, err
+	}
+	offset, err := strconv.ParseUint(from, 10, 8)
+	if err != nil || offset == 0 {
+		return netip.Prefix{}, 0, fmt.Errorf("%q: the offset %q is not a number from 1 to 127", s, from)
+	}
+	p, err := ParsePrefix(addr + "/" + to)
+	switch {
+	case err != nil:
+		return netip.Prefix{}, 0, err
+	case !p.Addr().Is6():
+		return netip.Prefix{}, 0, fmt.Errorf("%q: an offset stands with an IPv6 prefix only", s)
+	case int(offset) >= p.Bits():
+		return netip.Prefix{}, 0, fmt.Errorf("%q: the offset is not below the length", s)
+	case skip(p, uint8(offset)) != p:
+		return netip.Prefix{}, 0, fmt.Errorf("%q has bits before its offset, which are not compared: meant is %s/%s", s, skip(p, uint8(offset)).Addr(), length)
+	}
+	return p, uint8(offset), nil
+}
+
 func parseRanges(value string, c component) ([]Range, error) {
 	var out []Range
 	for item := range strings.SplitSeq(value, ",") {
@@ -336,7 +362,7 @@ func parseRanges(value string, c component) ([]Range, error) {
 	return out, nil
 }
 
-func parseNumber(s string, c component) (uint16, error) {
+func parseNumber(s string, c component) (uint32, error) {
 	if c.word == "protocol" {
 		if p, ok := protocolWords[s]; ok {
 			return p, nil
@@ -349,7 +375,7 @@ func parseNumber(s string, c component) (uint16, error) {
 	if v > uint64(c.max) {
 		return 0, fmt.Errorf("%s is above %d", s, c.max)
 	}
-	return uint16(v), nil
+	return uint32(v), nil
 }
 
 func parseBits(value string, words []string) ([]Bits, error) {

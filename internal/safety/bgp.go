@@ -56,7 +56,7 @@ func portsMatch(m route.Match, from, to []route.Range) bool {
 }
 
 // allows reports whether a component lets v match; an empty one lets everything.
-func allows(component []route.Range, v uint16) bool {
+func allows(component []route.Range, v uint32) bool {
 	return len(common([]route.Range{{Lo: v, Hi: v}}, component)) > 0
 }
 

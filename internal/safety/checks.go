@@ -46,7 +46,7 @@ func valueRange(_ *kernel, e *entry) string {
 	for _, f := range []struct {
 		name   string
 		ranges []route.Range
-		max    uint16
+		max    uint32
 	}{
 		{"protocol", m.Protocol, 0xff},
 		{"port", m.Port, 0xffff},
@@ -56,6 +56,7 @@ func valueRange(_ *kernel, e *entry) string {
 		{"icmp-code", m.ICMPCode, 0xff},
 		{"length", m.Length, 0xffff},
 		{"dscp", m.DSCP, 0x3f},
+		{"flow-label", m.FlowLabel, 0xfffff},
 	} {
 		for _, r := range f.ranges {
 			if r.Lo > r.Hi || r.Hi > f.max {
@@ -63,7 +64,12 @@ func valueRange(_ *kernel, e *entry) string {
 			}
 		}
 	}
-	known := route.DontFragment | route.IsFragment | route.FirstFragment | route.LastFragment
+	for _, b := range m.TCPFlags {
+		if (b.Set|b.Clear)&^0xfff != 0 {
+			return fmt.Sprintf("TCP flags 0x%04x do not exist: the header has 12 bits", b.Set|b.Clear)
+		}
+	}
+	var known uint16 = route.DontFragment | route.IsFragment | route.FirstFragment | route.LastFragment
 	if e.Route.Family() == route.IPv6 {
 		known &^= route.DontFragment
 	}
@@ -90,6 +96,9 @@ func outsideOwn(k *kernel, e *entry) string {
 	if !d.IsValid() {
 		return "" // for SourceOnly to judge
 	}
+	if offset := e.Route.Match.DestinationOffset; offset > 0 {
+		return fmt.Sprintf("destination with an offset of %d: it matches addresses far beyond our own prefixes; name the whole destination", offset)
+	}
 	if _, ok := k.own.covering(d); ok {
 		return ""
 	}
@@ -106,6 +115,9 @@ func sourceOnly(k *kernel, e *entry) string {
 	}
 	if !s.IsValid() {
 		return "has neither destination nor source"
+	}
+	if offset := e.Route.Match.SourceOffset; offset > 0 {
+		return fmt.Sprintf("no destination and a source with an offset of %d, which matches hosts in every network, also for an approver: name a destination", offset)
 	}
 	if !e.approved() {
 		return "no destination, so it takes the traffic of all our networks: name a destination" + orApproval(e)
@@ -132,7 +144,11 @@ func (k *kernel) reachesNever(e *entry) (p netip.Prefix, what string, ok bool) {
 		}
 	}
 	if s := e.source(); s.IsValid() {
-		if p, ok := k.never.overlapping(s); ok {
+		overlapping := k.never.overlapping
+		if offset := e.Route.Match.SourceOffset; offset > 0 {
+			overlapping = func(p netip.Prefix) (netip.Prefix, bool) { return k.never.alike(p, int(offset)) }
+		}
+		if p, ok := overlapping(s); ok {
 			return p, "source " + s.String(), true
 		}
 	}

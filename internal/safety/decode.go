@@ -14,18 +14,19 @@ const maxWire = 238
 
 // fields lists the numeric components a FlowSpec NLRI may hold: their name and the largest value of the field.
 var fields = map[byte]struct {
-	name string
-	max  uint64
-	wide bool // the field has 16 bits: a value takes one or two octets
+	name   string
+	max    uint64
+	octets int // the most a value takes
 }{
-	3:  {"protocol", 255, false},
-	4:  {"port", 65535, true},
-	5:  {"destination-port", 65535, true},
-	6:  {"source-port", 65535, true},
-	7:  {"icmp-type", 255, false},
-	8:  {"icmp-code", 255, false},
-	10: {"length", 65535, true},
-	11: {"dscp", 63, false},
+	3:  {"protocol", 255, 1},
+	4:  {"port", 65535, 2},
+	5:  {"destination-port", 65535, 2},
+	6:  {"source-port", 65535, 2},
+	7:  {"icmp-type", 255, 1},
+	8:  {"icmp-code", 255, 1},
+	10: {"length", 65535, 2},
+	11: {"dscp", 63, 1},
+	13: {"flow-label", 0xfffff, 4},
 }
 
 // CheckWire reports why nlri, the octets about to be sent for want, must not leave: too long, malformed, or meaning
@@ -132,9 +133,9 @@ func (d *decoder) length() error {
 func (d *decoder) component(m *route.Match, kind byte) (err error) {
 	switch kind {
 	case 1:
-		m.Destination, err = d.prefix()
+		m.Destination, m.DestinationOffset, err = d.prefix()
 	case 2:
-		m.Source, err = d.prefix()
+		m.Source, m.SourceOffset, err = d.prefix()
 	case 3:
 		m.Protocol, err = d.numbers(kind)
 	case 4:
@@ -148,64 +149,71 @@ func (d *decoder) component(m *route.Match, kind byte) (err error) {
 	case 8:
 		m.ICMPCode, err = d.numbers(kind)
 	case 9:
-		m.TCPFlags, err = d.flags(2, 0xff, "TCP flags")
+		m.TCPFlags, err = d.flags(2, 0xfff, "TCP flags")
 	case 10:
 		m.Length, err = d.numbers(kind)
 	case 11:
 		m.DSCP, err = d.numbers(kind)
 	case 12:
 		// RFC 8955, section 4.2.2.12; RFC 8956, section 3.3 takes DF away.
-		mask := byte(0x0f)
+		mask := uint16(0x0f)
 		if d.family == route.IPv6 {
 			mask = 0x0e
 		}
 		m.Fragment, err = d.flags(1, mask, "fragment bits")
 	case 13:
-		if d.family == route.IPv6 {
-			return errors.New("flow label: no rule of ours can express it")
+		if d.family != route.IPv6 {
+			return errors.New("flow label does not exist in IPv4")
 		}
-		return errors.New("flow label does not exist in IPv4")
+		m.FlowLabel, err = d.numbers(kind)
 	default:
 		return errors.New("unknown")
 	}
 	return err
 }
 
-// prefix reads a prefix: length and octets, in IPv6 with an offset between them (RFC 8956, section 3.1).
-func (d *decoder) prefix() (netip.Prefix, error) {
+// prefix reads a prefix: length and octets, in IPv6 with an offset between them and without the bits before the offset
+// (RFC 8956, section 3.1).
+func (d *decoder) prefix() (netip.Prefix, uint8, error) {
+	fail := func(err error) (netip.Prefix, uint8, error) { return netip.Prefix{}, 0, err }
 	octet, err := d.octet()
 	if err != nil {
-		return netip.Prefix{}, err
+		return fail(err)
 	}
-	bits, size := int(octet), 4
+	bits, offset, size := int(octet), 0, 4
 	if d.family == route.IPv6 {
 		size = 16
-		offset, err := d.octet()
-		if err != nil {
-			return netip.Prefix{}, err
+		if octet, err = d.octet(); err != nil {
+			return fail(err)
 		}
-		if offset != 0 {
-			return netip.Prefix{}, fmt.Errorf("prefix offset %d: no rule of ours can express a match from the middle of an address", offset)
-		}
+		offset = int(octet)
 	}
-	if bits > size*8 {
-		return netip.Prefix{}, fmt.Errorf("prefix length %d is above %d", bits, size*8)
+	switch {
+	case bits > size*8:
+		return fail(fmt.Errorf("prefix length %d is above %d", bits, size*8))
+	case offset > 0 && offset >= bits:
+		return fail(fmt.Errorf("prefix offset %d is not below the length %d", offset, bits))
 	}
 	var raw [16]byte
-	for i := 0; i*8 < bits; i++ {
-		if raw[i], err = d.octet(); err != nil {
-			return netip.Prefix{}, err
+	for at := offset; at < bits; at += 8 {
+		if octet, err = d.octet(); err != nil {
+			return fail(err)
+		}
+		for bit := range 8 { // of the octet, the highest first
+			if octet&(0x80>>bit) == 0 {
+				continue
+			}
+			if at+bit >= bits {
+				return fail(fmt.Errorf("prefix of length %d has bits beyond its length", bits))
+			}
+			raw[(at+bit)/8] |= 0x80 >> ((at + bit) % 8)
 		}
 	}
 	addr, _ := netip.AddrFromSlice(raw[:size])
 	if addr.Is4In6() {
-		return netip.Prefix{}, fmt.Errorf("prefix %s is IPv4-mapped, which never stands on the wire", addr)
+		return fail(fmt.Errorf("prefix %s is IPv4-mapped, which never stands on the wire", addr))
 	}
-	p := netip.PrefixFrom(addr, bits)
-	if p.Masked() != p {
-		return netip.Prefix{}, fmt.Errorf("prefix %s has bits beyond its length", p)
-	}
-	return p, nil
+	return netip.PrefixFrom(addr, bits), uint8(offset), nil
 }
 
 // item is one operator with its value.

@@ -3,11 +3,11 @@ package safety
 import (
 	"encoding/hex"
 	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 )
 
 // octets reads "01 18c000" as hexadecimal, and puts the length in front.
@@ -56,6 +56,8 @@ func TestDecodeFlowSpec(t *testing.T) {
 		{"flags: any of both, and", dst + "09 0003 c004", in + "tcp-flags fin&rst,syn&rst"},
 		{"flags: contradiction beside a possible one", dst + "09 0102 4202 8101", in + "tcp-flags fin"},
 		{"flags in two octets", dst + "09 910002", in + "tcp-flags syn"},
+		{"flags beyond the octet", dst + "09 910102", in + "tcp-flags syn&ae"},
+		{"all flags there are", dst + "09 920fff", in + "tcp-flags !fin&!syn&!rst&!psh&!ack&!urg&!ece&!cwr&!ae&!bit9&!bit10&!bit11"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			got, err := DecodeFlowSpec(route.IPv4, octets(t, tc.octets))
@@ -70,6 +72,15 @@ func TestDecodeFlowSpec(t *testing.T) {
 	t.Run("IPv6", func(t *testing.T) {
 		got, err := DecodeFlowSpec(route.IPv6, octets(t, "01 20 00 20010db8 02 3f 00 20010db800000002 03 813a 07 8180"))
 		if want := match(t, "destination 2001:db8::/32 source 2001:db8:0:2::/63 protocol icmpv6 icmp-type 128"); err != nil || !got.Equal(want) {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+		// RFC 8956, section 3.8.2, and the same on octets.
+		got, err = DecodeFlowSpec(route.IPv6, octets(t, "01 20 00 20010db8 02 68 3c 112345678980 0d 0101 a1000fffff"))
+		if want := match(t, "destination 2001:db8::/32 source ::1:1234:5678:9800:0/60-104 flow-label 1,1048575"); err != nil || !got.Equal(want) {
+			t.Errorf("got %q, %v; want %q", got, err, want)
+		}
+		got, err = DecodeFlowSpec(route.IPv6, octets(t, "02 68 40 123456789a"))
+		if want := match(t, "source ::1234:5678:9a00:0/64-104"); err != nil || !got.Equal(want) {
 			t.Errorf("got %q, %v; want %q", got, err, want)
 		}
 	})
@@ -90,7 +101,7 @@ func TestDecodeFlowSpecRefuses(t *testing.T) {
 		{"types out of order", dst + "05 8101 04 8102", "must increase"},
 		{"type 0", "00 " + dst, "type 0"},
 		{"unknown type", dst + "0e 8101", "unknown"},
-		{"flow label", dst + "0d 8101", "flow label"},
+		{"flow label in IPv4", dst + "0d 8101", "does not exist in IPv4"},
 		{"prefix length 33", "01 21c000020100", "above 32"},
 		{"bits beyond the length", "01 18c00002 02 17cb0071", "beyond its length"},
 		{"AND on the first item", dst + "04 c101", "AND to nothing"},
@@ -108,15 +119,20 @@ func TestDecodeFlowSpecRefuses(t *testing.T) {
 		{"flags contradict", dst + "09 0102 c202", "no packet satisfies"},
 		{"any of no flags", dst + "09 8000", "no packet satisfies"},
 		{"all of no flags", dst + "09 8100", "every packet satisfies"},
-		{"flags beyond the octet", dst + "09 910102", "outside"},
+		{"flags beyond the twelve", dst + "09 911002", "outside"},
 		{"flags in four octets", dst + "09 a100000002", "at most 2"},
 		{"fragment in two octets", dst + "0c 910002", "at most 1"},
 		{"fragment bit 4", dst + "0c 8110", "outside"},
 		{"IPv6: dont-fragment", "6 0c 8101", "outside"},
-		{"IPv6: offset", "6 02 68 40 123456789a 03 8106", "middle of an address"},
+		{"IPv6: offset as long as the prefix", "6 02 40 40 03 8106", "not below the length"},
+		{"IPv6: offset beyond the prefix", "6 02 40 48 03 8106", "not below the length"},
+		{"IPv6: offset without a prefix", "6 02 00 01 03 8106", "not below the length"},
+		{"IPv6: bits beyond the length behind an offset", "6 02 68 3c 112345678981", "beyond its length"},
+		{"IPv6: pattern cut short", "6 02 68 3c 11234567", "cut short"},
 		{"IPv6: prefix length 129", "6 01 81 00 20010db800000000000000000000000100", "above 128"},
 		{"IPv6: mapped", "6 01 80 00 00000000000000000000ffffc0000201", "IPv4-mapped"},
-		{"IPv6: flow label", "6 0d 8101", "no rule of ours"},
+		{"IPv6: flow label of 21 bits", "6 0d a100100000", "above 1048575"},
+		{"IPv6: flow label in eight octets", "6 0d b10000000000000001", "longer than the field"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			family, text := route.IPv4, tc.octets
@@ -208,7 +224,7 @@ func TestCheckWire(t *testing.T) {
 func TestEncodeDecode(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(1, 2))
 	for range 20_000 {
-		m := randomMatch(rnd)
+		m := routetest.Random(rnd)
 		f := route.Route{Match: m}.Family()
 		nlri, err := route.AppendFlowSpec(nil, m)
 		if err != nil {
@@ -225,7 +241,7 @@ func FuzzEncode(f *testing.F) {
 	f.Add([]byte("a rule of some kind"), true)
 	f.Add([]byte{1, 32, 192, 0, 2, 1, 255, 255, 255, 3, 7, 9, 11, 0, 4, 200}, false)
 	f.Fuzz(func(t *testing.T, seed []byte, v6 bool) {
-		m := route.Route{Match: matchFrom(seed, v6)}.Canonical().Match
+		m := route.Route{Match: routetest.Match(seed, v6)}.Canonical().Match
 		nlri, err := route.AppendFlowSpec(nil, m)
 		if err != nil {
 			return
@@ -276,69 +292,4 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%x is %q, encoded %x: %v", nlri, m, again, err)
 		}
 	})
-}
-
-func randomMatch(rnd *rand.Rand) route.Match {
-	for {
-		seed := make([]byte, 20+rnd.IntN(60))
-		for i := range seed {
-			seed[i] = byte(rnd.Uint32())
-		}
-		r := route.Route{Match: matchFrom(seed, rnd.IntN(2) == 0), Action: route.Action{Kind: route.Discard}}.Canonical()
-		if r.Validate() == nil {
-			return r.Match
-		}
-	}
-}
-
-// matchFrom reads seed as a recipe; most of what comes out is valid.
-func matchFrom(seed []byte, v6 bool) route.Match {
-	next := func() byte {
-		if len(seed) == 0 {
-			return 0
-		}
-		b := seed[0]
-		seed = seed[1:]
-		return b
-	}
-	prefix := func() netip.Prefix {
-		n := next()
-		if n < 40 {
-			return netip.Prefix{}
-		}
-		if v6 {
-			a := [16]byte{0x20, 0x01, 0x0d, 0xb8, next(), next(), 0, next(), 15: next()}
-			return netip.PrefixFrom(netip.AddrFrom16(a), int(n)%129)
-		}
-		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, next(), next(), next()}), int(n)%33)
-	}
-	ranges := func(top int) []route.Range {
-		var rs []route.Range
-		for range max(0, int(next()%8)-3) {
-			lo := (int(next())<<8 | int(next())) % (top + 1)
-			hi := lo
-			if next()%2 == 0 {
-				hi = min(top, lo+int(next()))
-			}
-			rs = append(rs, route.Range{Lo: uint16(lo), Hi: uint16(hi)})
-		}
-		return rs
-	}
-	bits := func(mask byte) []route.Bits {
-		var bs []route.Bits
-		for range max(0, int(next()%8)-4) {
-			set := next() & mask
-			bs = append(bs, route.Bits{Set: set, Clear: next() & mask &^ set})
-		}
-		return bs
-	}
-	fragments := byte(0x0f)
-	if v6 {
-		fragments = 0x0e
-	}
-	return route.Match{
-		Destination: prefix(), Source: prefix(), Protocol: ranges(255), Port: ranges(65535), DestinationPort: ranges(65535),
-		SourcePort: ranges(65535), ICMPType: ranges(255), ICMPCode: ranges(255), TCPFlags: bits(0xff), Length: ranges(65535),
-		DSCP: ranges(63), Fragment: bits(fragments),
-	}
 }

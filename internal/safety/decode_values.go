@@ -29,7 +29,7 @@ func (d *decoder) numbers(kind byte) ([]route.Range, error) {
 			return nil, errors.New("a reserved bit of the operator is set")
 		case it.value > field.max:
 			return nil, fmt.Errorf("%s %d is above %d", field.name, it.value, field.max)
-		case it.octets > 2 || it.octets == 2 && !field.wide:
+		case it.octets > field.octets:
 			return nil, fmt.Errorf("%s %d in %d octets: longer than the field", field.name, it.value, it.octets)
 		}
 		if !it.and && !first {
@@ -57,7 +57,7 @@ func (d *decoder) numbers(kind byte) ([]route.Range, error) {
 	}
 	ranges := make([]route.Range, len(out))
 	for i, s := range out {
-		ranges[i] = route.Range{Lo: uint16(s.lo), Hi: uint16(s.hi)}
+		ranges[i] = route.Range{Lo: uint32(s.lo), Hi: uint32(s.hi)}
 	}
 	return ranges, nil
 }
@@ -96,7 +96,7 @@ func join(in []span) []span {
 //	NOT        x&v == 0   all bits clear
 //	(nothing)  x&v != 0   any bit set: an alternative per bit
 //	NOT match  x&v != v   any bit clear: an alternative per bit
-func (d *decoder) flags(octets int, mask byte, name string) ([]route.Bits, error) {
+func (d *decoder) flags(octets int, mask uint16, name string) ([]route.Bits, error) {
 	var union []route.Bits
 	group := []route.Bits{{}}
 	for first := true; ; first = false {
@@ -116,7 +116,7 @@ func (d *decoder) flags(octets int, mask byte, name string) ([]route.Bits, error
 			union = append(union, group...)
 			group = []route.Bits{{}}
 		}
-		if group = both(group, alternatives(it.op, byte(it.value))); len(group) > maxWire/2 {
+		if group = both(group, alternatives(it.op, uint16(it.value))); len(group) > maxWire/2 {
 			return nil, fmt.Errorf("%s: a list of more alternatives than a rule of ours can hold", name)
 		}
 		if it.end {
@@ -134,7 +134,7 @@ func (d *decoder) flags(octets int, mask byte, name string) ([]route.Bits, error
 	return slices.Compact(union), nil
 }
 
-func alternatives(op, v byte) []route.Bits {
+func alternatives(op byte, v uint16) []route.Bits {
 	switch op & 0x03 {
 	case 0x01:
 		return []route.Bits{{Set: v}}
@@ -142,7 +142,7 @@ func alternatives(op, v byte) []route.Bits {
 		return []route.Bits{{Clear: v}}
 	}
 	var out []route.Bits
-	for bit := range 8 {
+	for bit := range 16 {
 		if one := v & (1 << bit); one != 0 && op&0x02 == 0 {
 			out = append(out, route.Bits{Set: one})
 		} else if one != 0 {
@@ -153,7 +153,7 @@ func alternatives(op, v byte) []route.Bits {
 }
 
 // both returns the alternatives that satisfy a and b, without contradictions and without those that another implies.
-// The caller bounds a, eight bits bound b.
+// The caller bounds a, twelve bits bound b.
 func both(a, b []route.Bits) []route.Bits {
 	var all []route.Bits
 	for _, x := range a {

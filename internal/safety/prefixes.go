@@ -64,6 +64,24 @@ func (s prefixSet) overlapping(p netip.Prefix) (netip.Prefix, bool) {
 	return netip.Prefix{}, false
 }
 
+// alike returns a prefix of the set with an address that has the bits of p from offset on: the first one in order.
+func (s prefixSet) alike(p netip.Prefix, offset int) (netip.Prefix, bool) {
+	want := p.Addr().As16()
+	for _, q := range s {
+		if !q.Addr().Is6() {
+			continue
+		}
+		have, same := q.Addr().As16(), true
+		for bit := offset; bit < min(p.Bits(), q.Bits()) && same; bit++ {
+			same = (want[bit/8]^have[bit/8])&(0x80>>(bit%8)) == 0
+		}
+		if same {
+			return q, true
+		}
+	}
+	return netip.Prefix{}, false
+}
+
 // space returns the part of one family's address space the set takes, 0 to 1.
 func (s prefixSet) space(v6 bool) float64 {
 	sum := 0.0

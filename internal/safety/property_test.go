@@ -86,7 +86,7 @@ func randomEntry(rnd *rand.Rand) Entry {
 	ports := func() []route.Range {
 		switch rnd.IntN(6) {
 		case 0:
-			return []route.Range{{Lo: uint16(rnd.IntN(400)), Hi: uint16(rnd.IntN(65536))}}
+			return []route.Range{{Lo: uint32(rnd.IntN(400)), Hi: uint32(rnd.IntN(65536))}}
 		case 1:
 			return []route.Range{{Lo: 53, Hi: 53}, {Lo: 179, Hi: 179}}
 		case 2:
@@ -120,10 +120,10 @@ func randomEntry(rnd *rand.Rand) Entry {
 		e.Route.Match.Source = prefix()
 	}
 	if p := choose(rnd, 0, 6, 17, 17, 17, 300); p > 0 {
-		e.Route.Match.Protocol = []route.Range{{Lo: uint16(p), Hi: uint16(p)}}
+		e.Route.Match.Protocol = []route.Range{{Lo: uint32(p), Hi: uint32(p)}}
 	}
 	if rnd.IntN(8) == 0 {
-		e.Route.Match.DSCP = []route.Range{{Lo: uint16(rnd.IntN(70)), Hi: uint16(rnd.IntN(70))}}
+		e.Route.Match.DSCP = []route.Range{{Lo: uint32(rnd.IntN(70)), Hi: uint32(rnd.IntN(70))}}
 	}
 	e.Route.Action = choose(rnd, route.Action{Kind: route.Discard}, route.Action{Kind: route.RateBytes, Rate: 1000}, route.Action{Kind: route.RateBytes, Rate: 1e9})
 	if rnd.IntN(8) > 0 {
@@ -183,7 +183,7 @@ func restate(l Limits, set []Entry) error {
 			}
 			if overlaps(d) || overlaps(s) || !d.IsValid() {
 				for other := 1024; other < 65536; other++ {
-					if packet(m, uint16(other), 179) || packet(m, 179, uint16(other)) {
+					if packet(m, uint32(other), 179) || packet(m, 179, uint32(other)) {
 						return fail("cuts a BGP session")
 					}
 				}
@@ -278,7 +278,7 @@ func restate(l Limits, set []Entry) error {
 }
 
 // has reports whether v is in rs; empty answers for no list at all.
-func has(rs []route.Range, v uint16, empty bool) bool {
+func has(rs []route.Range, v uint32, empty bool) bool {
 	if len(rs) == 0 {
 		return empty
 	}
@@ -286,6 +286,6 @@ func has(rs []route.Range, v uint16, empty bool) bool {
 }
 
 // packet reports whether a rule matches a TCP packet by its ports.
-func packet(m route.Match, from, to uint16) bool {
+func packet(m route.Match, from, to uint32) bool {
 	return has(m.SourcePort, from, true) && has(m.DestinationPort, to, true) && (has(m.Port, from, true) || has(m.Port, to, true))
 }

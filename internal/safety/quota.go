@@ -209,7 +209,7 @@ func cutsOff(e *entry) bool {
 		return true
 	case !m.Destination.IsValid(),
 		len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.ICMPType)+len(m.ICMPCode)+
-			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment) > 0:
+			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment)+len(m.FlowLabel) > 0:
 		return false
 	}
 	return a.Kind == route.Discard || a.Kind == route.RateBytes && a.Rate < trickleBytes ||

@@ -116,6 +116,8 @@ var perRoute = []struct {
 			rule(route.Match{Destination: host("192.0.2.7/32"), ICMPCode: []route.Range{{Lo: 0, Hi: 256}}}),
 			rule(route.Match{Destination: host("192.0.2.7/32"), Length: []route.Range{{Lo: 1500, Hi: 64}}}),
 			rule(route.Match{Destination: host("192.0.2.7/32"), Fragment: []route.Bits{{Set: 0x10}}}),
+			rule(route.Match{Destination: host("192.0.2.7/32"), TCPFlags: []route.Bits{{Clear: 0x1000}}}),
+			rule(route.Match{Destination: host("2001:db8::7/128"), FlowLabel: []route.Range{{Lo: 0, Hi: 0x100000}}}),
 			rule(route.Match{Destination: host("2001:db8::7/128"), Fragment: []route.Bits{{Clear: route.DontFragment}}}),
 		},
 		[]any{
@@ -139,6 +141,7 @@ var perRoute = []struct {
 			"destination 198.51.100.7", "approved manual destination 198.51.100.7", "destination 2001:db9::1",
 			"destination 192.0.0.0/16", "destination 203.0.112.0/23", "destination 198.51.100.7 then blackhole", "destination 0.0.0.0/1",
 			"destination 198.51.100.7 source 192.0.2.7",
+			"approved destination ::7/64-128", "approved destination ::8:0:0:0:7/32-128", // an offset, also with bits of ours
 		},
 		[]any{"destination 192.0.2.7", "manual destination 192.0.2.64/26 protocol udp source-port 53", "manual destination 2001:db8:1::/48 protocol udp source-port 53"},
 	},
@@ -146,7 +149,7 @@ var perRoute = []struct {
 		SourceOnly,
 		[]any{
 			"source 198.51.100.7 protocol udp", "automatic source 198.51.100.7 protocol udp", "manual source 198.51.100.7 protocol udp", "approved source 198.51.0.0/16 protocol udp",
-			"approved source 2001:db9::/32 protocol udp",
+			"approved source 2001:db9::/32 protocol udp", "approved source ::7/64-128 protocol udp",
 		},
 		[]any{"approved source 198.51.100.7 protocol udp", "approved source 198.51.100.0/24 protocol udp", "approved source 2001:db9::/48 protocol udp"},
 	},
@@ -157,8 +160,10 @@ var perRoute = []struct {
 			"destination 192.0.2.135 protocol udp", "destination 192.0.2.0/24 protocol udp source-port 53", "destination 2001:db8:ffff::1 protocol udp",
 			"destination 192.0.2.7 source 198.51.100.1 protocol udp", "destination 192.0.2.7 source 198.51.100.0/24 protocol udp",
 			"destination 192.0.2.1 then blackhole",
+			"destination 2001:db8::7 source ::5/64-128 protocol udp", "destination 2001:db8::7 source 0:0:ff:0::/40-64 protocol udp", // what the offset leaves is protected
 		},
 		[]any{
+			"destination 2001:db8::7 source 0:0:fe::/40-64 protocol udp",
 			"approved destination 192.0.2.1 protocol udp", "destination 192.0.2.2 protocol udp", "destination 192.0.2.144 protocol udp",
 			"approved destination 192.0.2.7 source 198.51.100.1 protocol icmp", "approved destination 192.0.2.1 protocol tcp source-port 80 destination-port 0-178",
 		},

@@ -30,7 +30,7 @@ func Cost(m route.Match) int {
 			cost = min(cost*min(n, 1<<16), most)
 		}
 	}
-	for _, rs := range [][]route.Range{m.Protocol, m.DestinationPort, m.SourcePort, m.ICMPType, m.ICMPCode, m.Length, m.DSCP} {
+	for _, rs := range [][]route.Range{m.Protocol, m.DestinationPort, m.SourcePort, m.ICMPType, m.ICMPCode, m.Length, m.DSCP, m.FlowLabel} {
 		times(rangesCost(rs))
 	}
 	times(2 * rangesCost(m.Port))
@@ -52,7 +52,7 @@ func rangesCost(rs []route.Range) int {
 func blocks(r route.Range) int {
 	n := 0
 	for lo, end := uint32(r.Lo), uint32(r.Hi)+1; lo < end; n++ {
-		size := uint32(1) << 16
+		size := uint32(1) << 20
 		if lo != 0 {
 			size = 1 << bits.TrailingZeros32(lo)
 		}

@@ -15,33 +15,37 @@ const (
 
 // Matches reports whether a router that follows RFC 8955 and RFC 8956 to the letter takes the packet for one of m. A
 // component whose field the packet does not have is false: ports of anything but TCP and UDP and of later fragments
-// (RFC 8955, sections 4.2.2.4 to 4.2.2.6), flags of anything but TCP (4.2.2.9), type and code of anything but ICMP.
+// (RFC 8955, sections 4.2.2.4 to 4.2.2.6), flags of anything but TCP (4.2.2.9), type and code of anything but ICMP. What
+// a sample does not hold counts as not there: flow labels, and TCP flags beyond the octet of flags.
 func Matches(m route.Match, s *traffic.Sample) bool {
-	if m.Destination.IsValid() && !m.Destination.Contains(s.Destination) || m.Source.IsValid() && !m.Source.Contains(s.Source) {
+	if !route.Within(m.Destination, m.DestinationOffset, s.Destination) || !route.Within(m.Source, m.SourceOffset, s.Source) {
 		return false
 	}
-	if !inRanges(m.Protocol, uint16(s.Protocol)) || !inRanges(m.Length, s.Length) || !inRanges(m.DSCP, uint16(s.DSCP)) {
+	if !inRanges(m.Protocol, uint32(s.Protocol)) || !inRanges(m.Length, uint32(s.Length)) || !inRanges(m.DSCP, uint32(s.DSCP)) {
+		return false
+	}
+	if len(m.FlowLabel) > 0 {
 		return false
 	}
 	if len(m.Port)+len(m.DestinationPort)+len(m.SourcePort) > 0 {
-		if !s.HasPorts || !inRanges(m.DestinationPort, s.DestinationPort) || !inRanges(m.SourcePort, s.SourcePort) ||
-			!inRanges(m.Port, s.SourcePort) && !inRanges(m.Port, s.DestinationPort) {
+		if !s.HasPorts || !inRanges(m.DestinationPort, uint32(s.DestinationPort)) || !inRanges(m.SourcePort, uint32(s.SourcePort)) ||
+			!inRanges(m.Port, uint32(s.SourcePort)) && !inRanges(m.Port, uint32(s.DestinationPort)) {
 			return false
 		}
 	}
 	if len(m.ICMPType)+len(m.ICMPCode) > 0 {
-		if !s.HasICMP || !inRanges(m.ICMPType, uint16(s.ICMPType)) || !inRanges(m.ICMPCode, uint16(s.ICMPCode)) {
+		if !s.HasICMP || !inRanges(m.ICMPType, uint32(s.ICMPType)) || !inRanges(m.ICMPCode, uint32(s.ICMPCode)) {
 			return false
 		}
 	}
-	if len(m.TCPFlags) > 0 && (!s.HasPorts || s.Protocol != protoTCP || !inBits(m.TCPFlags, s.TCPFlags)) {
+	if len(m.TCPFlags) > 0 && (!s.HasPorts || s.Protocol != protoTCP || !inBits(m.TCPFlags, uint16(s.TCPFlags))) {
 		return false
 	}
-	return inBits(m.Fragment, s.Fragment)
+	return inBits(m.Fragment, uint16(s.Fragment))
 }
 
 // inRanges reports whether a component lets v match; an empty one lets everything.
-func inRanges(rs []route.Range, v uint16) bool {
+func inRanges(rs []route.Range, v uint32) bool {
 	for _, r := range rs {
 		if r.Lo <= v && v <= r.Hi {
 			return true
@@ -51,7 +55,7 @@ func inRanges(rs []route.Range, v uint16) bool {
 }
 
 // inBits reports whether a component of flags lets v match; an empty one lets everything.
-func inBits(bs []route.Bits, v uint8) bool {
+func inBits(bs []route.Bits, v uint16) bool {
 	for _, b := range bs {
 		if v&b.Set == b.Set && v&b.Clear == 0 {
 			return true
@@ -79,32 +83,32 @@ const (
 )
 
 // value returns a field that is a number; ok is false where the packet does not have it.
-func (f field) value(s *traffic.Sample) (v uint16, ok bool) {
+func (f field) value(s *traffic.Sample) (v uint32, ok bool) {
 	switch f {
 	case protocol:
-		return uint16(s.Protocol), true
+		return uint32(s.Protocol), true
 	case sourcePort:
-		return s.SourcePort, s.HasPorts
+		return uint32(s.SourcePort), s.HasPorts
 	case destinationPort:
-		return s.DestinationPort, s.HasPorts
+		return uint32(s.DestinationPort), s.HasPorts
 	case tcpFlags:
-		return uint16(s.TCPFlags), s.HasPorts && s.Protocol == protoTCP
+		return uint32(s.TCPFlags), s.HasPorts && s.Protocol == protoTCP
 	case icmpType:
-		return uint16(s.ICMPType), s.HasICMP
+		return uint32(s.ICMPType), s.HasICMP
 	case icmpCode:
-		return uint16(s.ICMPCode), s.HasICMP
+		return uint32(s.ICMPCode), s.HasICMP
 	case length:
-		return s.Length, true
+		return uint32(s.Length), true
 	case fragment:
-		return uint16(s.Fragment), true
+		return uint32(s.Fragment), true
 	case dscp:
-		return uint16(s.DSCP), true
+		return uint32(s.DSCP), true
 	}
 	return 0, false
 }
 
 // top is the largest value of a field.
-func (f field) top() uint16 {
+func (f field) top() uint32 {
 	switch f {
 	case protocol, icmpType, icmpCode, tcpFlags:
 		return 0xff
@@ -166,7 +170,7 @@ func (t *test) holds(s *traffic.Sample) bool {
 		return false
 	}
 	if t.field == tcpFlags || t.field == fragment {
-		return inBits(t.bits, uint8(v))
+		return inBits(t.bits, uint16(v))
 	}
 	return inRanges(t.ranges, v)
 }

@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 )
 
@@ -79,6 +82,12 @@ func TestMatches(t *testing.T) {
 		{"destination 192.0.2.1/32 fragment dont-fragment", tcp, true},
 		{"destination 192.0.2.1/32 fragment first-fragment,last-fragment", later, true},
 		{"destination 2001:db8::1/128 fragment !is-fragment", tcp6, true},
+		{"source ::7/64-128", tcp6, true},
+		{"source ::8/64-128", tcp6, false},
+		{"destination ::1/96-128", tcp6, true},
+		{"destination 2001:db8::1/128 flow-label 0-1048575", tcp6, false}, // a sample does not say
+		{"destination 192.0.2.1/32 tcp-flags ae", tcp, false},
+		{"destination 192.0.2.1/32 tcp-flags syn&!ae", tcp, true},
 		{"destination 192.0.2.1/32 protocol tcp source-port 4000 destination-port 443 tcp-flags syn length 40-64 dscp 10", tcp, true},
 		{"destination 192.0.2.1/32 protocol tcp source-port 4000 destination-port 80 tcp-flags syn length 40-64 dscp 10", tcp, false},
 	} {
@@ -89,6 +98,32 @@ func TestMatches(t *testing.T) {
 	if !Matches(route.Match{}, &traffic.Sample{}) || Matches(match(t, "destination 192.0.2.1/32"), &traffic.Sample{}) {
 		t.Error("a packet without addresses")
 	}
+}
+
+// No component that a rule may have is forgotten.
+func TestEveryComponentIsMatchedAndCosts(t *testing.T) {
+	var packets []traffic.Sample
+	for _, src := range []string{"2001:db8:2::2", "2001:db8:1::2", "::2"} {
+		for _, dst := range []string{"2001:db8::1", "::1"} {
+			packets = append(packets, traffic.Sample{Source: netip.MustParseAddr(src), Destination: netip.MustParseAddr(dst), Protocol: 17, Length: 60})
+		}
+	}
+	routetest.Components(t, func(field string, m route.Match) {
+		plain := route.Match{Destination: m.Destination}
+		switch field {
+		case "Destination":
+			plain.Destination = netip.MustParsePrefix("2001:db8::1/128")
+		case "SourceOffset", "DestinationOffset":
+			plain.Source = m.Source
+		}
+		if !slices.ContainsFunc(packets, func(s traffic.Sample) bool { return Matches(m, &s) != Matches(plain, &s) }) {
+			t.Errorf("%s: %q matches all that %q does", field, m, plain)
+		}
+		v := reflect.ValueOf(m).FieldByName(field)
+		if v.Kind() == reflect.Slice && Cost(m) < 2 {
+			t.Errorf("%s: two alternatives cost %d", field, Cost(m))
+		}
+	})
 }
 
 // Each test of a search, put into a match, hits what Matches says it hits.
@@ -102,8 +137,8 @@ func TestTestsAreWhatMatches(t *testing.T) {
 	for f := range fields {
 		for range 20 {
 			x := test{field: f, prefix: netip.PrefixFrom(w.inside(100, 200, 50), 8).Masked(), bits: []route.Bits{{Set: 1 << w.IntN(4)}, {Clear: 1 << w.IntN(4)}}}
-			lo := uint16(w.IntN(int(f.top())))
-			x.ranges = []route.Range{{Lo: lo, Hi: lo + uint16(w.IntN(int(f.top()-lo)+1))}}
+			lo := uint32(w.IntN(int(f.top())))
+			x.ranges = []route.Range{{Lo: lo, Hi: lo + uint32(w.IntN(int(f.top()-lo)+1))}}
 			var m route.Match
 			x.into(&m)
 			for i := range packets {
@@ -144,13 +179,13 @@ func TestCost(t *testing.T) {
 	for range 2000 { // the fewest blocks, by another way: from the bits of both ends
 		lo := rnd.IntN(1 << 16)
 		hi := lo + rnd.IntN(1<<16-lo)
-		if got, want := blocks(route.Range{Lo: uint16(lo), Hi: uint16(hi)}), cover(lo, hi+1, 0, 1<<16); got != want {
+		if got, want := blocks(route.Range{Lo: uint32(lo), Hi: uint32(hi)}), cover(lo, hi+1, 0, 1<<16); got != want {
 			t.Fatalf("%d-%d: %d blocks, want %d", lo, hi, got, want)
 		}
 	}
 	all := []route.Range{}
 	for i := range 40 {
-		all = append(all, route.Range{Lo: uint16(i*1000 + 1), Hi: uint16(i*1000 + 998)})
+		all = append(all, route.Range{Lo: uint32(i*1000 + 1), Hi: uint32(i*1000 + 998)})
 	}
 	if got := Cost(route.Match{SourcePort: all, DestinationPort: all, Port: all, Length: all, DSCP: all}); got != 1<<30 {
 		t.Errorf("the most a match costs is %d", got)

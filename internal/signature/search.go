@@ -24,7 +24,7 @@ var trims = []float64{0, 0.1, 0.4, 0.8}
 
 // bin is one value of a field.
 type bin struct {
-	value  uint16
+	value  uint32
 	attack float64 // share of the attack's packets, those that are normal taken out
 	normal float64 // share of the target's normal packets
 }
@@ -49,8 +49,8 @@ func (p *problem) bins(f field) []bin {
 	if p.share > 0 {
 		kind = collect(&p.normal, p.baseNormal, p.kind)
 	}
-	take := func(from *[]uint64, v uint16) (sum uint64) {
-		for len(*from) > 0 && uint16((*from)[0]>>32) == v {
+	take := func(from *[]uint64, v uint32) (sum uint64) {
+		for len(*from) > 0 && uint32((*from)[0]>>32) == v {
 			sum += (*from)[0] & math.MaxUint32
 			*from = (*from)[1:]
 		}
@@ -58,12 +58,12 @@ func (p *problem) bins(f field) []bin {
 	}
 	var out, usual []bin
 	for len(attack)+len(normal) > 0 {
-		v := uint16(math.MaxUint16)
+		v := uint32(math.MaxUint32)
 		if len(attack) > 0 {
-			v = min(v, uint16(attack[0]>>32))
+			v = min(v, uint32(attack[0]>>32))
 		}
 		if len(normal) > 0 {
-			v = min(v, uint16(normal[0]>>32))
+			v = min(v, uint32(normal[0]>>32))
 		}
 		a, n, k := take(&attack, v), take(&normal, v), take(&kind, v)
 		out = append(out, bin{value: v, attack: float64(a) / float64(p.attack.total), normal: p.collateral(n)})
@@ -141,7 +141,7 @@ func (p *problem) promising(f field) []test {
 	if f == source || f == fragment && len(p.base.Fragment) > 0 {
 		return nil
 	}
-	only := func(allowed ...uint16) bool { // the protocols of the base
+	only := func(allowed ...uint32) bool { // the protocols of the base
 		return len(p.base.Protocol) > 0 && !slices.ContainsFunc(p.base.Protocol, func(r route.Range) bool { return r.Lo != r.Hi || !slices.Contains(allowed, r.Lo) })
 	}
 	switch f { // a field that not every packet of the base has is no component of a rule a router takes
@@ -184,7 +184,7 @@ func (p *problem) promising(f field) []test {
 	for _, t := range out {
 		attack, normal := 0.0, 0.0
 		for _, b := range bins {
-			if (t.bits == nil && inRanges(t.ranges, b.value)) || (t.bits != nil && inBits(t.bits, uint8(b.value))) {
+			if (t.bits == nil && inRanges(t.ranges, b.value)) || (t.bits != nil && inBits(t.bits, uint16(b.value))) {
 				attack, normal = attack+b.attack, normal+b.normal
 			}
 		}
@@ -339,7 +339,7 @@ func within(a, b []route.Range) []route.Range {
 }
 
 // without returns the values of a but for v, which is neither 0 nor 65535.
-func without(a []route.Range, v uint16) []route.Range {
+func without(a []route.Range, v uint32) []route.Range {
 	var out []route.Range
 	for _, r := range a {
 		if v < r.Lo || v > r.Hi {
@@ -369,8 +369,8 @@ func (p *problem) flagTests(bins []bin, total float64) []test {
 		if len(list) == 0 || len(list) > p.o.MaxItems {
 			return
 		}
-		for v := range 256 { // never more than the base
-			if inBits(list, uint8(v)) && !inBits(p.base.TCPFlags, uint8(v)) {
+		for v := range uint16(256) { // never more than the base
+			if inBits(list, v) && !inBits(p.base.TCPFlags, v) {
 				return
 			}
 		}
@@ -379,12 +379,12 @@ func (p *problem) flagTests(bins []bin, total float64) []test {
 	}
 	for _, trim := range trims {
 		var exact []route.Bits
-		set, clear, sum := uint8(flagMask), uint8(flagMask), 0.0
+		set, clear, sum := uint16(flagMask), uint16(flagMask), 0.0
 		for _, b := range bs {
 			if b.attack == 0 || sum >= total-trim*(1-p.o.Coverage)-1e-12 {
 				break
 			}
-			v := uint8(b.value) & flagMask
+			v := uint16(b.value) & flagMask
 			set, clear, sum = set&v, clear&^v, sum+b.attack
 			exact = append(exact, route.Bits{Set: v, Clear: ^v & flagMask})
 		}
@@ -398,7 +398,7 @@ func (p *problem) flagTests(bins []bin, total float64) []test {
 // fragmentTests ask for one bit to be set or clear, as every router that knows the component can. The last-fragment bit
 // is left out: some do not know it.
 func (p *problem) fragmentTests() []test {
-	known := []uint8{route.IsFragment, route.FirstFragment}
+	known := []uint16{route.IsFragment, route.FirstFragment}
 	if !p.target.Addr().Is6() {
 		known = append(known, route.DontFragment)
 	}
@@ -586,7 +586,7 @@ func (p *problem) widen(x *plan, options *[fields][]option) route.Match {
 		best := slices.Clone(options[f][t-1].ranges)
 		least := rate(best)
 		for i := range best {
-			floor, ceiling := uint16(0), f.top()
+			floor, ceiling := uint32(0), f.top()
 			if i > 0 {
 				floor = best[i-1].Hi + 1
 			}
@@ -596,12 +596,12 @@ func (p *problem) widen(x *plan, options *[fields][]option) route.Match {
 			r := best[i]
 			now := slices.Clone(best)
 			for down := range 17 {
-				lo := uint16(uint32(r.Lo) >> down << down)
+				lo := r.Lo >> down << down
 				if lo < floor {
 					break
 				}
 				for up := range 17 {
-					hi := uint16(uint32(r.Hi) | (1<<up - 1))
+					hi := r.Hi | (1<<up - 1)
 					if hi > ceiling {
 						break
 					}
@@ -627,7 +627,7 @@ func (p *problem) widen(x *plan, options *[fields][]option) route.Match {
 
 // cumulative is the weight of samples up to each value of a field.
 type cumulative struct {
-	values []uint16
+	values []uint32
 	upTo   []uint64
 }
 
@@ -646,7 +646,7 @@ func (p *problem) along(f field, s *set, in, also bitset) cumulative {
 	sum := uint64(0)
 	for _, x := range pairs {
 		sum += x & math.MaxUint32
-		if v := uint16(x >> 32); len(c.values) > 0 && c.values[len(c.values)-1] == v {
+		if v := uint32(x >> 32); len(c.values) > 0 && c.values[len(c.values)-1] == v {
 			c.upTo[len(c.upTo)-1] = sum
 		} else {
 			c.values, c.upTo = append(c.values, v), append(c.upTo, sum)
@@ -658,7 +658,7 @@ func (p *problem) along(f field, s *set, in, also bitset) cumulative {
 // sum is the weight within ranges that do not overlap.
 func (c *cumulative) sum(rs []route.Range) uint64 {
 	below := func(v uint32) uint64 {
-		i, _ := slices.BinarySearchFunc(c.values, v, func(x uint16, v uint32) int { return cmp.Compare(uint32(x), v) })
+		i, _ := slices.BinarySearch(c.values, v)
 		if i == 0 {
 			return 0
 		}
@@ -666,7 +666,7 @@ func (c *cumulative) sum(rs []route.Range) uint64 {
 	}
 	n := uint64(0)
 	for _, r := range rs {
-		n += below(uint32(r.Hi)+1) - below(uint32(r.Lo))
+		n += below(r.Hi+1) - below(r.Lo)
 	}
 	return n
 }

@@ -27,9 +27,9 @@ func For(target netip.Prefix, v vector.ID) Signature {
 	if !known {
 		return Signature{Match: m, Broad: true, Says: "all packets to " + target.String()}
 	}
-	only := func(n uint16) []route.Range { return []route.Range{{Lo: n, Hi: n}} }
+	only := func(n uint32) []route.Range { return []route.Range{{Lo: n, Hi: n}} }
 	if info.Protocol >= 0 {
-		m.Protocol = only(uint16(info.Protocol))
+		m.Protocol = only(uint32(info.Protocol))
 	}
 	broad := false
 	switch v {
@@ -64,14 +64,14 @@ func For(target netip.Prefix, v vector.ID) Signature {
 				m.Protocol, types = only(58), info.ICMPv6Types
 			}
 			for _, n := range types {
-				m.ICMPType = append(m.ICMPType, only(uint16(n))...)
+				m.ICMPType = append(m.ICMPType, only(uint32(n))...)
 			}
 		}
 		for _, n := range info.SourcePorts {
-			m.SourcePort, broad = append(m.SourcePort, only(n)...), info.Carries
+			m.SourcePort, broad = append(m.SourcePort, only(uint32(n))...), info.Carries
 		}
 		for _, n := range info.DestinationPorts {
-			m.DestinationPort = append(m.DestinationPort, only(n)...)
+			m.DestinationPort = append(m.DestinationPort, only(uint32(n))...)
 		}
 	}
 	s := Signature{Match: route.Route{Match: m}.Canonical().Match, Broad: broad}

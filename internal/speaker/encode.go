@@ -19,6 +19,7 @@ import (
 type encoded struct {
 	table compile.Table
 	nlri  []byte
+	key   string // what GoBGP tells routes of a table apart by
 }
 
 // encode writes the NLRI of r, lets GoBGP read and write it, and proves that what GoBGP writes is what was meant:
@@ -31,8 +32,8 @@ func encode(r route.Route) (encoded, error) {
 	} else if e.nlri, err = route.AppendFlowSpec(nil, r.Match); err != nil {
 		return encoded{}, err
 	}
-	theirs, err := throughGoBGP(e.table, e.nlri)
-	if err != nil {
+	var theirs []byte
+	if theirs, e.key, err = throughGoBGP(e.table, e.nlri); err != nil {
 		return encoded{}, err
 	}
 	if !bytes.Equal(theirs, e.nlri) {
@@ -47,8 +48,9 @@ func encode(r route.Route) (encoded, error) {
 	return e, nil
 }
 
-// throughGoBGP reads the NLRI with GoBGP's decoder and writes it with its encoder, as will happen on the way out.
-func throughGoBGP(t compile.Table, nlri []byte) (out []byte, err error) {
+// throughGoBGP reads the NLRI with GoBGP's decoder and writes it with its encoder, as will happen on the way out. What
+// GoBGP cannot read within a FlowSpec NLRI it keeps as it is, which is how most prefixes with an offset pass.
+func throughGoBGP(t compile.Table, nlri []byte) (out []byte, key string, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("GoBGP panics on the NLRI %x: %v", nlri, r)
@@ -57,15 +59,15 @@ func throughGoBGP(t compile.Table, nlri []byte) (out []byte, err error) {
 	afi, safi := afiOf(t)
 	n, err := bgp.NewPrefixFromRouteFamily(afi, safi)
 	if err != nil {
-		return nil, fmt.Errorf("GoBGP does not know %s: %w", t, err)
+		return nil, "", fmt.Errorf("GoBGP does not know %s: %w", t, err)
 	}
 	if err := n.DecodeFromBytes(nlri); err != nil {
-		return nil, fmt.Errorf("GoBGP cannot read the NLRI %x: %w", nlri, err)
+		return nil, "", fmt.Errorf("GoBGP cannot read the NLRI %x: %w", nlri, err)
 	}
 	if out, err = n.Serialize(); err != nil {
-		return nil, fmt.Errorf("GoBGP cannot write the NLRI %x: %w", nlri, err)
+		return nil, "", fmt.Errorf("GoBGP cannot write the NLRI %x: %w", nlri, err)
 	}
-	return out, nil
+	return out, string(t) + " " + n.String(), nil
 }
 
 func appendPrefix(dst []byte, p netip.Prefix) []byte {

@@ -200,6 +200,7 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 			why[v.Index] = v
 		}
 	}
+	keys := map[string]string{}
 	for i, it := range due {
 		if v, bad := why[i]; bad {
 			refuse(it, string(v.Invariant), v.Reason)
@@ -213,6 +214,13 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 			}
 			it.enc = &e
 		}
+		// GoBGP takes rules for one that differ in the upper four TCP flags only: the second would replace the first
+		// there, and stay at the routers.
+		if other, taken := keys[it.enc.key]; taken {
+			refuse(it, RefusedEncoding, fmt.Sprintf("GoBGP does not tell it from %q, which the set has too: announce one of them", other))
+			continue
+		}
+		keys[it.enc.key] = it.text
 		ok = append(ok, it)
 	}
 	return ok, refused

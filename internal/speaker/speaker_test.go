@@ -131,6 +131,12 @@ func TestStaleAndRefused(t *testing.T) {
 		t.Errorf("refused (-want +got):\n%s", diff)
 	}
 	waitFor(t, "the one good route", func() bool { return len(f.routes()) == 1 })
+
+	// GoBGP keeps these two as one: the second would stay at the router for good.
+	alike := desired(t, "destination 192.0.2.9/32 protocol udp tcp-flags syn then discard", "destination 192.0.2.9/32 protocol udp tcp-flags syn&ae then discard")
+	if res := s.set(4, 3, alike); len(res.Refused) != 1 || res.Refused[0].Invariant != RefusedEncoding || !strings.Contains(res.Refused[0].Reason, "does not tell it from") {
+		t.Errorf("refused %+v, want one of the two that GoBGP takes for one", res.Refused)
+	}
 }
 
 func TestDeadlineWithNobodyAlive(t *testing.T) {

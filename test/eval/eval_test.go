@@ -38,7 +38,7 @@ func perfect(change func(s scenario.Scenario, found []incident) []incident) func
 				return found, nil
 			},
 			matches: func(m route.Match, s *traffic.Sample) bool {
-				return m.Destination.Contains(s.Destination) && s.HasPorts && s.SourcePort == m.SourcePort[0].Lo
+				return m.Destination.Contains(s.Destination) && s.HasPorts && uint32(s.SourcePort) == m.SourcePort[0].Lo
 			},
 		}
 	}

@@ -5,7 +5,6 @@ package enforce
 
 import (
 	"bytes"
-	"cmp"
 	"fmt"
 	"hash/fnv"
 	"math/bits"
@@ -42,74 +41,9 @@ func objectsOf(r route.Route) objects {
 	return objects{"r_" + k, "m_" + k, "d_" + k, fmt.Sprintf("l_%s_%d_%d", k, r.Action.Kind, r.Action.Rate)}
 }
 
-// Sort puts rules in the order in which RFC 8955, section 5.1 applies them.
-func Sort(rules []route.Route) error {
-	keys := map[string][]byte{}
-	for _, r := range rules {
-		nlri, err := route.AppendFlowSpec(nil, r.Match)
-		if err != nil {
-			return err
-		}
-		keys[r.ID()] = nlri[1:]
-	}
-	slices.SortStableFunc(rules, func(a, b route.Route) int {
-		if c := cmp.Compare(a.Family(), b.Family()); c != 0 {
-			return c
-		}
-		return compareMatch(a.Match, b.Match, keys[a.ID()], keys[b.ID()])
-	})
-	return nil
-}
-
-// compareMatch orders two matches of one family. The prefixes are compared first, as components of type 1 and 2: the
-// rule that has the component goes first, then the lower address of the shared length, then the longer prefix. What
-// remains is compared as octets, where the longer of two goes first if one begins with the other.
-func compareMatch(a, b route.Match, x, y []byte) int {
-	for _, p := range [][2]netip.Prefix{{a.Destination, b.Destination}, {a.Source, b.Source}} {
-		if c := comparePrefix(p[0], p[1]); c != 0 {
-			return c
-		}
-		if p[0].IsValid() {
-			n := prefixOctets(p[0])
-			x, y = x[n:], y[n:]
-		}
-	}
-	n := min(len(x), len(y))
-	// Component by component the type decides first, which the octets hold first: their order is the rule's order.
-	if c := bytes.Compare(x[:n], y[:n]); c != 0 {
-		return c
-	}
-	return cmp.Compare(len(y), len(x))
-}
-
-// prefixOctets is the length of a prefix component on the wire.
-func prefixOctets(p netip.Prefix) int {
-	n := 2 + (p.Bits()+7)/8
-	if p.Addr().Is6() {
-		n++ // RFC 8956, section 3.1: the offset
-	}
-	return n
-}
-
-func comparePrefix(a, b netip.Prefix) int {
-	switch {
-	case a == b:
-		return 0
-	case !a.IsValid():
-		return 1
-	case !b.IsValid():
-		return -1
-	}
-	shared := min(a.Bits(), b.Bits())
-	pa, err1 := a.Addr().Prefix(shared)
-	pb, err2 := b.Addr().Prefix(shared)
-	if err1 != nil || err2 != nil {
-		return 0
-	}
-	if c := pa.Addr().Compare(pb.Addr()); c != 0 {
-		return c
-	}
-	return cmp.Compare(b.Bits(), a.Bits())
+// Sort puts rules in the order in which a router applies them.
+func Sort(rules []route.Route) {
+	slices.SortStableFunc(rules, func(a, b route.Route) int { return route.Precedence(a.Match, b.Match) })
 }
 
 // Script returns the nftables commands that make the table hold exactly rules, which must be in order, when it holds
@@ -197,10 +131,13 @@ func conditions(m route.Match, f route.Family) ([]string, error) {
 	}
 	and("meta nfproto ipv" + fmt.Sprint(uint8(f)))
 	if m.Destination.IsValid() && m.Destination.Bits() > 0 {
-		and(ip + " daddr " + m.Destination.String())
+		and(ip + " daddr " + address(m.Destination, m.DestinationOffset))
 	}
 	if m.Source.IsValid() && m.Source.Bits() > 0 {
-		and(ip + " saddr " + m.Source.String())
+		and(ip + " saddr " + address(m.Source, m.SourceOffset))
+	}
+	if len(m.FlowLabel) > 0 {
+		and("ip6 flowlabel " + set(m.FlowLabel))
 	}
 	if len(m.Protocol) > 0 {
 		and("meta l4proto " + set(m.Protocol))
@@ -243,8 +180,12 @@ func conditions(m route.Match, f route.Family) ([]string, error) {
 		and("meta l4proto 6")
 		var tests []string
 		for _, t := range m.TCPFlags {
-			// The flags octet of the TCP header; "tcp flags" itself refuses to stand beside "th sport".
-			tests = append(tests, fmt.Sprintf("@th,104,8 & 0x%02x == 0x%02x", t.Set|t.Clear, t.Set))
+			// The flags octet of the TCP header, or the two octets it is in; "tcp flags" itself refuses to stand beside "th sport".
+			at := "104,8"
+			if t.Set|t.Clear > 0xff {
+				at = "96,16"
+			}
+			tests = append(tests, fmt.Sprintf("@th,%s & 0x%02x == 0x%02x", at, t.Set|t.Clear, t.Set))
 		}
 		and(tests...)
 	}
@@ -268,6 +209,19 @@ func conditions(m route.Match, f route.Family) ([]string, error) {
 	return all, nil
 }
 
+// address writes a prefix, of which the bits before offset are not compared.
+func address(p netip.Prefix, offset uint8) string {
+	if offset == 0 {
+		return p.String()
+	}
+	ones := netip.AddrFrom16([16]byte(bytes.Repeat([]byte{0xff}, 16)))
+	mask := netip.PrefixFrom(ones, p.Bits()).Masked().Addr().As16()
+	for bit := range offset {
+		mask[bit/8] &^= 0x80 >> (bit % 8)
+	}
+	return fmt.Sprintf("& %s == %s", netip.AddrFrom16(mask), p.Addr())
+}
+
 // set writes ranges as an nftables set.
 func set(rs []route.Range) string {
 	parts := make([]string, len(rs))
@@ -284,14 +238,14 @@ func set(rs []route.Range) string {
 }
 
 // Fragment tests. IPv4's word holds DF 0x4000, MF 0x2000 and the offset; IPv6 has a header of its own, or none.
-var fragment4 = map[uint8][2]string{ // set, clear
+var fragment4 = map[uint16][2]string{ // set, clear
 	route.DontFragment:  {"ip frag-off & 0x4000 != 0", "ip frag-off & 0x4000 == 0"},
 	route.IsFragment:    {"ip frag-off & 0x1fff != 0", "ip frag-off & 0x1fff == 0"},
 	route.FirstFragment: {"ip frag-off & 0x3fff == 0x2000", "ip frag-off & 0x3fff != 0x2000"},
 	route.LastFragment:  {"ip frag-off & 0x3fff 1-8191", "ip frag-off & 0x3fff != 1-8191"},
 }
 
-var fragment6 = map[uint8][2][]string{ // set; clear: any of
+var fragment6 = map[uint16][2][]string{ // set; clear: any of
 	route.IsFragment:    {{"frag frag-off != 0"}, {"exthdr frag missing", "frag frag-off 0"}},
 	route.FirstFragment: {{"frag frag-off 0 frag more-fragments 1"}, {"exthdr frag missing", "frag frag-off != 0", "frag more-fragments 0"}},
 	route.LastFragment:  {{"frag frag-off != 0 frag more-fragments 0"}, {"exthdr frag missing", "frag frag-off 0", "frag more-fragments 1"}},
@@ -299,11 +253,11 @@ var fragment6 = map[uint8][2][]string{ // set; clear: any of
 
 func fragment(t route.Bits, f route.Family) ([]string, error) {
 	out := []string{""}
-	for bit := uint8(1); bit != 0; bit <<= 1 {
+	for bit := uint16(1); bit != 0; bit <<= 1 {
 		if (t.Set|t.Clear)&bit == 0 {
 			continue
 		}
-		which := bits.OnesCount8(t.Clear & bit)
+		which := bits.OnesCount16(t.Clear & bit)
 		var tests []string
 		if f == route.IPv6 {
 			tests = fragment6[bit][which]

@@ -79,9 +79,7 @@ func (s *Shim) round(ctx context.Context) error {
 	for i := range rules {
 		rules[i] = rules[i].Canonical()
 	}
-	if err := Sort(rules); err != nil {
-		return err
-	}
+	Sort(rules)
 	rules = slices.CompactFunc(rules, route.Route.Equal)
 	s.mu.Lock()
 	old, first := s.rules, s.applied.IsZero()
