@@ -27,8 +27,8 @@ type Profile struct {
 	Exclusive [][2]string
 	// PortsNeedProtocol says that ports work only beside a protocol that is TCP, UDP or both.
 	PortsNeedProtocol bool
-	// TCPFlags and Fragment hold in Set the bits it can test; none means all.
-	TCPFlags, Fragment route.Bits
+	// TCPFlags and Fragment are the bits it can test; 0 means all.
+	TCPFlags, Fragment uint16
 
 	// Split bounds the rules one route may become where it cannot be said in one; below 2 none is split.
 	Split int

@@ -111,10 +111,10 @@ const maxPrefixes = 2 * (3 + 16)
 // unknownBits reports whether a test asks for a flag the router cannot test.
 func (p *Profile) unknownBits(c *component, tests []route.Bits) bool {
 	known := p.knownTo(c)
-	return known.Set != 0 && slices.ContainsFunc(tests, func(b route.Bits) bool { return (b.Set|b.Clear)&^known.Set != 0 })
+	return known != 0 && slices.ContainsFunc(tests, func(b route.Bits) bool { return (b.Set|b.Clear)&^known != 0 })
 }
 
-func (p *Profile) knownTo(c *component) route.Bits {
+func (p *Profile) knownTo(c *component) uint16 {
 	if c.word == "tcp-flags" {
 		return p.TCPFlags
 	}
@@ -244,7 +244,7 @@ func (s *shaper) supported(m route.Match) ([]route.Match, error) {
 
 // knownBits takes out of tests for flags those the router cannot test.
 func (s *shaper) knownBits(m route.Match, c *component) (route.Match, error) {
-	tests, known := *c.bits(&m), s.knownTo(c).Set
+	tests, known := *c.bits(&m), s.knownTo(c)
 	if !s.unknownBits(c, tests) {
 		return m, nil
 	}
@@ -430,7 +430,9 @@ func (s *shaper) fewOctets(m route.Match) ([]route.Match, error) {
 
 // narrowed reports whether m says more than prefixes.
 func narrowed(m route.Match) bool {
-	return !m.Equal(route.Match{Destination: m.Destination, Source: m.Source})
+	return !m.Equal(route.Match{
+		Destination: m.Destination, DestinationOffset: m.DestinationOffset, Source: m.Source, SourceOffset: m.SourceOffset,
+	})
 }
 
 // text is one component of m in words.

@@ -163,14 +163,14 @@ func TestShape(t *testing.T) {
 		},
 		{
 			"flags it cannot test",
-			Profile{Name: "x", TCPFlags: route.Bits{Set: 0x3f}, Widen: []string{"tcp-flags"}},
+			Profile{Name: "x", TCPFlags: 0x3f, Widen: []string{"tcp-flags"}},
 			"protocol tcp tcp-flags syn&!ece then discard",
 			[]string{"protocol tcp tcp-flags syn then discard"},
 			"", "tcp-flags syn&!ece is matched there as tcp-flags syn",
 		},
 		{
 			"flags it cannot test, refused",
-			Profile{Name: "x", TCPFlags: route.Bits{Set: 0x3f}},
+			Profile{Name: "x", TCPFlags: 0x3f},
 			"protocol tcp tcp-flags syn&!ece then discard",
 			nil, "does not test all the flags", "",
 		},
@@ -307,7 +307,7 @@ func randomProfile(rnd *rand.Rand) Profile {
 		p.Widen = slices.DeleteFunc(slices.Clone(words[2:]), func(string) bool { return rnd.IntN(2) == 0 })
 	}
 	if rnd.IntN(3) == 0 {
-		p.TCPFlags.Set, p.Fragment.Set = num(p.TCPFlags.Set, 0x3f), num(p.TCPFlags.Set, 0x6)
+		p.TCPFlags, p.Fragment = 0x3f, 0x6
 	}
 	if rnd.IntN(2) == 0 {
 		p.Cost = Cost{Expand: true, Each: map[string]int{"fragment": 2, "port": 2}}

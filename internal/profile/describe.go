@@ -27,6 +27,9 @@ func (p Profile) Describe() []Line {
 	r := p.Router
 	add("families", words(r.Tables))
 	add("match.components", words(r.Components))
+	if r.PrefixOffset {
+		add("match.prefix_offset", "true")
+	}
 	number("match.max_items", r.MaxItems)
 	add("match.max_items_of", counts(r.ItemsOf))
 	if r.Unmixed {
@@ -40,8 +43,8 @@ func (p Profile) Describe() []Line {
 	if r.PortsNeedProtocol {
 		add("match.ports_need_protocol", "true")
 	}
-	add("match.tcp_flags", bitWords(tcpFlagWords, func(w string) bool { b := flags("tcp-flags", []string{w}).Set; return r.TCPFlags.Set&b != 0 }))
-	add("match.fragment", bitWords(fragmentWords, func(w string) bool { b := flags("fragment", []string{w}).Set; return r.Fragment.Set&b != 0 }))
+	add("match.tcp_flags", bitWords(tcpFlagWords, func(w string) bool { b := flags("tcp-flags", []string{w}); return r.TCPFlags&b != 0 }))
+	add("match.fragment", bitWords(fragmentWords, func(w string) bool { b := flags("fragment", []string{w}); return r.Fragment&b != 0 }))
 	add("actions", words(r.Actions))
 	if r.Split > 1 {
 		number("split", r.Split)

@@ -17,6 +17,7 @@ type file struct {
 	name, platform string
 	families       []compile.Table
 	components     []string
+	prefixOffset   bool
 	maxItems       int
 	itemsOf, each  []counted
 	unmixed        bool
@@ -57,7 +58,7 @@ type (
 var Parsers = []string{"arista-eos", "frr", "ios-xr", "junos", "nokia-sros"}
 
 var (
-	tcpFlagWords  = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr"}
+	tcpFlagWords  = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ae"}
 	fragmentWords = []string{"dont-fragment", "is-fragment", "first-fragment", "last-fragment"}
 )
 
@@ -65,7 +66,7 @@ const maxEntries = 10_000_000
 
 // keys are what a fact can be about; those but the last two ask for a fact where they are set.
 var keys = []string{
-	"families", "match.components", "match.max_items", "match.max_items_of", "match.separate_ranges", "match.exclusive",
+	"families", "match.components", "match.prefix_offset", "match.max_items", "match.max_items_of", "match.separate_ranges", "match.exclusive",
 	"match.ports_need_protocol", "match.tcp_flags", "match.fragment", "actions", "cost.model", "cost.each", "cost.measured",
 	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6",
 	"operation", "split",
@@ -81,6 +82,7 @@ func (f *file) schema() document.Value {
 		document.Field{Key: "families", Value: document.Scalars(&f.families, table), Help: "What it carries; all when left out. The peer's families say what its session carries."},
 		document.Field{Key: "match", Help: "What it can match by.", Value: document.Section(
 			document.Field{Key: "components", Value: document.Scalars(&f.components, component), Help: "The components it knows; all when left out."},
+			document.Field{Key: "prefix_offset", Value: document.Scalar(&f.prefixOffset, document.Bool()), Help: "It compares IPv6 prefixes with an offset; asked where components is given."},
 			document.Field{Key: "max_items", Value: document.Scalar(&f.maxItems, document.Number(1, 64)), Help: "Values in one component, a range counting two."},
 			document.Field{Key: "max_items_of", Value: document.Scalars(&f.itemsOf, countedCodec(64)), Help: "Where a component takes another number of values."},
 			document.Field{Key: "separate_ranges", Value: document.Scalar(&f.unmixed, document.Bool()), Help: "A list holds single values or ranges, never both; a rule with both is split."},
@@ -173,7 +175,7 @@ func (f *file) check(r *document.Report, name string) {
 
 func (f *file) profile(name string) Profile {
 	p := compile.Profile{
-		Name: f.name, Tables: f.families, Components: f.components, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
+		Name: f.name, Tables: f.families, Components: f.components, PrefixOffset: f.prefixOffset, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
 		Unmixed: f.unmixed, PortsNeedProtocol: f.portsProtocol, Split: f.split, MaxRules: f.rules, Budget: f.entries,
 		Cost: compile.Cost{Expand: f.model == tcam, Each: numbers(f.each)}, ProgrammingRate: f.rate,
 	}
@@ -185,15 +187,15 @@ func (f *file) profile(name string) Profile {
 }
 
 // flags returns the bits of these words, in the words' own language.
-func flags(component string, words []string) route.Bits {
+func flags(component string, words []string) uint16 {
 	if len(words) == 0 {
-		return route.Bits{}
+		return 0
 	}
 	r, err := route.Parse("destination 192.0.2.1/32 " + component + " " + strings.Join(words, "&") + " then discard")
 	if err != nil {
-		return route.Bits{}
+		return 0
 	}
-	return append(r.Match.TCPFlags, r.Match.Fragment...)[0]
+	return append(r.Match.TCPFlags, r.Match.Fragment...)[0].Set
 }
 
 func numbers(cs []counted) map[string]int {
