@@ -11,7 +11,8 @@ import (
 // the wire can say, unaltered, five items in a component.
 type Profile struct {
 	Name       string   // for messages
-	Tables     []Table  // what it is configured to carry; empty means all
+	Tables     []Table  // what its session is configured to carry; empty means all
+	Carries    []Table  // what such a router carries at all; empty means all
 	Components []string // what it matches by, as words of the text form; empty means all
 	Actions    []Action // what it does; empty means all
 	// PrefixOffset says that it compares IPv6 prefixes with an offset (RFC 8956, section 3.1), where Components is given.

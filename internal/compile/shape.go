@@ -41,6 +41,9 @@ func (p *Profile) shape(r route.Route) (shape, error) {
 	if t := TableOf(r); len(p.Tables) > 0 && !slices.Contains(p.Tables, t) {
 		return shape{}, refuse("the router is not configured for %s: add it to the peer's families if the router carries it", t)
 	}
+	if t := TableOf(r); len(p.Carries) > 0 && !slices.Contains(p.Carries, t) {
+		return shape{}, refuse("the router does not take %s (profile %s)", t, p.Name)
+	}
 	if a := ActionOf(r.Action.Kind); len(p.Actions) > 0 && !slices.Contains(p.Actions, a) {
 		return shape{}, refuse("the router does not do %s (profile %s): choose another action for it", r.Action, p.Name)
 	}

@@ -25,7 +25,7 @@ func (p Profile) Describe() []Line {
 		}
 	}
 	r := p.Router
-	add("families", words(r.Tables))
+	add("families", words(r.Carries))
 	add("match.components", words(r.Components))
 	if r.PrefixOffset {
 		add("match.prefix_offset", "true")

@@ -175,7 +175,7 @@ func (f *file) check(r *document.Report, name string) {
 
 func (f *file) profile(name string) Profile {
 	p := compile.Profile{
-		Name: f.name, Tables: f.families, Components: f.components, PrefixOffset: f.prefixOffset, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
+		Name: f.name, Carries: f.families, Components: f.components, PrefixOffset: f.prefixOffset, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
 		Unmixed: f.unmixed, PortsNeedProtocol: f.portsProtocol, Split: f.split, MaxRules: f.rules, Budget: f.entries,
 		Cost: compile.Cost{Expand: f.model == tcam, Each: numbers(f.each)}, ProgrammingRate: f.rate,
 	}

@@ -75,7 +75,7 @@ func TestTraps(t *testing.T) {
 			"protocol udp source-port 1,3,5,7,9 then discard", "protocol udp source-port 11 then discard",
 		}, ""},
 		{"extreme-slx", "protocol tcp tcp-flags syn&!ece then discard", nil, "does not test all the flags"},
-		{"openbgpd", "protocol udp then discard", nil, "not configured for ipv4-flowspec"},
+		{"openbgpd", "protocol udp then discard", nil, "does not take ipv4-flowspec (profile openbgpd)"},
 		{"generic", "protocol udp source-port 1,3,5,7,9,11 then discard", nil, "source-port has 6 items"},
 		{"generic", "protocol udp port 53 destination-port 53 then discard", []string{"protocol udp port 53 destination-port 53 then discard"}, ""},
 	} {

@@ -187,10 +187,7 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 			refuse(it, RefusedDeadline, fmt.Sprintf("the deadline %s has passed", it.Deadline.UTC().Format(time.RFC3339)))
 		default:
 			due = append(due, it)
-			entries = append(entries, safety.Entry{
-				Route: it.Route, Owners: it.Owners, Answers: it.Answers, Groups: it.Groups,
-				Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved,
-			})
+			entries = append(entries, it.entry())
 		}
 		seen[it.id] = true
 	}

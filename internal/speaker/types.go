@@ -7,6 +7,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // Desired is one route that is to be announced, with its end.
@@ -144,6 +145,14 @@ type item struct {
 	text string   // Route.String()
 	id   string   // Route.ID()
 	enc  *encoded // nil until it is admitted
+}
+
+// entry is the item as the safety kernel judges it.
+func (it item) entry() safety.Entry {
+	return safety.Entry{
+		Route: it.Route, Owners: it.Owners, Answers: it.Answers, Groups: it.Groups,
+		Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved,
+	}
 }
 
 func newItem(d Desired) item { return item{Desired: d, text: d.Route.String(), id: d.Route.ID()} }
