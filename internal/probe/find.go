@@ -1,0 +1,36 @@
+package probe
+
+import (
+	"fmt"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Index finds rules in a reading.
+type Index struct {
+	rules  map[string]Rule // by the text of the match
+	unread int
+	first  string
+}
+
+// Index makes the rules of a reading findable.
+func (r Reading) Index() Index {
+	x := Index{rules: make(map[string]Rule, len(r.Rules)), unread: r.Unread, first: r.First}
+	for _, rule := range r.Rules {
+		x.rules[rule.Match.String()] = rule
+	}
+	return x
+}
+
+// Find says what the router says of the rule with this canonical match. That it shows no such rule means that it has
+// none only if everything it shows could be read.
+func (x Index) Find(m route.Match) Rule {
+	rule, ok := x.rules[m.String()]
+	switch {
+	case ok:
+		return rule
+	case x.unread > 0:
+		return Rule{Match: m, Why: fmt.Sprintf("the router shows %d rules that could not be read for certain, and this may be one of them; the first: %s", x.unread, x.first)}
+	}
+	return Rule{Match: m, State: NotInstalled, Why: "the router does not show it"}
+}
