@@ -97,12 +97,30 @@ test-root: ## BPF, namespaces, real routers, end to end: as root, one package at
 
 .PHONY: test-e2e
 test-e2e: deps ## Only the end-to-end tests: real binaries, real routers
-	$(ROOT_TEST) -v ./test/e2e/...
+	$(ROOT_TEST) -v ./test/e2e
 
 .PHONY: test-kernels
 test-kernels: ## The datapath on Debian's kernels, in qemu (UPDATE=1 records the verifier's counts)
 	scripts/deps.sh kernels
 	$(GO) run ./test/kernels $(if $(UPDATE),-update) $(if $(KERNELS),-kernels '$(KERNELS)')
+
+# Its own programs, for the nodes of the containerlab topologies.
+.PHONY: build-clab
+build-clab: build
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/lab/ ./test/e2e/clab ./test/e2e/clab/labnode
+
+.PHONY: test-clab
+test-clab: build-clab ## The containerlab topologies end to end, with a docker of its own where none runs (TOPOLOGY=fabric KEEP=1)
+	scripts/deps.sh clab
+	containerlab=$$(scripts/containerlab.sh); exec $(AS_ROOT) bin/lab/clab -containerlab "$$containerlab" -base '$(CLAB_BASE)' $(if $(KEEP),-keep) $(TOPOLOGY)
+
+.PHONY: clab-images
+clab-images: build-clab ## Images and certificates of the topologies, for your docker (CLAB_BASE=debian:bookworm-slim)
+	$(AS_ROOT) bin/lab/clab -prepare -base '$(CLAB_BASE)'
+
+.PHONY: clab-down
+clab-down: build-clab ## Take away what test-clab KEEP=1, or a run that was killed, left
+	containerlab=$$(scripts/containerlab.sh); $(AS_ROOT) bin/lab/clab -containerlab "$$containerlab" -down
 
 .PHONY: soak-sensor
 soak-sensor: export TM_SOAK_PACKETS ?= 5000000

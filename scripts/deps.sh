@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels eval interop
+# Installs the Debian packages of the named groups, once: scripts/deps.sh test demo bench kernels eval interop clab
 # Quick and silent when all is there. It installs by name from the configured Debian mirror and nothing else; daemons that
 # come with the packages are neither started nor enabled, for we start our own in namespaces.
 set -eu
@@ -10,9 +10,10 @@ bench='fastnetmon gobgpd'
 eval='tshark'
 interop='frr bird2 gobgpd exabgp openbgpd iproute2 nftables'
 kernels='qemu-system-x86 xz-utils'
-services='frr bird fastnetmon gobgpd exabgp openbgpd'
+clab='docker.io debootstrap'
+services='frr bird fastnetmon gobgpd exabgp openbgpd docker'
 
-[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval, interop)' >&2; exit 2; }
+[ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval, interop, clab)' >&2; exit 2; }
 
 want=
 for group in "$@"; do
@@ -23,7 +24,9 @@ for group in "$@"; do
 	eval) want="$want $eval" ;;
 	interop) want="$want $interop" ;;
 	kernels) want="$want $kernels" ;;
-	*) echo "deps: group $group is not known: use test, demo, bench, kernels, eval or interop" >&2; exit 2 ;;
+	# A docker of another make is as good, and Debian's would take its place.
+	clab) if command -v dockerd >/dev/null && ! dpkg-query -W docker.io >/dev/null 2>&1; then want="$want debootstrap"; else want="$want $clab"; fi ;;
+	*) echo "deps: group $group is not known: use test, demo, bench, kernels, eval, interop or clab" >&2; exit 2 ;;
 	esac
 done
 
@@ -77,4 +80,5 @@ if [ -n "$ours" ] && [ -d /run/systemd/system ]; then
 	for s in $services; do
 		case " $missing " in *" $s"*) $as_root systemctl disable -q "$s" 2>/dev/null || true ;; esac
 	done
+	case " $missing " in *" docker.io "*) $as_root systemctl disable -q docker.socket containerd 2>/dev/null || true ;; esac
 fi

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 root=$({
 	git ls-files -co --exclude-standard '*_test.go' | xargs grep -slE 'Need(Root|Tool)\(' | xargs -r -n1 dirname
-	git ls-files -co --exclude-standard 'test/e2e/*_test.go' | xargs -r -n1 dirname
+	git ls-files -co --exclude-standard ':(glob)test/e2e/*_test.go' | xargs -r -n1 dirname
 } | sort -u | sed 's,^,./,')
 
 case ${1:-} in
