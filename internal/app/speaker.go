@@ -61,7 +61,7 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 	for i, p := range s.Peers {
 		q := speaker.Peer{
 			Name: p.Name, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
-			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent,
+			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent, ProgramRate: p.ProgramRate,
 			NextHop4: p.NextHop4, NextHop6: p.NextHop6, HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry,
 		}
 		for _, f := range p.Families {

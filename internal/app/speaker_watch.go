@@ -24,6 +24,7 @@ type speakerWatch struct {
 	err    string         // guarded by mu; why the speaker cannot be asked now
 	peers  map[string]speaker.SessionState
 	sent   map[string]bool // "route\x00peer"
+	jailed map[string]bool // the same
 }
 
 func newSpeakerWatch(client *speaker.Client, c *Controller) *speakerWatch {
@@ -132,13 +133,19 @@ func (w *speakerWatch) take(s speaker.Status) {
 	w.c.health.Set("red button", pressed)
 
 	sent := make(map[string]bool, len(w.sent))
+	jailed := map[string]bool{}
 	for _, r := range s.Routes {
 		text := r.Route.String()
 		for _, p := range r.Peers {
+			k := text + "\x00" + p.Peer
+			if p.State == speaker.Quarantined {
+				if jailed[k] = true; !w.jailed[k] {
+					w.c.emit(audit.Quarantined, fmt.Sprintf("%s is kept from %s: %s", text, p.Peer, p.Reason), map[string]string{"route": text, "peer": p.Peer})
+				}
+			}
 			if p.State != speaker.Sent {
 				continue
 			}
-			k := text + "\x00" + p.Peer
 			sent[k] = true
 			if !w.sent[k] {
 				w.c.emit(audit.RouteSent, fmt.Sprintf("%s was sent to %s", text, p.Peer), map[string]string{"route": text, "peer": p.Peer, "sent": p.Sent.UTC().Format(time.RFC3339Nano)})
@@ -154,5 +161,5 @@ func (w *speakerWatch) take(s speaker.Status) {
 			w.c.emit(audit.RouteWithdrawn, fmt.Sprintf("%s was withdrawn from %s", text, peer), map[string]string{"route": text, "peer": peer})
 		}
 	}
-	w.sent = sent
+	w.sent, w.jailed = sent, jailed
 }

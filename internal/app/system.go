@@ -40,7 +40,7 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 	status, _ := s.speaker.get()
 	st.PeersConfigured = len(s.o.Config.Speaker.Peers)
 	for _, p := range status.Peers {
-		st.RoutesSent += p.Sent
+		st.RoutesSent += p.Routes[speaker.Sent]
 		if p.State == speaker.Established {
 			st.PeersEstablished++
 		}
@@ -108,7 +108,9 @@ func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
 	for _, p := range status.Peers {
 		x := console.Peer{
 			Name: p.Name, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
-			SentRoutes: p.Sent, EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,
+			SentRoutes: p.Routes[speaker.Sent], PendingRoutes: p.Routes[speaker.Pending], UnsupportedRoutes: p.Routes[speaker.Unsupported],
+			NotPlacedRoutes: p.Routes[speaker.NotPlaced], QuarantinedRoutes: p.Routes[speaker.Quarantined], FailedRoutes: p.Routes[speaker.Failed],
+			EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,
 		}
 		for _, f := range p.Families {
 			x.Families = append(x.Families, string(f))
@@ -153,6 +155,7 @@ func (s *system) Holds(context.Context) ([]mitigation.Hold, error) {
 
 var routeStates = map[speaker.RouteState]console.RouteState{
 	speaker.Pending: console.RoutePending, speaker.Sent: console.RouteSent, speaker.Unsupported: console.RouteUnsupported,
+	speaker.NotPlaced: console.RouteNotPlaced, speaker.Quarantined: console.RouteQuarantined, speaker.Failed: console.RouteFailed,
 }
 
 func (s *system) Routes(context.Context) (console.Routes, error) {
@@ -234,6 +237,27 @@ func (s *system) DeleteHold(ctx context.Context, d console.DeleteHold) error {
 		return console.ErrNotFound{What: "hold on " + d.Target.String()}
 	}
 	return s.translate(err)
+}
+
+func (s *system) ReleaseQuarantine(ctx context.Context, q console.ReleaseQuarantine) ([]string, error) {
+	if status, _ := s.speaker.get(); !slices.ContainsFunc(status.Peers, func(p speaker.PeerStatus) bool { return p.Name == q.Peer }) {
+		return nil, console.ErrNotFound{What: fmt.Sprintf("router %q at this controller's speaker", q.Peer)}
+	}
+	text := ""
+	if q.Route != nil {
+		text = q.Route.String()
+	}
+	released, err := s.speaker.client.ReleaseQuarantine(ctx, q.Peer, text, q.Requester, q.Reason)
+	switch {
+	case errors.Is(err, speaker.ErrNoSpeaker):
+		return nil, console.ErrUnavailable{Reason: err.Error()}
+	case err == nil && len(released) == 0:
+		return nil, console.ErrNotFound{What: fmt.Sprintf("route in quarantine for %s at this controller's speaker", q.Peer)}
+	case err == nil:
+		s.speaker.c.emit(audit.QuarantineLifted, fmt.Sprintf("%s lifted the quarantine of %d routes for %s: %s", q.Requester, len(released), q.Peer, q.Reason),
+			map[string]string{"peer": q.Peer, "requester": q.Requester, "reason": q.Reason})
+	}
+	return released, err
 }
 
 func (s *system) SetFreeze(ctx context.Context, f console.SetFreeze) (*mitigation.Freeze, error) {

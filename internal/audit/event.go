@@ -37,7 +37,10 @@ const (
 	HoldLifted     Kind = "hold_lifted"
 	FreezeSet      Kind = "freeze_set"
 	FreezeLifted   Kind = "freeze_lifted"
-	RedButton      Kind = "red_button" // everything withdrawn at a speaker
+	// A speaker keeps a route from a router that resets the session upon it, and tries it again.
+	Quarantined      Kind = "quarantined"
+	QuarantineLifted Kind = "quarantine_lifted"
+	RedButton        Kind = "red_button" // everything withdrawn at a speaker
 
 	Started       Kind = "started"
 	Stopped       Kind = "stopped"
@@ -66,7 +69,7 @@ var kinds = []Kind{
 	IncidentOnset, IncidentGrown, IncidentEnded,
 	MitigationCreated, MitigationExtended, MitigationChanged, MitigationEnded, MitigationRefused, MitigationObserved,
 	RouteSent, RouteWithdrawn, RouteRefused,
-	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, RedButton,
+	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, Quarantined, QuarantineLifted, RedButton,
 	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, PolicyNotify, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
 	RecordDamaged, SensorSeen, SensorLost, PeerUp, PeerDown, SpeakerUp, SpeakerDown, EventsLost,
 }

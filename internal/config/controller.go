@@ -104,6 +104,7 @@ type Peer struct {
 	ConnectRetry         time.Duration
 	Families             []string
 	MaxRules             int // 0 means no limit
+	ProgramRate          int // rules a second; 0 means no pace
 	MaxItemsPerComponent int
 	NextHop4, NextHop6   netip.Addr // of blackholes at this router; the zero Addr means those of Blackhole
 }

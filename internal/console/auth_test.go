@@ -99,6 +99,10 @@ var rpcs = []rpcCall{
 		_, err := c.DeleteHold(ctx, &tmv1.DeleteHoldRequest{Target: "203.0.113.0/28", Reason: "r", Requester: "someone else"})
 		return err
 	}},
+	{"ReleaseQuarantine", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.ReleaseQuarantine(ctx, &tmv1.ConsoleServiceReleaseQuarantineRequest{Peer: "edge1", Reason: "r", Requester: "someone else"})
+		return err
+	}},
 	{"SetFreeze", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
 		_, err := c.SetFreeze(ctx, &tmv1.SetFreezeRequest{Frozen: true, Reason: "r", Requester: "someone else"})
 		return err
@@ -204,6 +208,8 @@ func TestAuthorisationMatrix(t *testing.T) {
 					case console.Withdraw:
 						requester = call.Requester
 					case console.DeleteHold:
+						requester = call.Requester
+					case console.ReleaseQuarantine:
 						requester = call.Requester
 					case console.SetFreeze:
 						requester = call.Requester

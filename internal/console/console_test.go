@@ -196,6 +196,10 @@ func TestInvalidRequestsNameTheField(t *testing.T) {
 		{"bits beyond", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_Target{Target: "192.0.2.1/24"}, Reason: "r", Requester: "e"}), map[string]string{"target": "192.0.2.0/24"}},
 		{"all false", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_All{}, Reason: "r", Requester: "e"}), map[string]string{"all": "must be true"}},
 		{"negative hold", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_All{All: true}, Reason: "r", Requester: "e", Hold: durationpb.New(-1)}), map[string]string{"hold": "below 0s"}},
+		{"empty quarantine", func() error {
+			_, err := c.ReleaseQuarantine(ctx, &tmv1.ConsoleServiceReleaseQuarantineRequest{Route: "x"})
+			return err
+		}, map[string]string{"peer": "name the router", "route": "has no action", "reason": "must not", "requester": "must not"}},
 		{"empty hold", func() error { _, err := c.DeleteHold(ctx, &tmv1.DeleteHoldRequest{}); return err }, map[string]string{"target": "not a prefix", "reason": "must not", "requester": "must not"}},
 		{"empty freeze", func() error { _, err := c.SetFreeze(ctx, &tmv1.SetFreezeRequest{Frozen: true}); return err }, map[string]string{"reason": "must not", "requester": "must not"}},
 		{"page size", func() error {

@@ -113,6 +113,8 @@ func peerProto(p Peer) *tmv1.Peer {
 		Name: p.Name, Address: p.Address, Asn: p.ASN, State: sessionStates[p.State], StateTime: timeProto(p.Since),
 		Families: p.Families, MissingFamilies: p.MissingFamilies,
 		DesiredRoutes: uint32(p.DesiredRoutes), SentRoutes: uint32(p.SentRoutes),
+		PendingRoutes: uint32(p.PendingRoutes), UnsupportedRoutes: uint32(p.UnsupportedRoutes), NotPlacedRoutes: uint32(p.NotPlacedRoutes),
+		QuarantinedRoutes: uint32(p.QuarantinedRoutes), FailedRoutes: uint32(p.FailedRoutes),
 		EstablishedCount: p.EstablishedCount, LastError: p.LastError, LastErrorTime: timeProto(p.LastErrorTime),
 	}
 }
@@ -121,6 +123,9 @@ var routeStates = map[RouteState]tmv1.PeerRoute_State{
 	RoutePending:     tmv1.PeerRoute_STATE_PENDING,
 	RouteSent:        tmv1.PeerRoute_STATE_SENT,
 	RouteUnsupported: tmv1.PeerRoute_STATE_UNSUPPORTED,
+	RouteNotPlaced:   tmv1.PeerRoute_STATE_NOT_PLACED,
+	RouteQuarantined: tmv1.PeerRoute_STATE_QUARANTINED,
+	RouteFailed:      tmv1.PeerRoute_STATE_FAILED,
 }
 
 func routeProto(r Route) *tmv1.SpeakerRoute {

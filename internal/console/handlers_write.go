@@ -118,6 +118,33 @@ func (s *service) DeleteHold(ctx context.Context, req *tmv1.DeleteHoldRequest) (
 	return &tmv1.DeleteHoldResponse{}, nil
 }
 
+// ReleaseQuarantine lets the speaker try routes again that it keeps from a router.
+func (s *service) ReleaseQuarantine(ctx context.Context, req *tmv1.ConsoleServiceReleaseQuarantineRequest) (*tmv1.ConsoleServiceReleaseQuarantineResponse, error) {
+	var c check
+	q := ReleaseQuarantine{Peer: req.GetPeer(), Reason: c.reason(req.GetReason()), Requester: c.requester(ctx, req.GetRequester())}
+	if q.Peer == "" {
+		c.add("peer", "name the router")
+	}
+	if text := req.GetRoute(); text != "" {
+		r, err := route.Parse(text)
+		if err != nil {
+			c.add("route", "%v", err)
+		}
+		q.Route = &r
+	}
+	var released []string
+	err := c.err()
+	if err == nil {
+		released, err = s.system.ReleaseQuarantine(ctx, q)
+	}
+	err = s.changed(ctx, "ReleaseQuarantine", q.Requester, err, slog.String("peer", q.Peer), slog.String("route", req.GetRoute()),
+		slog.Int("released", len(released)), slog.String("reason", q.Reason))
+	if err != nil {
+		return nil, err
+	}
+	return &tmv1.ConsoleServiceReleaseQuarantineResponse{Routes: released}, nil
+}
+
 // SetFreeze stops or resumes automation, or that of a group.
 func (s *service) SetFreeze(ctx context.Context, req *tmv1.SetFreezeRequest) (*tmv1.SetFreezeResponse, error) {
 	var c check

@@ -58,6 +58,7 @@ func roles() map[string][]string {
 		tmv1.ConsoleService_CreateMitigation_FullMethodName:    write,
 		tmv1.ConsoleService_WithdrawMitigations_FullMethodName: write,
 		tmv1.ConsoleService_DeleteHold_FullMethodName:          write,
+		tmv1.ConsoleService_ReleaseQuarantine_FullMethodName:   write,
 		tmv1.ConsoleService_SetFreeze_FullMethodName:           write,
 	}
 }

@@ -43,6 +43,9 @@ type System interface {
 	// SetFreeze stops or resumes automation, or that of a group, and returns the freeze, nil when it was lifted;
 	// [ErrNotFound] when a group that is not frozen is resumed.
 	SetFreeze(ctx context.Context, f SetFreeze) (*mitigation.Freeze, error)
+	// ReleaseQuarantine lets this controller's speaker try routes again that it keeps from a router, and returns them;
+	// [ErrNotFound] when there is none. It does not ask who leads: every speaker has sessions, and a quarantine, of its own.
+	ReleaseQuarantine(ctx context.Context, q ReleaseQuarantine) ([]string, error)
 	// Policy returns the policy in force.
 	Policy(ctx context.Context) (Policy, error)
 	// Events returns what was recorded, newest first: see [EventQuery].
@@ -158,11 +161,14 @@ type Peer struct {
 	Since            time.Time
 	Families         []string // both sides agreed on
 	MissingFamilies  []string // offered by us and not by the router
-	DesiredRoutes    int
+	DesiredRoutes    int      // the router is to have
 	SentRoutes       int
 	EstablishedCount uint64
 	LastError        string
 	LastErrorTime    time.Time
+
+	// Of all desired routes, how many are in each other state.
+	PendingRoutes, UnsupportedRoutes, NotPlacedRoutes, QuarantinedRoutes, FailedRoutes int
 }
 
 // Routes are the desired routes and what became of them.
@@ -187,9 +193,12 @@ type RouteState string
 
 // The route states.
 const (
-	RoutePending     RouteState = "pending"     // the session is down; sent when it comes up
-	RouteSent        RouteState = "sent"        // handed to BGP for an established session that carries its family
+	RoutePending     RouteState = "pending"     // it waits for the session, its turn or the router's pace
+	RouteSent        RouteState = "sent"        // written to the router's connection in this session
 	RouteUnsupported RouteState = "unsupported" // the router does not take its family or shape
+	RouteNotPlaced   RouteState = "not-placed"  // the router has no room for it
+	RouteQuarantined RouteState = "quarantined" // the router resets the session upon it
+	RouteFailed      RouteState = "failed"      // BGP did not take it; it is tried again
 )
 
 // PeerRoute is the state of a route at one router.
@@ -230,6 +239,14 @@ type Withdrawn struct {
 // DeleteHold names the target of a hold to end.
 type DeleteHold struct {
 	Target    netip.Prefix
+	Reason    string
+	Requester string
+}
+
+// ReleaseQuarantine names a router and, if not nil, the one route of its quarantine to try again.
+type ReleaseQuarantine struct {
+	Peer      string
+	Route     *route.Route
 	Reason    string
 	Requester string
 }

@@ -136,6 +136,18 @@ func (c *Client) Release(ctx context.Context, requester, reason string) error {
 	return nil
 }
 
+// ReleaseQuarantine tries again what is kept from a router because it reset the session upon it; an empty route means all.
+// It returns the routes.
+func (c *Client) ReleaseQuarantine(ctx context.Context, peer, route, requester, reason string) ([]string, error) {
+	ctx, cancel := bounded(ctx, callTimeout)
+	defer cancel()
+	resp, err := c.rpc.ReleaseQuarantine(ctx, &pb.SpeakerServiceReleaseQuarantineRequest{Peer: peer, Route: route, Requester: requester, Reason: reason})
+	if err != nil {
+		return nil, c.wrap("release quarantine", err)
+	}
+	return resp.GetRoutes(), nil
+}
+
 func (c *Client) wrap(what string, err error) error {
 	st := status.Convert(err)
 	kind := error(nil)

@@ -41,7 +41,9 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 		out.Peers = append(out.Peers, &pb.Peer{
 			Name: p.Name, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
 			Families: fromTables(p.Families), MissingFamilies: fromTables(p.Missing),
-			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Sent), EstablishedCount: p.Established,
+			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Routes[Sent]), PendingRoutes: uint32(p.Routes[Pending]),
+			UnsupportedRoutes: uint32(p.Routes[Unsupported]), NotPlacedRoutes: uint32(p.Routes[NotPlaced]),
+			QuarantinedRoutes: uint32(p.Routes[Quarantined]), FailedRoutes: uint32(p.Routes[Failed]), EstablishedCount: p.Established,
 			LastError: p.LastError, LastErrorTime: toTime(p.LastErrorTime),
 		})
 	}
@@ -68,7 +70,11 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 		s.Peers = append(s.Peers, PeerStatus{
 			Name: p.GetName(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
 			Families: toTables(p.GetFamilies()), Missing: toTables(p.GetMissingFamilies()),
-			Desired: int(p.GetDesiredRoutes()), Sent: int(p.GetSentRoutes()), Established: p.GetEstablishedCount(),
+			Desired: int(p.GetDesiredRoutes()), Established: p.GetEstablishedCount(),
+			Routes: map[RouteState]int{
+				Sent: int(p.GetSentRoutes()), Pending: int(p.GetPendingRoutes()), Unsupported: int(p.GetUnsupportedRoutes()),
+				NotPlaced: int(p.GetNotPlacedRoutes()), Quarantined: int(p.GetQuarantinedRoutes()), Failed: int(p.GetFailedRoutes()),
+			},
 			LastError: p.GetLastError(), LastErrorTime: fromTime(p.GetLastErrorTime()),
 		})
 	}

@@ -11,6 +11,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
@@ -32,8 +33,15 @@ type guard struct {
 	log      *slog.Logger
 	metrics  *metrics
 	incoming chan net.Conn // connections of a passive peer, from the listener
-	reset    func()        // makes GoBGP forget the session and connect again soon
 	changed  func()        // the session changed
+
+	// The router's side, called in this order for each session; set before run.
+	up    func(*pair)    // the session is established
+	wrote func([][]byte) // keys of routes whose UPDATEs were written to the router's connection
+	// down says how an established session ended, and why in words.
+	down  func(how ending, why string)
+	reset func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
+	away  bool                // this speaker ran before and had routes; the router may have kept them
 
 	ln    net.Listener // where GoBGP connects
 	local chan *localConn
@@ -114,10 +122,11 @@ func (g *guard) run(ctx context.Context) {
 		}
 		begin := time.Now()
 		up, served := g.serve(ctx, router)
+		eager := false
 		if served && g.reset != nil && ctx.Err() == nil {
-			g.reset()
+			eager = g.reset()
 		}
-		if up && time.Since(begin) > stableSession {
+		if up && (eager || time.Since(begin) > stableSession) {
 			backoff = minReconnect
 		}
 		if ctx.Err() == nil && !g.peer.Passive { // a passive peer's router sets the pace
@@ -198,7 +207,10 @@ func (g *guard) serve(ctx context.Context, router net.Conn) (up, served bool) {
 	if ctx.Err() != nil {
 		return p.isUp(), true
 	}
-	g.end(err)
+	words := g.end(err)
+	if p.isUp() && g.down != nil {
+		g.down(endingOf(err), words)
+	}
 	return p.isUp(), true
 }
 
@@ -307,7 +319,14 @@ func (g *guard) fail(words string) {
 	g.changed()
 }
 
-func (g *guard) established(tables []compile.Table) {
+// wasAway says whether the router may hold routes we sent before the session that is about to begin.
+func (g *guard) wasAway() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.away || g.session.established > 0
+}
+
+func (g *guard) established(p *pair, tables []compile.Table) {
 	ours := g.peer.tables()
 	g.mu.Lock()
 	g.session.state, g.session.since = Established, time.Now()
@@ -329,11 +348,14 @@ func (g *guard) established(tables []compile.Table) {
 		g.log.Warn("the router does not offer all families of its configuration here: activate them there for this neighbour",
 			"peer", g.peer.Name, "missing", s.missing)
 	}
+	if g.up != nil {
+		g.up(p)
+	}
 	g.changed()
 }
 
-// end records how a session ended.
-func (g *guard) end(err error) {
+// end records how a session ended and returns it in words.
+func (g *guard) end(err error) string {
 	s := g.snapshot()
 	words := "the session ended"
 	if err != nil {
@@ -349,9 +371,51 @@ func (g *guard) end(err error) {
 	}
 	g.setState(Idle)
 	g.fail(words)
+	return words
 }
 
 // routerGone is the end of the router's connection without a word.
 type routerGone struct{ err error }
 
 func (e *routerGone) Error() string { return e.err.Error() }
+func (e *routerGone) Unwrap() error { return e.err }
+
+// routerNotification is the end of the session by the router's own word.
+type routerNotification struct {
+	code, sub byte
+	data      []byte
+}
+
+func (e *routerNotification) Error() string {
+	return "the router closed the session: " + notificationWords(e.code, e.sub)
+}
+
+// ending is how an established session ended, as far as it tells about the routes sent before.
+type ending int
+
+const (
+	// silent: a broken path, a hold timer of ours, a fault here. It says nothing about routes.
+	silent ending = iota
+	// told: the router closed the session for a reason that is not a route, such as an operator's reset.
+	told
+	// closed: the router's TCP closed or reset the connection without a word, as it does when its BGP crashes.
+	closed
+	// refused: the router said that a message of ours is wrong.
+	refused
+)
+
+func endingOf(err error) ending {
+	var said *routerNotification
+	var gone *routerGone
+	switch {
+	case errors.As(err, &said):
+		if said.code == errHeader || said.code == errUpdate {
+			return refused
+		}
+		return told
+	case errors.As(err, &gone) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)):
+		return closed
+	}
+	return silent
+}

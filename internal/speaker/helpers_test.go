@@ -71,7 +71,7 @@ func testOptions(t testing.TB, peers ...Peer) Options {
 	return Options{
 		Socket: filepath.Join(dir, "s"), Journal: filepath.Join(dir, "journal"), Version: "test",
 		ASN: 65000, RouterID: netip.MustParseAddr("10.66.0.1"), ListenPort: -1,
-		Peers: peers, Safety: testLimits(), Log: testLog(t),
+		Peers: peers, blameSpan: 150 * time.Millisecond, Safety: testLimits(), Log: testLog(t),
 	}
 }
 
@@ -168,6 +168,7 @@ type fakeRouter struct {
 	ln     net.Listener
 	tables []compile.Table
 	asn    uint32
+	poison map[string]bool  // matches the router dies of: true says it sends a NOTIFICATION before; guarded by mu
 	onUp   func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
 
 	mu      sync.Mutex
@@ -276,8 +277,25 @@ func (f *fakeRouter) session(c net.Conn) {
 			return
 		case msgUpdate:
 			f.update(body, fresh)
+			if refuse, dies := f.poisoned(); dies {
+				if refuse {
+					_, _ = c.Write(appendMessage(nil, msgNotification, []byte{3, 9, 0xc0, 16}))
+				}
+				return
+			}
 		}
 	}
+}
+
+func (f *fakeRouter) poisoned() (refuse, dies bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for m, how := range f.poison {
+		if _, ok := f.rib[m]; ok {
+			return how, true
+		}
+	}
+	return false, false
 }
 
 // update applies one UPDATE.

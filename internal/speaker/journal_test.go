@@ -200,11 +200,11 @@ func TestJournalWriteFails(t *testing.T) {
 	if _, err := s.set(1, 2, itemsOf(t, discard4, packets4), nil); !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing new is announced") {
 		t.Fatalf("set: %v", err)
 	}
-	if len(r.rib) != 1 || r.rib[itemsOf(t, discard4)[0].id].text != discard4 {
-		t.Errorf("announced: %v", r.rib)
+	if o := r.out.order; len(o) != 1 || o[0].text != discard4 {
+		t.Errorf("announced: %v", o)
 	}
-	if n, err := s.withdrawAll("ann", "now"); n != 1 || !errors.Is(err, full) || len(r.rib) != 0 {
-		t.Errorf("red button: %d, %v, %d left", n, err, len(r.rib))
+	if n, err := s.withdrawAll("ann", "now"); n != 1 || !errors.Is(err, full) || len(r.out.order) != 0 {
+		t.Errorf("red button: %d, %v, %d left", n, err, len(r.out.order))
 	}
 }
 
@@ -231,17 +231,17 @@ func TestJournalWriteHangs(t *testing.T) {
 	}()
 	<-entered
 	s.expire(time.Now().Add(time.Second))
-	if n := len(r.rib); n != 1 {
+	if n := len(r.out.order); n != 1 {
 		t.Errorf("%d routes after the deadline of one of two", n)
 	}
 	n, err := s.withdrawAll("ann", "now")
-	if n != 1 || err == nil || !strings.Contains(err.Error(), "does not answer") || len(r.rib) != 0 {
-		t.Errorf("red button: %d, %v, %d left", n, err, len(r.rib))
+	if n != 1 || err == nil || !strings.Contains(err.Error(), "does not answer") || len(r.out.order) != 0 {
+		t.Errorf("red button: %d, %v, %d left", n, err, len(r.out.order))
 	}
 	s.journal.step = nil
 	close(hang)
-	if err := <-result; !errors.Is(err, ErrWithdrawnAll) || len(r.rib) != 0 {
-		t.Errorf("the set that hung: %v, %d routes announced", err, len(r.rib))
+	if err := <-result; !errors.Is(err, ErrWithdrawnAll) || len(r.out.order) != 0 {
+		t.Errorf("the set that hung: %v, %d routes announced", err, len(r.out.order))
 	}
 	waitFor(t, "the button in the journal", func() bool {
 		st, _, err := (&journal{path: s.o.Journal}).load(time.Now())

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,6 +34,7 @@ const (
 
 	errHeader   = 1
 	errOpen     = 2
+	errUpdate   = 3
 	errFSM      = 5
 	asTrans     = 23456
 	minHoldTime = 3
@@ -279,3 +281,99 @@ func tableOfAFI(afi uint16, safi byte) (compile.Table, bool) {
 }
 
 func (o open) identifier() netip.Addr { return netip.AddrFrom4(o.id) }
+
+// isEndOfRIB says whether the message is an UPDATE with no routes in it.
+func isEndOfRIB(msg []byte) bool {
+	for _, t := range compile.Tables() {
+		if bytes.Equal(msg, endOfRIB(t)) {
+			return true
+		}
+	}
+	return false
+}
+
+// routeKey names a route as it is on the wire: its table and its NLRI.
+func routeKey(t compile.Table, nlri []byte) string {
+	return string(appendRouteKey(make([]byte, 0, 1+len(nlri)), t, nlri))
+}
+
+func appendRouteKey(dst []byte, t compile.Table, nlri []byte) []byte {
+	return append(append(dst, byte(slices.Index(compile.Tables(), t))), nlri...)
+}
+
+// appendRouteKeys adds the keys of all routes the body of an UPDATE of ours announces or withdraws. It stops at what it
+// does not understand.
+func appendRouteKeys(dst [][]byte, b []byte) [][]byte {
+	cut := func(n int) (v []byte) { // n octets of b, or what is left
+		n = min(n, len(b))
+		v, b = b[:n], b[n:]
+		return v
+	}
+	length := func() int {
+		v := cut(2)
+		if len(v) < 2 {
+			return 0
+		}
+		return int(binary.BigEndian.Uint16(v))
+	}
+	dst = appendNLRIKeys(dst, compile.IPv4Unicast, cut(length()))
+	attrs := cut(length())
+	dst = appendNLRIKeys(dst, compile.IPv4Unicast, b)
+	for b = attrs; len(b) >= 3; {
+		flags, typ := b[0], b[1]
+		b = b[2:]
+		n := 0
+		if flags&0x10 != 0 { // extended length
+			n = length()
+		} else {
+			n = int(cut(1)[0])
+		}
+		v := cut(n)
+		if len(v) < 3 || typ != 14 && typ != 15 { // MP_REACH_NLRI and MP_UNREACH_NLRI, RFC 4760
+			continue
+		}
+		t, ok := tableOfAFI(binary.BigEndian.Uint16(v), v[2])
+		v = v[3:]
+		if typ == 14 && len(v) > 0 { // next hop and a reserved octet
+			v = v[min(2+int(v[0]), len(v)):]
+		}
+		if ok {
+			dst = appendNLRIKeys(dst, t, v)
+		}
+	}
+	return dst
+}
+
+func appendNLRIKeys(dst [][]byte, t compile.Table, b []byte) [][]byte {
+	for len(b) > 0 {
+		n := 1 + (int(b[0])+7)/8
+		if t == compile.IPv4FlowSpec || t == compile.IPv6FlowSpec {
+			n = 1 + int(b[0])
+			if b[0] >= 0xf0 && len(b) > 1 { // RFC 8955, section 4.1
+				n = 2 + int(binary.BigEndian.Uint16(b)&0xfff)
+			}
+		}
+		if n > len(b) {
+			return dst
+		}
+		dst = append(dst, appendRouteKey(make([]byte, 0, 1+n), t, b[:n]))
+		b = b[n:]
+	}
+	return dst
+}
+
+// appendWithdrawal adds an UPDATE that withdraws one route, known to the router or not.
+func appendWithdrawal(dst []byte, e encoded) []byte {
+	body := binary.BigEndian.AppendUint16(nil, 0)
+	if e.table == compile.IPv4Unicast {
+		body = binary.BigEndian.AppendUint16(nil, uint16(len(e.nlri)))
+		body = append(body, e.nlri...)
+		return appendMessage(dst, msgUpdate, append(body, 0, 0))
+	}
+	afi, safi := afiOf(e.table)
+	v := append([]byte{byte(afi >> 8), byte(afi), safi}, e.nlri...)
+	body = binary.BigEndian.AppendUint16(body, uint16(4+len(v)))
+	body = append(body, 0x90, 15) // MP_UNREACH_NLRI, extended length
+	body = binary.BigEndian.AppendUint16(body, uint16(len(v)))
+	return appendMessage(dst, msgUpdate, append(body, v...))
+}

@@ -1,6 +1,8 @@
 package speaker
 
 import (
+	"slices"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
@@ -23,6 +25,8 @@ type metrics struct {
 	updates        *prometheus.CounterVec
 	dropped        *prometheus.CounterVec
 	bgpErrors      *prometheus.CounterVec
+	quarantines    *prometheus.CounterVec
+	routeSeconds   *prometheus.HistogramVec
 	info           *prometheus.GaugeVec
 }
 
@@ -55,7 +59,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}),
 		setSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "trafficmonitor_speaker_set_routes_seconds",
-			Help: "From the arrival of a set of routes to the last of its routes handed to BGP.", Buckets: fast,
+			Help: "From the arrival of a set of routes to its routes queued for the routers, journal written.", Buckets: fast,
 		}),
 		sets: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_set_routes_total", Help: "Sets of routes received, by what became of them.",
@@ -83,6 +87,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		bgpErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_bgp_errors_total", Help: "Routes GoBGP did not take although their encoding was proven.",
 		}, []string{"peer"}),
+		quarantines: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_quarantines_total", Help: "Times a route was put into quarantine because the peer reset the session upon it.",
+		}, []string{"peer"}),
+		routeSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "trafficmonitor_speaker_route_write_seconds",
+			Help:    "From a new route's arrival, the session being up, to its UPDATE on the peer's connection.",
+			Buckets: append(slices.Clone(fast), 30, 60, 300),
+		}, []string{"peer"}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "trafficmonitor_speaker_info", Help: "Always 1; the version of the speaker.",
 		}, []string{"version"}),
@@ -94,13 +106,13 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, i := range []string{RefusedText, RefusedDuplicate, RefusedDeadline, RefusedEncoding} {
 		m.refused.WithLabelValues(i)
 	}
-	for _, r := range []string{"ok", "stale", "withdrawn_all", "journal_error", "bgp_error"} {
+	for _, r := range []string{"ok", "stale", "withdrawn_all", "journal_error"} {
 		m.sets.WithLabelValues(r)
 	}
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.info,
+		m.bgpErrors, m.quarantines, m.routeSeconds, m.info,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -112,28 +124,33 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 // peer shows a router from the start, before anything happened to its session.
 func (m *metrics) peer(name string) {
 	m.sessionState.WithLabelValues(name).Set(float64(Idle))
-	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors} {
+	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines} {
 		c.WithLabelValues(name)
 	}
+	m.routeSeconds.WithLabelValues(name)
 }
 
 // routeCollector counts routes per peer when it is asked.
 type routeCollector struct{ s *speaker }
 
-var (
-	sentDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_sent",
-		"Routes handed to BGP for the present session with the peer. Not: installed in its hardware.", []string{"peer"}, nil)
-	pendingDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_pending",
-		"Desired routes that wait for the session with the peer.", []string{"peer"}, nil)
-	unsupportedDesc = prometheus.NewDesc("trafficmonitor_speaker_routes_unsupported",
-		"Desired routes the peer does not get, because it does not take their family, their shape or so many.", []string{"peer"}, nil)
-)
+var routeDescs = map[RouteState]*prometheus.Desc{
+	Sent:        routeDesc("sent", "Routes whose UPDATE was written to the peer's connection in this session. Not: installed in its hardware."),
+	Pending:     routeDesc("pending", "Routes that wait for the peer's session, for their turn or for its pace: the length of its queue."),
+	Unsupported: routeDesc("unsupported", "Desired routes the peer does not get, because it does not take their family or their shape."),
+	NotPlaced:   routeDesc("not_placed", "Desired routes the peer does not get, because it has no room for so many (max_rules)."),
+	Quarantined: routeDesc("quarantined", "Desired routes the peer does not get, because it resets the session upon them."),
+	Failed:      routeDesc("failed", "Desired routes GoBGP did not take for the peer; they are tried again."),
+}
+
+func routeDesc(state, help string) *prometheus.Desc {
+	return prometheus.NewDesc("trafficmonitor_speaker_routes_"+state, help, []string{"peer"}, nil)
+}
 
 // Describe implements prometheus.Collector.
 func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
-	ch <- sentDesc
-	ch <- pendingDesc
-	ch <- unsupportedDesc
+	for _, d := range routeDescs {
+		ch <- d
+	}
 }
 
 // Collect implements prometheus.Collector.
@@ -142,10 +159,9 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, r := range c.s.routers {
-		_, sent, unsupported := r.counts(r.guard.snapshot())
-		pending := max(len(c.s.shown.Load().items)-sent-unsupported, 0)
-		ch <- prometheus.MustNewConstMetric(pendingDesc, prometheus.GaugeValue, float64(pending), r.peer.Name)
-		ch <- prometheus.MustNewConstMetric(sentDesc, prometheus.GaugeValue, float64(sent), r.peer.Name)
-		ch <- prometheus.MustNewConstMetric(unsupportedDesc, prometheus.GaugeValue, float64(unsupported), r.peer.Name)
+		_, in := r.counts(r.guard.snapshot())
+		for state, d := range routeDescs {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(in[state]), r.peer.Name)
+		}
 	}
 }

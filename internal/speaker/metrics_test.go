@@ -16,10 +16,10 @@ func TestARouterWithoutASessionIsInTheMetrics(t *testing.T) {
 # HELP trafficmonitor_speaker_peer_flaps_total Times an established session with the peer was lost.
 # TYPE trafficmonitor_speaker_peer_flaps_total counter
 trafficmonitor_speaker_peer_flaps_total{peer="edge1"} 0
-# HELP trafficmonitor_speaker_routes_pending Desired routes that wait for the session with the peer.
+# HELP trafficmonitor_speaker_routes_pending Routes that wait for the peer's session, for their turn or for its pace: the length of its queue.
 # TYPE trafficmonitor_speaker_routes_pending gauge
 trafficmonitor_speaker_routes_pending{peer="edge1"} 1
-# HELP trafficmonitor_speaker_routes_sent Routes handed to BGP for the present session with the peer. Not: installed in its hardware.
+# HELP trafficmonitor_speaker_routes_sent Routes whose UPDATE was written to the peer's connection in this session. Not: installed in its hardware.
 # TYPE trafficmonitor_speaker_routes_sent gauge
 trafficmonitor_speaker_routes_sent{peer="edge1"} 0
 `

@@ -51,6 +51,8 @@ type Options struct {
 	// Serving is called once, when the socket takes calls and the journal is announced. May be nil.
 	Serving func()
 
+	blameSpan time.Duration // see suspicion; tests cannot wait
+
 	Safety     safety.Limits
 	Log        *slog.Logger
 	Registerer prometheus.Registerer
@@ -71,6 +73,7 @@ type Peer struct {
 	Families []compile.Table
 	// MaxRules and MaxItems are what the router takes; see compile.Profile.
 	MaxRules, MaxItems int
+	ProgramRate        int // rules a second the router can put into its hardware; 0 means no pace
 	// NextHop4 and NextHop6 replace those of Options for this router.
 	NextHop4, NextHop6 netip.Addr
 	HoldTime           time.Duration // 90 s when 0
@@ -222,6 +225,9 @@ func (p *Peer) check(o Options, bad func(format string, args ...any)) {
 	}
 	if p.MaxRules < 0 || p.MaxItems < 0 {
 		bad("max_rules and max_items are 0 (default) or more")
+	}
+	if p.ProgramRate < 0 || p.ProgramRate > 100_000 {
+		bad("program_rate: %d rules a second is outside 0 (no pace) to 100000", p.ProgramRate)
 	}
 	p.HoldTime = cmp.Or(p.HoldTime, defaultHoldTime)
 	if p.HoldTime < minHoldTime*time.Second || p.HoldTime > 65535*time.Second || p.HoldTime%time.Second != 0 {

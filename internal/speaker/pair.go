@@ -24,6 +24,7 @@ type pair struct {
 
 	mu         sync.Mutex
 	tables     []compile.Table // both sides offered; set by the router's OPEN
+	keeps      bool            // the router speaks graceful restart, so it may hold routes of an earlier session
 	ourAlive   bool            // GoBGP sent its first KEEPALIVE
 	theirAlive bool            // the router did
 	up         bool
@@ -40,9 +41,13 @@ func (p *pair) isUp() bool {
 func (p *pair) run() error {
 	o := p.local.open
 	// Our state is kept over a reset whatever GoBGP thinks of it: without the F bit a router drops the routes it kept
-	// for us when the session is back, and before it has them again (RFC 4724, section 4.2).
+	// for us when the session is back, and before it has them again (RFC 4724, section 4.2). The R bit says that we were
+	// away, so that the router does not wait for our End-of-RIB before it says its own.
 	for i := range o.gracefulOf {
 		o.gracefulOf[i].flags |= 0x80
+	}
+	if o.graceful && p.guard.wasAway() {
+		o.restartFlags |= 0x8000
 	}
 	if err := p.toRouter(appendOpen(nil, o)); err != nil {
 		return &routerGone{err}
@@ -50,13 +55,28 @@ func (p *pair) run() error {
 	p.guard.setState(OpenSent)
 
 	var wg sync.WaitGroup
-	wg.Go(func() { p.finish(p.fromLocal()) })
-	p.finish(p.fromRouter())
+	read := make(chan struct{})
+	wg.Go(func() {
+		err := p.fromLocal()
+		var gone *routerGone
+		if errors.As(err, &gone) { // what it said before it went may still be there to be read
+			p.note(err)
+			_ = p.router.SetReadDeadline(time.Now().Add(lastWords))
+			<-read
+		}
+		p.finish(err)
+	})
+	err := p.fromRouter()
+	p.finish(err)
+	close(read)
 	wg.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.cause
 }
+
+// lastWords is how long a router that takes nothing any more is listened to.
+const lastWords = 500 * time.Millisecond
 
 // finish notes the cause, tells the router when there is a NOTIFICATION to send, and closes both sides.
 func (p *pair) finish(err error) {
@@ -69,11 +89,13 @@ func (p *pair) finish(err error) {
 	p.local.Close()
 }
 
-// note keeps the first cause of the session's end; true says that it is this one.
+// note keeps the first cause of the session's end, or the router's own word for it; true says that it is this one.
 func (p *pair) note(err error) (first bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if first = p.cause == nil; first {
+	var gone *routerGone
+	var said *routerNotification
+	if first = p.cause == nil || errors.As(p.cause, &gone) && errors.As(err, &said); first {
 		p.cause = err
 	}
 	return first
@@ -93,7 +115,7 @@ func (p *pair) fromLocal() error {
 	for {
 		// At least one message, then all that is there already.
 		out = out[:0]
-		var updates int
+		var updates []int // where in out they begin
 		var last error
 		for {
 			head, err := p.local.r.Peek(headerLen)
@@ -110,10 +132,14 @@ func (p *pair) fromLocal() error {
 				last = err
 				break
 			}
+			if typ == msgUpdate && isEndOfRIB(msg) {
+				_, _ = p.local.r.Discard(n) // GoBGP says it before the router has our routes; the router gets ours
+				break
+			}
 			out = append(out, msg...)
 			switch typ {
 			case msgUpdate:
-				updates++
+				updates = append(updates, len(out)-n)
 			case msgKeepalive:
 				p.alive(&p.ourAlive)
 			case msgNotification:
@@ -128,7 +154,8 @@ func (p *pair) fromLocal() error {
 			if err := p.toRouter(out); err != nil {
 				return &routerGone{err}
 			}
-			m.updates.WithLabelValues(name).Add(float64(updates))
+			m.updates.WithLabelValues(name).Add(float64(len(updates)))
+			p.report(out, updates)
 		}
 		if last != nil {
 			if errors.Is(last, io.EOF) || errors.Is(last, net.ErrClosed) {
@@ -137,6 +164,19 @@ func (p *pair) fromLocal() error {
 			return last
 		}
 	}
+}
+
+// report tells which routes are on their way to the router.
+func (p *pair) report(out []byte, updates []int) {
+	if p.guard.wrote == nil || len(updates) == 0 {
+		return
+	}
+	var keys [][]byte
+	for _, at := range updates {
+		n := int(binary.BigEndian.Uint16(out[at+16:]))
+		keys = appendRouteKeys(keys, out[at+headerLen:at+n])
+	}
+	p.guard.wrote(keys)
 }
 
 // explain adds to a NOTIFICATION of ours what we know and GoBGP does not say.
@@ -164,7 +204,7 @@ func (p *pair) alive(side *bool) {
 	tables := p.tables
 	p.mu.Unlock()
 	if now {
-		p.guard.established(tables)
+		p.guard.established(p, tables)
 	}
 }
 
@@ -183,7 +223,7 @@ func (p *pair) fromRouter() error {
 		var pass []byte
 		switch {
 		case typ == msgNotification:
-			err := fmt.Errorf("the router closed the session: %s", notificationWords(body[0], body[1]))
+			err := &routerNotification{body[0], body[1], slices.Clone(body[2:])}
 			p.note(err) // before GoBGP hears of it: it closes its side at once, which would be taken for the cause
 			// What GoBGP passes to its own peers it may carry; the data is the router's and stays here.
 			_ = p.toLocal(appendMessage(nil, msgNotification, body[:2]))
@@ -272,7 +312,7 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	o.tables = both
 	o.multi = true
 	p.mu.Lock()
-	p.tables = both
+	p.tables, p.keeps = both, o.graceful
 	p.mu.Unlock()
 	if len(both) == 0 {
 		return nil, &notification{errOpen, 7, "the router offers none of our families: activate them there for this neighbour"}

@@ -154,6 +154,21 @@ func (v *service) ReleaseWithdrawAll(_ context.Context, req *pb.ReleaseWithdrawA
 	return &pb.ReleaseWithdrawAllResponse{}, nil
 }
 
+func (v *service) ReleaseQuarantine(_ context.Context, req *pb.SpeakerServiceReleaseQuarantineRequest) (*pb.SpeakerServiceReleaseQuarantineResponse, error) {
+	if err := who(req.GetRequester(), req.GetReason()); err != nil {
+		return nil, err
+	}
+	for _, r := range v.s.routers {
+		if r.peer.Name != req.GetPeer() {
+			continue
+		}
+		released := r.pardon(req.GetRoute())
+		v.s.log.Warn("quarantine lifted", "peer", r.peer.Name, "routes", released, "by", req.GetRequester(), "reason", req.GetReason())
+		return &pb.SpeakerServiceReleaseQuarantineResponse{Routes: released}, nil
+	}
+	return nil, status.Errorf(codes.NotFound, "peer: this speaker has no router %q", req.GetPeer())
+}
+
 func who(requester, reason string) error {
 	var errs []error
 	if strings.TrimSpace(requester) == "" {
@@ -195,11 +210,11 @@ func (s *speaker) status() Status {
 	sessions := make([]session, len(s.routers))
 	for i, r := range s.routers {
 		sessions[i] = r.guard.snapshot()
-		desired, sent, _ := r.counts(sessions[i])
+		desired, in := r.counts(sessions[i])
 		out.Peers = append(out.Peers, PeerStatus{
 			Name: r.peer.Name, Address: r.peer.Address.String(), ASN: r.peer.ASN,
 			State: sessions[i].state, Since: sessions[i].since, Families: sessions[i].families, Missing: sessions[i].missing,
-			Desired: desired, Sent: sent, Established: sessions[i].established,
+			Desired: desired, Routes: in, Established: sessions[i].established,
 			LastError: sessions[i].lastError, LastErrorTime: sessions[i].lastErrorAt,
 		})
 	}
@@ -207,7 +222,7 @@ func (s *speaker) status() Status {
 	for _, it := range st.items {
 		rs := RouteStatus{Desired: it.Desired, Peers: make([]PeerRoute, len(s.routers))}
 		for i, r := range s.routers {
-			rs.Peers[i] = r.routeState(it.id, sessions[i])
+			rs.Peers[i] = r.routeState(it, sessions[i])
 		}
 		out.Routes = append(out.Routes, rs)
 	}

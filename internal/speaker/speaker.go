@@ -29,6 +29,7 @@ type speaker struct {
 	state   state           // what is announced, and the term and revision of it; guarded by mu
 	have    map[string]item // state.items by ID; guarded by mu
 
+	left  []item                // what the journal held at the start: routers may have kept it
 	ready atomic.Bool           // routers is complete
 	shown atomic.Pointer[state] // what status shows; never changed after it is stored
 	kick  chan struct{}         // the next deadline changed
@@ -105,28 +106,49 @@ func (s *speaker) run(ctx context.Context) error {
 		}
 		stops.Wait()
 	}()
+	jailed := s.loadQuarantine()
+	news := make(chan struct{}, 1)
+	judged := func() { // the disk may hang; a router's session must not
+		select {
+		case news <- struct{}{}:
+		default:
+		}
+	}
 	for _, p := range s.o.Peers {
 		r, err := newRouter(s.o, p, s.metrics, &s.watch)
 		if err != nil {
 			return err
 		}
+		r.remember(s.left)
+		r.out.blame = newSuspicion(r.out.blame.span, jailed[p.Name])
+		r.judged = judged
 		s.routers = append(s.routers, r)
 	}
+	s.left = nil
+	wg.Go(func() {
+		for {
+			select {
+			case <-news:
+				s.keepQuarantine()
+			case <-guards.Done():
+				return
+			}
+		}
+	})
 	s.ready.Store(true)
 	s.mu.Lock()
-	err = s.apply()
+	s.apply()
 	s.mu.Unlock()
-	if err != nil {
-		s.log.Error("routes of the journal were not all announced", "err", err)
-	}
 	if err := s.listenPassive(guards, &wg); err != nil {
 		return err
 	}
 	for _, r := range s.routers {
-		if err := r.start(restarting); err != nil {
+		r.guard.away = restarting
+		if err := r.start(); err != nil {
 			return err
 		}
 		wg.Go(func() { r.guard.run(guards) })
+		wg.Go(func() { r.send(guards) })
 	}
 
 	ln, err := listenSocket(s.o.Socket)
@@ -161,6 +183,7 @@ func (s *speaker) restore(now time.Time) (restarting bool, err error) {
 	for _, r := range refused {
 		s.log.Error("route of the journal refused", "route", r.Route, "invariant", r.Invariant, "reason", r.Reason)
 	}
+	s.left = st.items
 	p := makePlan(nil, want, now)
 	st.items = p.set
 	s.state = st
@@ -250,21 +273,17 @@ func (s *speaker) set(term, revision uint64, items []item, refused []Refused) (R
 		// What is not journaled is not announced; what is no longer wanted goes all the same, for that is the safe side.
 		s.metrics.sets.WithLabelValues("journal_error").Inc()
 		s.state.items = s.keepOnly(p.set)
-		return Result{}, errors.Join(fmt.Errorf("nothing new is announced: %w", saveErr), s.apply())
+		s.apply()
+		return Result{}, fmt.Errorf("nothing new is announced: %w", saveErr)
 	}
 	s.state = state{term: term, revision: revision, items: p.set}
-	err := s.apply()
+	s.apply()
 	s.metrics.announced.Add(float64(len(p.announce)))
 	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
 	s.metrics.setSeconds.Observe(time.Since(begin).Seconds())
 	s.tell("announced", p.announce)
 	s.tell("withdrawn", p.withdraw)
-	if err != nil {
-		s.metrics.sets.WithLabelValues("bgp_error").Inc()
-		s.log.Error("not every route was handed to BGP", "err", err) // and the status says which
-	} else {
-		s.metrics.sets.WithLabelValues("ok").Inc()
-	}
+	s.metrics.sets.WithLabelValues("ok").Inc()
 	return Result{Announced: len(p.announce), Withdrawn: len(p.withdraw), Refused: refused}, nil
 }
 
@@ -328,13 +347,12 @@ func (s *speaker) save(next state) error {
 	return err
 }
 
-// apply hands state.items to every router. The caller holds mu and has journaled them, or more than them.
-func (s *speaker) apply() error {
+// apply makes state.items what every router is to get. The caller holds mu and has journaled them, or more than them.
+func (s *speaker) apply() {
 	set := s.state.items
-	errs := make([]error, len(s.routers))
 	var wg sync.WaitGroup
-	for i, r := range s.routers {
-		wg.Go(func() { errs[i] = r.apply(set) })
+	for _, r := range s.routers {
+		wg.Go(func() { r.apply(set) })
 	}
 	wg.Wait()
 	s.have = make(map[string]item, len(set))
@@ -342,7 +360,6 @@ func (s *speaker) apply() error {
 		s.have[it.id] = it
 	}
 	s.publish()
-	return errors.Join(errs...)
 }
 
 // publish shows the present state to readers and to the deadline keeper.
@@ -368,8 +385,13 @@ func (s *speaker) withdrawAll(by, reason string) (int, error) {
 	gone := s.state.items
 	s.state.items = nil
 	s.state.button = &Button{by, reason, time.Now().UTC().Truncate(time.Second)}
-	err := s.apply()
+	s.apply()
 	s.mu.Unlock()
+	var drains sync.WaitGroup
+	for _, r := range s.routers {
+		drains.Go(r.drain)
+	}
+	drains.Wait()
 
 	s.log.Error("red button: all routes withdrawn", "by", by, "reason", reason, "routes", len(gone))
 	s.tell("withdrawn", gone)
@@ -383,9 +405,9 @@ func (s *speaker) withdrawAll(by, reason string) (int, error) {
 		jerr = fmt.Errorf("the disk of %s does not answer", s.o.Journal)
 	}
 	if jerr != nil {
-		err = errors.Join(err, fmt.Errorf("all routes are withdrawn, but a restart of the speaker would forget that: %w", jerr))
+		return len(gone), fmt.Errorf("all routes are withdrawn, but a restart of the speaker would forget that: %w", jerr)
 	}
-	return len(gone), err
+	return len(gone), nil
 }
 
 // journalPatience is how long the red button waits for the journal.
@@ -460,9 +482,7 @@ func (s *speaker) expire(now time.Time) {
 		return
 	}
 	s.state.items = p.set
-	if err := s.apply(); err != nil {
-		s.log.Error("not every route past its deadline was withdrawn", "err", err)
-	}
+	s.apply()
 	s.metrics.deadlines.Add(float64(len(p.expired)))
 	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
 	for _, it := range p.expired {

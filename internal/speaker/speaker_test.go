@@ -44,7 +44,7 @@ func TestAnnounceAndWithdraw(t *testing.T) {
 	}
 
 	st := s.status()
-	if p := st.Peers[0]; p.State != Established || p.Sent != 5 || p.Desired != 5 || len(p.Missing) != 0 || p.Established != 1 {
+	if p := st.Peers[0]; p.State != Established || p.Routes[Sent] != 5 || p.Desired != 5 || len(p.Missing) != 0 || p.Established != 1 {
 		t.Errorf("peer: %+v", p)
 	}
 	for _, r := range st.Routes {
@@ -232,7 +232,7 @@ func TestOnStop(t *testing.T) {
 			})
 			before += len(all)
 			s.set(1, 1, desired(t, all...))
-			waitFor(t, "nothing new", func() bool { return s.status().Peers[0].Sent == len(all) })
+			waitFor(t, "nothing new", func() bool { return s.status().Peers[0].Routes[Sent] == len(all) })
 			f.get(func() {
 				if f.updates != before {
 					t.Errorf("%d UPDATEs for the same set", f.updates-before)
@@ -273,7 +273,7 @@ func TestTwoRoutersOfDifferentKind(t *testing.T) {
 	s := start(t, testOptions(t, sp, full.peer("full")))
 	s.set(1, 1, desired(t, all...))
 	waitFor(t, "all routes", func() bool { return len(full.routes()) == len(all) })
-	waitFor(t, "the blackhole", func() bool { return len(small.routes()) == 1 })
+	waitFor(t, "two routes", func() bool { return len(small.routes()) == 2 })
 	st := s.status()
 	states := map[string]RouteState{}
 	for _, r := range st.Routes {
@@ -281,12 +281,12 @@ func TestTwoRoutersOfDifferentKind(t *testing.T) {
 			t.Errorf("%s: %+v", r.Route, r.Peers[0])
 		}
 		states[r.Route.String()] = r.Peers[1].State
-		if r.Peers[1].State == Unsupported && r.Peers[1].Reason == "" {
+		if r.Peers[1].State != Sent && r.Peers[1].Reason == "" {
 			t.Errorf("%s: no reason", r.Route)
 		}
 	}
-	// Both blackholes come first; the router does not offer the table of one of them.
-	want := map[string]RouteState{discard4: Unsupported, rate6: Unsupported, packets4: Unsupported, blackhole4: Sent, blackhole6: Unsupported}
+	// What the router does not offer takes no room.
+	want := map[string]RouteState{discard4: Sent, rate6: Unsupported, packets4: NotPlaced, blackhole4: Sent, blackhole6: Unsupported}
 	if diff := cmp.Diff(want, states); diff != "" {
 		t.Errorf("states (-want +got):\n%s", diff)
 	}

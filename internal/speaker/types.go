@@ -79,9 +79,12 @@ type RouteState int
 
 // The states.
 const (
-	Pending     RouteState = iota + 1 // the session is down; the route goes out when it comes up
-	Sent                              // handed to BGP for an established session that carries its table
+	Pending     RouteState = iota + 1 // it waits for the session, its turn or the router's pace
+	Sent                              // its UPDATE was written to the router's connection in this session
 	Unsupported                       // the router does not take the table or the shape
+	NotPlaced                         // the router has no room for it
+	Quarantined                       // the router resets the session upon it
+	Failed                            // GoBGP did not take it; it is tried again
 )
 
 // Status is the state of one speaker.
@@ -103,11 +106,12 @@ type PeerStatus struct {
 	ASN           uint32
 	State         SessionState
 	Since         time.Time
-	Families      []compile.Table // both sides agreed on
-	Missing       []compile.Table // we offered and the router did not
-	Desired, Sent int             // routes
-	Established   uint64          // times the session came up since the speaker's start
-	LastError     string          // last NOTIFICATION or transport error in words, with what to do
+	Families      []compile.Table    // both sides agreed on
+	Missing       []compile.Table    // we offered and the router did not
+	Desired       int                // routes the router is to have
+	Routes        map[RouteState]int // of the whole set, by state
+	Established   uint64             // times the session came up since the speaker's start
+	LastError     string             // last NOTIFICATION or transport error in words, with what to do
 	LastErrorTime time.Time
 }
 

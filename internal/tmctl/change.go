@@ -242,6 +242,47 @@ func (c *cli) releaseHoldCommand() *cobra.Command {
 	return cmd
 }
 
+func (c *cli) releaseQuarantineCommand() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "release-quarantine ROUTER [ROUTE]",
+		Short: "Try routes again that are kept from a router because it reset the session upon them",
+		Long: `Try routes again that are kept from a router because it reset the session upon them. They go out after all others, a few at a
+time; a router that resets again puts them back. Each controller's speaker has a session and a quarantine of its own: this
+asks the controller it talks to, whoever leads.`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := needReason(reason); err != nil {
+				return err
+			}
+			req := &tmv1.ConsoleServiceReleaseQuarantineRequest{Peer: args[0], Reason: reason, Requester: c.requester}
+			if len(args) == 2 {
+				r, err := route.Parse(args[1])
+				if err != nil {
+					return &exitError{ExitUsage, err}
+				}
+				req.Route = r.String()
+			}
+			c.changes = true
+			r, err := ask(cmd.Context(), c, "release quarantine of "+args[0], func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.ConsoleServiceReleaseQuarantineResponse, error) {
+				return cl.ReleaseQuarantine(ctx, req)
+			})
+			if err != nil {
+				return err
+			}
+			return c.print(r, func() error {
+				var out strings.Builder
+				for _, text := range r.Routes {
+					fmt.Fprintf(&out, "Tried again at %s: %s\n", clean(args[0]), clean(text))
+				}
+				return c.write(out.String())
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why; required")
+	return cmd
+}
+
 func (c *cli) freezeCommand(frozen bool) *cobra.Command {
 	use, short, long, help := "freeze", "Stop all automation, or that of a group",
 		"Stop all automation, or with --group that for the targets of a group of the policy. What is announced stays until its deadline; nothing is\nannounced, extended or withdrawn automatically. Engineers may still announce and withdraw.",

@@ -194,8 +194,9 @@ func (c *cli) routesTable(r *tmv1.ListRoutesResponse) string {
 					continue
 				}
 				state = word(p.State.String(), "STATE_")
-				if p.State == tmv1.PeerRoute_STATE_UNSUPPORTED {
-					fmt.Fprintf(&notes, "%s does not take \"%s\": %s\n", clean(name), clean(x.GetSpec().GetRoute()), clean(p.Reason))
+				switch p.State {
+				case tmv1.PeerRoute_STATE_UNSUPPORTED, tmv1.PeerRoute_STATE_NOT_PLACED, tmv1.PeerRoute_STATE_QUARANTINED, tmv1.PeerRoute_STATE_FAILED:
+					fmt.Fprintf(&notes, "%s does not have \"%s\": %s\n", clean(name), clean(x.GetSpec().GetRoute()), clean(p.Reason))
 				}
 			}
 			cells = append(cells, state)

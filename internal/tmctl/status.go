@@ -151,10 +151,10 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 	}
 	var t table
 	var notes strings.Builder
-	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "FAMILIES", "ESTABLISHED")
+	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "PENDING", "LACKS", "FAMILIES", "ESTABLISHED")
 	for _, p := range r.Peers {
 		t.row(p.Name, p.Address, fmt.Sprint(p.Asn), word(p.State.String(), "SESSION_STATE_"), c.ago(p.StateTime),
-			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
+			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), fmt.Sprint(p.PendingRoutes), dash(lacks(p)), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
 		if len(p.MissingFamilies) > 0 {
 			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
 		}
@@ -163,6 +163,20 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 		}
 	}
 	return joinNotes(t.String(), notes.String())
+}
+
+// lacks says what a router does not get of the desired routes, and why.
+func lacks(p *tmv1.Peer) string {
+	var out []string
+	for _, x := range []struct {
+		n    uint32
+		what string
+	}{{p.UnsupportedRoutes, "unsupported"}, {p.NotPlacedRoutes, "not placed"}, {p.QuarantinedRoutes, "quarantined"}, {p.FailedRoutes, "failed"}} {
+		if x.n > 0 {
+			out = append(out, fmt.Sprintf("%d %s", x.n, x.what))
+		}
+	}
+	return strings.Join(out, ", ")
 }
 
 // word writes a value of an enumeration for people: SESSION_STATE_OPEN_SENT becomes open-sent.

@@ -2245,6 +2245,125 @@ func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
 	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
 }
 
+// ConsoleServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
+type ConsoleServiceReleaseQuarantineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the router.
+	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The route in its text form; empty means all.
+	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// Why; required.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who asks, where no client certificate says it.
+	Requester     string `protobuf:"bytes,4,opt,name=requester,proto3" json:"requester,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) Reset() {
+	*x = ConsoleServiceReleaseQuarantineRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleServiceReleaseQuarantineRequest) ProtoMessage() {}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
+func (*ConsoleServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ConsoleServiceReleaseQuarantineRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+// ConsoleServiceReleaseQuarantineResponse tells what was done.
+type ConsoleServiceReleaseQuarantineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The routes that are tried again.
+	Routes        []string `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConsoleServiceReleaseQuarantineResponse) Reset() {
+	*x = ConsoleServiceReleaseQuarantineResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConsoleServiceReleaseQuarantineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConsoleServiceReleaseQuarantineResponse) ProtoMessage() {}
+
+func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConsoleServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
+func (*ConsoleServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ConsoleServiceReleaseQuarantineResponse) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
 // Freeze says that automation stands still.
 type Freeze struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2264,7 +2383,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2276,7 +2395,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2289,7 +2408,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -2345,7 +2464,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2476,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2489,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -2412,7 +2531,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2543,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2556,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -2456,7 +2575,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2587,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2600,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -2503,7 +2622,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2515,7 +2634,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2528,7 +2647,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -2575,7 +2694,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2587,7 +2706,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2600,7 +2719,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
 }
 
 // WatchEventsResponse is one event.
@@ -2624,7 +2743,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2636,7 +2755,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2649,7 +2768,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -2720,7 +2839,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2732,7 +2851,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2745,7 +2864,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2823,7 +2942,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2835,7 +2954,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2848,7 +2967,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -2901,7 +3020,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3032,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3045,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3134,7 +3253,14 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
 	"\trequester\x18\x03 \x01(\tR\trequester\"\x14\n" +
-	"\x12DeleteHoldResponse\"\xb4\x01\n" +
+	"\x12DeleteHoldResponse\"\x88\x01\n" +
+	"&ConsoleServiceReleaseQuarantineRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x04 \x01(\tR\trequester\"A\n" +
+	"'ConsoleServiceReleaseQuarantineResponse\x12\x16\n" +
+	"\x06routes\x18\x01 \x03(\tR\x06routes\"\xb4\x01\n" +
 	"\x06Freeze\x129\n" +
 	"\n" +
 	"start_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\tstartTime\x12\x1c\n" +
@@ -3200,7 +3326,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1e\n" +
 	"\n" +
 	"incomplete\x18\x03 \x01(\tR\n" +
-	"incomplete2\xac\v\n" +
+	"incomplete2\xb9\f\n" +
 	"\x0eConsoleService\x12V\n" +
 	"\tGetStatus\x12#.trafficmonitor.v1.GetStatusRequest\x1a$.trafficmonitor.v1.GetStatusResponse\x12\\\n" +
 	"\vListSensors\x12%.trafficmonitor.v1.ListSensorsRequest\x1a&.trafficmonitor.v1.ListSensorsResponse\x12V\n" +
@@ -3214,7 +3340,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x13WithdrawMitigations\x12-.trafficmonitor.v1.WithdrawMitigationsRequest\x1a..trafficmonitor.v1.WithdrawMitigationsResponse\x12V\n" +
 	"\tListHolds\x12#.trafficmonitor.v1.ListHoldsRequest\x1a$.trafficmonitor.v1.ListHoldsResponse\x12Y\n" +
 	"\n" +
-	"DeleteHold\x12$.trafficmonitor.v1.DeleteHoldRequest\x1a%.trafficmonitor.v1.DeleteHoldResponse\x12V\n" +
+	"DeleteHold\x12$.trafficmonitor.v1.DeleteHoldRequest\x1a%.trafficmonitor.v1.DeleteHoldResponse\x12\x8a\x01\n" +
+	"\x11ReleaseQuarantine\x129.trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest\x1a:.trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse\x12V\n" +
 	"\tSetFreeze\x12#.trafficmonitor.v1.SetFreezeRequest\x1a$.trafficmonitor.v1.SetFreezeResponse\x12V\n" +
 	"\tGetPolicy\x12#.trafficmonitor.v1.GetPolicyRequest\x1a$.trafficmonitor.v1.GetPolicyResponse\x12Y\n" +
 	"\n" +
@@ -3234,103 +3361,105 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
-	(Incident_State)(0),                 // 0: trafficmonitor.v1.Incident.State
-	(Mitigation_State)(0),               // 1: trafficmonitor.v1.Mitigation.State
-	(*GetStatusRequest)(nil),            // 2: trafficmonitor.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),           // 3: trafficmonitor.v1.GetStatusResponse
-	(*ListSensorsRequest)(nil),          // 4: trafficmonitor.v1.ListSensorsRequest
-	(*ListSensorsResponse)(nil),         // 5: trafficmonitor.v1.ListSensorsResponse
-	(*Sensor)(nil),                      // 6: trafficmonitor.v1.Sensor
-	(*ListPeersRequest)(nil),            // 7: trafficmonitor.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),           // 8: trafficmonitor.v1.ListPeersResponse
-	(*ListIncidentsRequest)(nil),        // 9: trafficmonitor.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),       // 10: trafficmonitor.v1.ListIncidentsResponse
-	(*Incident)(nil),                    // 11: trafficmonitor.v1.Incident
-	(*Measurement)(nil),                 // 12: trafficmonitor.v1.Measurement
-	(*ExplainTargetRequest)(nil),        // 13: trafficmonitor.v1.ExplainTargetRequest
-	(*ExplainTargetResponse)(nil),       // 14: trafficmonitor.v1.ExplainTargetResponse
-	(*ListMitigationsRequest)(nil),      // 15: trafficmonitor.v1.ListMitigationsRequest
-	(*ListMitigationsResponse)(nil),     // 16: trafficmonitor.v1.ListMitigationsResponse
-	(*Mitigation)(nil),                  // 17: trafficmonitor.v1.Mitigation
-	(*ListRoutesRequest)(nil),           // 18: trafficmonitor.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),          // 19: trafficmonitor.v1.ListRoutesResponse
-	(*CreateMitigationRequest)(nil),     // 20: trafficmonitor.v1.CreateMitigationRequest
-	(*CreateMitigationResponse)(nil),    // 21: trafficmonitor.v1.CreateMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),  // 22: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil), // 23: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                        // 24: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),            // 25: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),           // 26: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),           // 27: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),          // 28: trafficmonitor.v1.DeleteHoldResponse
-	(*Freeze)(nil),                      // 29: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),            // 30: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),           // 31: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),            // 32: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),           // 33: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),          // 34: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),         // 35: trafficmonitor.v1.WatchEventsResponse
-	(*ListEventsRequest)(nil),           // 36: trafficmonitor.v1.ListEventsRequest
-	(*Event)(nil),                       // 37: trafficmonitor.v1.Event
-	(*ListEventsResponse)(nil),          // 38: trafficmonitor.v1.ListEventsResponse
-	nil,                                 // 39: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	nil,                                 // 40: trafficmonitor.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),       // 41: google.protobuf.Timestamp
-	(*Hello)(nil),                       // 42: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),              // 43: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),         // 44: google.protobuf.Duration
-	(*DirectiveVersion)(nil),            // 45: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                        // 46: trafficmonitor.v1.Peer
-	(Direction)(0),                      // 47: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                // 48: trafficmonitor.v1.SpeakerRoute
+	(Incident_State)(0),                             // 0: trafficmonitor.v1.Incident.State
+	(Mitigation_State)(0),                           // 1: trafficmonitor.v1.Mitigation.State
+	(*GetStatusRequest)(nil),                        // 2: trafficmonitor.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                       // 3: trafficmonitor.v1.GetStatusResponse
+	(*ListSensorsRequest)(nil),                      // 4: trafficmonitor.v1.ListSensorsRequest
+	(*ListSensorsResponse)(nil),                     // 5: trafficmonitor.v1.ListSensorsResponse
+	(*Sensor)(nil),                                  // 6: trafficmonitor.v1.Sensor
+	(*ListPeersRequest)(nil),                        // 7: trafficmonitor.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),                       // 8: trafficmonitor.v1.ListPeersResponse
+	(*ListIncidentsRequest)(nil),                    // 9: trafficmonitor.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),                   // 10: trafficmonitor.v1.ListIncidentsResponse
+	(*Incident)(nil),                                // 11: trafficmonitor.v1.Incident
+	(*Measurement)(nil),                             // 12: trafficmonitor.v1.Measurement
+	(*ExplainTargetRequest)(nil),                    // 13: trafficmonitor.v1.ExplainTargetRequest
+	(*ExplainTargetResponse)(nil),                   // 14: trafficmonitor.v1.ExplainTargetResponse
+	(*ListMitigationsRequest)(nil),                  // 15: trafficmonitor.v1.ListMitigationsRequest
+	(*ListMitigationsResponse)(nil),                 // 16: trafficmonitor.v1.ListMitigationsResponse
+	(*Mitigation)(nil),                              // 17: trafficmonitor.v1.Mitigation
+	(*ListRoutesRequest)(nil),                       // 18: trafficmonitor.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),                      // 19: trafficmonitor.v1.ListRoutesResponse
+	(*CreateMitigationRequest)(nil),                 // 20: trafficmonitor.v1.CreateMitigationRequest
+	(*CreateMitigationResponse)(nil),                // 21: trafficmonitor.v1.CreateMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),              // 22: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil),             // 23: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                                    // 24: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),                        // 25: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),                       // 26: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),                       // 27: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),                      // 28: trafficmonitor.v1.DeleteHoldResponse
+	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 29: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 30: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	(*Freeze)(nil),                                  // 31: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),                        // 32: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),                       // 33: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),                        // 34: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),                       // 35: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),                      // 36: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                     // 37: trafficmonitor.v1.WatchEventsResponse
+	(*ListEventsRequest)(nil),                       // 38: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                                   // 39: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),                      // 40: trafficmonitor.v1.ListEventsResponse
+	nil,                                             // 41: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                             // 42: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),                   // 43: google.protobuf.Timestamp
+	(*Hello)(nil),                                   // 44: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),                          // 45: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),                     // 46: google.protobuf.Duration
+	(*DirectiveVersion)(nil),                        // 47: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                                    // 48: trafficmonitor.v1.Peer
+	(Direction)(0),                                  // 49: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                            // 50: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	41, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	29, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	29, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	43, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	31, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	31, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
 	6,  // 3: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	42, // 4: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	41, // 5: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	43, // 6: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	44, // 7: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	45, // 8: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	44, // 9: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	44, // 10: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	46, // 11: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	44, // 4: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	43, // 5: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	45, // 6: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	46, // 7: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	47, // 8: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	46, // 9: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	46, // 10: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	48, // 11: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
 	11, // 12: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
 	0,  // 13: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
 	12, // 14: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	41, // 15: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	41, // 16: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	41, // 17: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	47, // 18: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	43, // 15: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	43, // 16: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	43, // 17: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	49, // 18: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
 	17, // 19: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	1,  // 20: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	41, // 21: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	41, // 22: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	41, // 23: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	41, // 24: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	48, // 25: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	48, // 26: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	44, // 27: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	43, // 21: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	43, // 22: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	43, // 23: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	43, // 24: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	50, // 25: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	50, // 26: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	46, // 27: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
 	17, // 28: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	44, // 29: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	46, // 29: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
 	17, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	24, // 31: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	41, // 32: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	43, // 32: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
 	24, // 33: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	41, // 34: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	29, // 35: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	41, // 36: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	41, // 37: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	39, // 38: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	41, // 39: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	41, // 40: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	41, // 41: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	40, // 42: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	37, // 43: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	43, // 34: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	31, // 35: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	43, // 36: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	43, // 37: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	41, // 38: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	43, // 39: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	43, // 40: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	43, // 41: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	42, // 42: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	39, // 43: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
 	2,  // 44: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
 	4,  // 45: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
 	7,  // 46: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
@@ -3342,27 +3471,29 @@ var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
 	22, // 52: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
 	25, // 53: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
 	27, // 54: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	30, // 55: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	32, // 56: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	36, // 57: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	34, // 58: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 59: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 60: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 61: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 62: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 63: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	16, // 64: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	19, // 65: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	21, // 66: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	23, // 67: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	26, // 68: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	28, // 69: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	31, // 70: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	33, // 71: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	38, // 72: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	35, // 73: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	59, // [59:74] is the sub-list for method output_type
-	44, // [44:59] is the sub-list for method input_type
+	29, // 55: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	32, // 56: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	34, // 57: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	38, // 58: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	36, // 59: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	3,  // 60: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	5,  // 61: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	8,  // 62: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	10, // 63: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	14, // 64: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	16, // 65: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	19, // 66: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	21, // 67: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	23, // 68: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	26, // 69: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	28, // 70: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	30, // 71: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	33, // 72: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	35, // 73: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	40, // 74: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	37, // 75: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	60, // [60:76] is the sub-list for method output_type
+	44, // [44:60] is the sub-list for method input_type
 	44, // [44:44] is the sub-list for extension type_name
 	44, // [44:44] is the sub-list for extension extendee
 	0,  // [0:44] is the sub-list for field type_name
@@ -3386,7 +3517,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -32,6 +32,7 @@ const (
 	ConsoleService_WithdrawMitigations_FullMethodName = "/trafficmonitor.v1.ConsoleService/WithdrawMitigations"
 	ConsoleService_ListHolds_FullMethodName           = "/trafficmonitor.v1.ConsoleService/ListHolds"
 	ConsoleService_DeleteHold_FullMethodName          = "/trafficmonitor.v1.ConsoleService/DeleteHold"
+	ConsoleService_ReleaseQuarantine_FullMethodName   = "/trafficmonitor.v1.ConsoleService/ReleaseQuarantine"
 	ConsoleService_SetFreeze_FullMethodName           = "/trafficmonitor.v1.ConsoleService/SetFreeze"
 	ConsoleService_GetPolicy_FullMethodName           = "/trafficmonitor.v1.ConsoleService/GetPolicy"
 	ConsoleService_ListEvents_FullMethodName          = "/trafficmonitor.v1.ConsoleService/ListEvents"
@@ -67,6 +68,9 @@ type ConsoleServiceClient interface {
 	ListHolds(ctx context.Context, in *ListHoldsRequest, opts ...grpc.CallOption) (*ListHoldsResponse, error)
 	// DeleteHold lets automation act on a target again.
 	DeleteHold(ctx context.Context, in *DeleteHoldRequest, opts ...grpc.CallOption) (*DeleteHoldResponse, error)
+	// ReleaseQuarantine lets this controller's speaker try again what it keeps from a router because the router reset the
+	// session upon it. It goes out after all others; one more reset brings it back. Each controller's speaker has its own.
+	ReleaseQuarantine(ctx context.Context, in *ConsoleServiceReleaseQuarantineRequest, opts ...grpc.CallOption) (*ConsoleServiceReleaseQuarantineResponse, error)
 	// SetFreeze stops or resumes all automation, or that of a group. A freeze withdraws nothing and extends nothing.
 	SetFreeze(ctx context.Context, in *SetFreezeRequest, opts ...grpc.CallOption) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
@@ -196,6 +200,16 @@ func (c *consoleServiceClient) DeleteHold(ctx context.Context, in *DeleteHoldReq
 	return out, nil
 }
 
+func (c *consoleServiceClient) ReleaseQuarantine(ctx context.Context, in *ConsoleServiceReleaseQuarantineRequest, opts ...grpc.CallOption) (*ConsoleServiceReleaseQuarantineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConsoleServiceReleaseQuarantineResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ReleaseQuarantine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *consoleServiceClient) SetFreeze(ctx context.Context, in *SetFreezeRequest, opts ...grpc.CallOption) (*SetFreezeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetFreezeResponse)
@@ -274,6 +288,9 @@ type ConsoleServiceServer interface {
 	ListHolds(context.Context, *ListHoldsRequest) (*ListHoldsResponse, error)
 	// DeleteHold lets automation act on a target again.
 	DeleteHold(context.Context, *DeleteHoldRequest) (*DeleteHoldResponse, error)
+	// ReleaseQuarantine lets this controller's speaker try again what it keeps from a router because the router reset the
+	// session upon it. It goes out after all others; one more reset brings it back. Each controller's speaker has its own.
+	ReleaseQuarantine(context.Context, *ConsoleServiceReleaseQuarantineRequest) (*ConsoleServiceReleaseQuarantineResponse, error)
 	// SetFreeze stops or resumes all automation, or that of a group. A freeze withdraws nothing and extends nothing.
 	SetFreeze(context.Context, *SetFreezeRequest) (*SetFreezeResponse, error)
 	// GetPolicy returns the policy in force.
@@ -325,6 +342,9 @@ func (UnimplementedConsoleServiceServer) ListHolds(context.Context, *ListHoldsRe
 }
 func (UnimplementedConsoleServiceServer) DeleteHold(context.Context, *DeleteHoldRequest) (*DeleteHoldResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteHold not implemented")
+}
+func (UnimplementedConsoleServiceServer) ReleaseQuarantine(context.Context, *ConsoleServiceReleaseQuarantineRequest) (*ConsoleServiceReleaseQuarantineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseQuarantine not implemented")
 }
 func (UnimplementedConsoleServiceServer) SetFreeze(context.Context, *SetFreezeRequest) (*SetFreezeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetFreeze not implemented")
@@ -557,6 +577,24 @@ func _ConsoleService_DeleteHold_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConsoleService_ReleaseQuarantine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConsoleServiceReleaseQuarantineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ReleaseQuarantine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ReleaseQuarantine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ReleaseQuarantine(ctx, req.(*ConsoleServiceReleaseQuarantineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ConsoleService_SetFreeze_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(SetFreezeRequest)
 	if err := dec(in); err != nil {
@@ -672,6 +710,10 @@ var ConsoleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "DeleteHold",
 			Handler:    _ConsoleService_DeleteHold_Handler,
+		},
+		{
+			MethodName: "ReleaseQuarantine",
+			Handler:    _ConsoleService_ReleaseQuarantine_Handler,
 		},
 		{
 			MethodName: "SetFreeze",

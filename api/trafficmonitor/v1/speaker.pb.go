@@ -90,7 +90,7 @@ func (x Peer_SessionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Peer_SessionState.Descriptor instead.
 func (Peer_SessionState) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15, 0}
 }
 
 // State of a route at a router. "Sent" is not "installed in hardware".
@@ -99,12 +99,18 @@ type PeerRoute_State int32
 const (
 	// Not said.
 	PeerRoute_STATE_UNSPECIFIED PeerRoute_State = 0
-	// The session is down; the route is sent when it comes up.
+	// The route waits for the session, for its turn or for the router's pace; reason says which.
 	PeerRoute_STATE_PENDING PeerRoute_State = 1
-	// Handed to BGP for an established session that carries its family.
+	// Its UPDATE was written to the router's connection in the present session.
 	PeerRoute_STATE_SENT PeerRoute_State = 2
 	// The router does not take the route's family or shape; reason says which.
 	PeerRoute_STATE_UNSUPPORTED PeerRoute_State = 3
+	// The router has no room for the route, and others are worth more.
+	PeerRoute_STATE_NOT_PLACED PeerRoute_State = 4
+	// The router resets the session upon the route, so it is kept from this router; reason says until when.
+	PeerRoute_STATE_QUARANTINED PeerRoute_State = 5
+	// GoBGP did not take the route; it is tried again.
+	PeerRoute_STATE_FAILED PeerRoute_State = 6
 )
 
 // Enum value maps for PeerRoute_State.
@@ -114,12 +120,18 @@ var (
 		1: "STATE_PENDING",
 		2: "STATE_SENT",
 		3: "STATE_UNSUPPORTED",
+		4: "STATE_NOT_PLACED",
+		5: "STATE_QUARANTINED",
+		6: "STATE_FAILED",
 	}
 	PeerRoute_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_PENDING":     1,
 		"STATE_SENT":        2,
 		"STATE_UNSUPPORTED": 3,
+		"STATE_NOT_PLACED":  4,
+		"STATE_QUARANTINED": 5,
+		"STATE_FAILED":      6,
 	}
 )
 
@@ -147,7 +159,7 @@ func (x PeerRoute_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_State.Descriptor instead.
 func (PeerRoute_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // RouteSpec is one route as it travels from the store to the speaker.
@@ -810,6 +822,125 @@ func (*ReleaseWithdrawAllResponse) Descriptor() ([]byte, []int) {
 	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{11}
 }
 
+// SpeakerServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
+type SpeakerServiceReleaseQuarantineRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the router.
+	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// The route in its text form; empty means all.
+	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
+	// Who asks.
+	Requester string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	// Why; required.
+	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) Reset() {
+	*x = SpeakerServiceReleaseQuarantineRequest{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpeakerServiceReleaseQuarantineRequest) ProtoMessage() {}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpeakerServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
+func (*SpeakerServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) GetRoute() string {
+	if x != nil {
+		return x.Route
+	}
+	return ""
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *SpeakerServiceReleaseQuarantineRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// SpeakerServiceReleaseQuarantineResponse tells what was done.
+type SpeakerServiceReleaseQuarantineResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The routes that are tried again.
+	Routes        []string `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SpeakerServiceReleaseQuarantineResponse) Reset() {
+	*x = SpeakerServiceReleaseQuarantineResponse{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SpeakerServiceReleaseQuarantineResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SpeakerServiceReleaseQuarantineResponse) ProtoMessage() {}
+
+func (x *SpeakerServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SpeakerServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
+func (*SpeakerServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SpeakerServiceReleaseQuarantineResponse) GetRoutes() []string {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
 // SpeakerStatus is the state of one speaker.
 type SpeakerStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -839,7 +970,7 @@ type SpeakerStatus struct {
 
 func (x *SpeakerStatus) Reset() {
 	*x = SpeakerStatus{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +982,7 @@ func (x *SpeakerStatus) String() string {
 func (*SpeakerStatus) ProtoMessage() {}
 
 func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +995,7 @@ func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerStatus.ProtoReflect.Descriptor instead.
 func (*SpeakerStatus) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SpeakerStatus) GetVersion() string {
@@ -964,13 +1095,23 @@ type Peer struct {
 	LastError string `protobuf:"bytes,11,opt,name=last_error,json=lastError,proto3" json:"last_error,omitempty"`
 	// When that was.
 	LastErrorTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=last_error_time,json=lastErrorTime,proto3" json:"last_error_time,omitempty"`
+	// Routes that wait for the session, for their turn or for the router's pace: the length of its queue.
+	PendingRoutes uint32 `protobuf:"varint,13,opt,name=pending_routes,json=pendingRoutes,proto3" json:"pending_routes,omitempty"`
+	// Routes the router does not take: their family or shape.
+	UnsupportedRoutes uint32 `protobuf:"varint,14,opt,name=unsupported_routes,json=unsupportedRoutes,proto3" json:"unsupported_routes,omitempty"`
+	// Routes the router has no room for.
+	NotPlacedRoutes uint32 `protobuf:"varint,15,opt,name=not_placed_routes,json=notPlacedRoutes,proto3" json:"not_placed_routes,omitempty"`
+	// Routes the router resets the session upon.
+	QuarantinedRoutes uint32 `protobuf:"varint,16,opt,name=quarantined_routes,json=quarantinedRoutes,proto3" json:"quarantined_routes,omitempty"`
+	// Routes GoBGP did not take; they are tried again.
+	FailedRoutes  uint32 `protobuf:"varint,17,opt,name=failed_routes,json=failedRoutes,proto3" json:"failed_routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1123,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1136,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Peer) GetName() string {
@@ -1082,6 +1223,41 @@ func (x *Peer) GetLastErrorTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Peer) GetPendingRoutes() uint32 {
+	if x != nil {
+		return x.PendingRoutes
+	}
+	return 0
+}
+
+func (x *Peer) GetUnsupportedRoutes() uint32 {
+	if x != nil {
+		return x.UnsupportedRoutes
+	}
+	return 0
+}
+
+func (x *Peer) GetNotPlacedRoutes() uint32 {
+	if x != nil {
+		return x.NotPlacedRoutes
+	}
+	return 0
+}
+
+func (x *Peer) GetQuarantinedRoutes() uint32 {
+	if x != nil {
+		return x.QuarantinedRoutes
+	}
+	return 0
+}
+
+func (x *Peer) GetFailedRoutes() uint32 {
+	if x != nil {
+		return x.FailedRoutes
+	}
+	return 0
+}
+
 // SpeakerRoute is one route in the speaker.
 type SpeakerRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1095,7 +1271,7 @@ type SpeakerRoute struct {
 
 func (x *SpeakerRoute) Reset() {
 	*x = SpeakerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1283,7 @@ func (x *SpeakerRoute) String() string {
 func (*SpeakerRoute) ProtoMessage() {}
 
 func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1296,7 @@ func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerRoute.ProtoReflect.Descriptor instead.
 func (*SpeakerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SpeakerRoute) GetSpec() *RouteSpec {
@@ -1154,7 +1330,7 @@ type PeerRoute struct {
 
 func (x *PeerRoute) Reset() {
 	*x = PeerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1342,7 @@ func (x *PeerRoute) String() string {
 func (*PeerRoute) ProtoMessage() {}
 
 func (x *PeerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1355,7 @@ func (x *PeerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRoute.ProtoReflect.Descriptor instead.
 func (*PeerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PeerRoute) GetPeer() string {
@@ -1251,7 +1427,14 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x19ReleaseWithdrawAllRequest\x12\x1c\n" +
 	"\trequester\x18\x01 \x01(\tR\trequester\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"\x1c\n" +
-	"\x1aReleaseWithdrawAllResponse\"\xe7\x02\n" +
+	"\x1aReleaseWithdrawAllResponse\"\x88\x01\n" +
+	"&SpeakerServiceReleaseQuarantineRequest\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x14\n" +
+	"\x05route\x18\x02 \x01(\tR\x05route\x12\x1c\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\x12\x16\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\"A\n" +
+	"'SpeakerServiceReleaseQuarantineResponse\x12\x16\n" +
+	"\x06routes\x18\x01 \x03(\tR\x06routes\"\xe7\x02\n" +
 	"\rSpeakerStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x129\n" +
@@ -1264,7 +1447,7 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
-	" \x01(\tR\x0ewithdrawnAllBy\"\xb5\x05\n" +
+	" \x01(\tR\x0ewithdrawnAllBy\"\x8b\a\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -1281,7 +1464,12 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	" \x01(\x04R\x10establishedCount\x12\x1d\n" +
 	"\n" +
 	"last_error\x18\v \x01(\tR\tlastError\x12B\n" +
-	"\x0flast_error_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\"\xd6\x01\n" +
+	"\x0flast_error_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\rlastErrorTime\x12%\n" +
+	"\x0epending_routes\x18\r \x01(\rR\rpendingRoutes\x12-\n" +
+	"\x12unsupported_routes\x18\x0e \x01(\rR\x11unsupportedRoutes\x12*\n" +
+	"\x11not_placed_routes\x18\x0f \x01(\rR\x0fnotPlacedRoutes\x12-\n" +
+	"\x12quarantined_routes\x18\x10 \x01(\rR\x11quarantinedRoutes\x12#\n" +
+	"\rfailed_routes\x18\x11 \x01(\rR\ffailedRoutes\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +
@@ -1292,24 +1480,28 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x19SESSION_STATE_ESTABLISHED\x10\x06\"t\n" +
 	"\fSpeakerRoute\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.RouteSpecR\x04spec\x122\n" +
-	"\x05peers\x18\x02 \x03(\v2\x1c.trafficmonitor.v1.PeerRouteR\x05peers\"\x84\x02\n" +
+	"\x05peers\x18\x02 \x03(\v2\x1c.trafficmonitor.v1.PeerRouteR\x05peers\"\xc4\x02\n" +
 	"\tPeerRoute\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".trafficmonitor.v1.PeerRoute.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x127\n" +
-	"\tsend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"X\n" +
+	"\tsend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"\x97\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x01\x12\x0e\n" +
 	"\n" +
 	"STATE_SENT\x10\x02\x12\x15\n" +
-	"\x11STATE_UNSUPPORTED\x10\x032\x89\x04\n" +
+	"\x11STATE_UNSUPPORTED\x10\x03\x12\x14\n" +
+	"\x10STATE_NOT_PLACED\x10\x04\x12\x15\n" +
+	"\x11STATE_QUARANTINED\x10\x05\x12\x10\n" +
+	"\fSTATE_FAILED\x10\x062\x96\x05\n" +
 	"\x0eSpeakerService\x12V\n" +
 	"\tSetRoutes\x12#.trafficmonitor.v1.SetRoutesRequest\x1a$.trafficmonitor.v1.SetRoutesResponse\x12k\n" +
 	"\x10GetSpeakerStatus\x12*.trafficmonitor.v1.GetSpeakerStatusRequest\x1a+.trafficmonitor.v1.GetSpeakerStatusResponse\x12a\n" +
 	"\fWatchSpeaker\x12&.trafficmonitor.v1.WatchSpeakerRequest\x1a'.trafficmonitor.v1.WatchSpeakerResponse0\x01\x12\\\n" +
 	"\vWithdrawAll\x12%.trafficmonitor.v1.WithdrawAllRequest\x1a&.trafficmonitor.v1.WithdrawAllResponse\x12q\n" +
-	"\x12ReleaseWithdrawAll\x12,.trafficmonitor.v1.ReleaseWithdrawAllRequest\x1a-.trafficmonitor.v1.ReleaseWithdrawAllResponseBNZLgithub.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1;trafficmonitorv1b\x06proto3"
+	"\x12ReleaseWithdrawAll\x12,.trafficmonitor.v1.ReleaseWithdrawAllRequest\x1a-.trafficmonitor.v1.ReleaseWithdrawAllResponse\x12\x8a\x01\n" +
+	"\x11ReleaseQuarantine\x129.trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest\x1a:.trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponseBNZLgithub.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1;trafficmonitorv1b\x06proto3"
 
 var (
 	file_trafficmonitor_v1_speaker_proto_rawDescOnce sync.Once
@@ -1324,57 +1516,61 @@ func file_trafficmonitor_v1_speaker_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
-	(Peer_SessionState)(0),             // 0: trafficmonitor.v1.Peer.SessionState
-	(PeerRoute_State)(0),               // 1: trafficmonitor.v1.PeerRoute.State
-	(*RouteSpec)(nil),                  // 2: trafficmonitor.v1.RouteSpec
-	(*SetRoutesRequest)(nil),           // 3: trafficmonitor.v1.SetRoutesRequest
-	(*SetRoutesResponse)(nil),          // 4: trafficmonitor.v1.SetRoutesResponse
-	(*RefusedRoute)(nil),               // 5: trafficmonitor.v1.RefusedRoute
-	(*GetSpeakerStatusRequest)(nil),    // 6: trafficmonitor.v1.GetSpeakerStatusRequest
-	(*GetSpeakerStatusResponse)(nil),   // 7: trafficmonitor.v1.GetSpeakerStatusResponse
-	(*WatchSpeakerRequest)(nil),        // 8: trafficmonitor.v1.WatchSpeakerRequest
-	(*WatchSpeakerResponse)(nil),       // 9: trafficmonitor.v1.WatchSpeakerResponse
-	(*WithdrawAllRequest)(nil),         // 10: trafficmonitor.v1.WithdrawAllRequest
-	(*WithdrawAllResponse)(nil),        // 11: trafficmonitor.v1.WithdrawAllResponse
-	(*ReleaseWithdrawAllRequest)(nil),  // 12: trafficmonitor.v1.ReleaseWithdrawAllRequest
-	(*ReleaseWithdrawAllResponse)(nil), // 13: trafficmonitor.v1.ReleaseWithdrawAllResponse
-	(*SpeakerStatus)(nil),              // 14: trafficmonitor.v1.SpeakerStatus
-	(*Peer)(nil),                       // 15: trafficmonitor.v1.Peer
-	(*SpeakerRoute)(nil),               // 16: trafficmonitor.v1.SpeakerRoute
-	(*PeerRoute)(nil),                  // 17: trafficmonitor.v1.PeerRoute
-	(*timestamppb.Timestamp)(nil),      // 18: google.protobuf.Timestamp
+	(Peer_SessionState)(0),                          // 0: trafficmonitor.v1.Peer.SessionState
+	(PeerRoute_State)(0),                            // 1: trafficmonitor.v1.PeerRoute.State
+	(*RouteSpec)(nil),                               // 2: trafficmonitor.v1.RouteSpec
+	(*SetRoutesRequest)(nil),                        // 3: trafficmonitor.v1.SetRoutesRequest
+	(*SetRoutesResponse)(nil),                       // 4: trafficmonitor.v1.SetRoutesResponse
+	(*RefusedRoute)(nil),                            // 5: trafficmonitor.v1.RefusedRoute
+	(*GetSpeakerStatusRequest)(nil),                 // 6: trafficmonitor.v1.GetSpeakerStatusRequest
+	(*GetSpeakerStatusResponse)(nil),                // 7: trafficmonitor.v1.GetSpeakerStatusResponse
+	(*WatchSpeakerRequest)(nil),                     // 8: trafficmonitor.v1.WatchSpeakerRequest
+	(*WatchSpeakerResponse)(nil),                    // 9: trafficmonitor.v1.WatchSpeakerResponse
+	(*WithdrawAllRequest)(nil),                      // 10: trafficmonitor.v1.WithdrawAllRequest
+	(*WithdrawAllResponse)(nil),                     // 11: trafficmonitor.v1.WithdrawAllResponse
+	(*ReleaseWithdrawAllRequest)(nil),               // 12: trafficmonitor.v1.ReleaseWithdrawAllRequest
+	(*ReleaseWithdrawAllResponse)(nil),              // 13: trafficmonitor.v1.ReleaseWithdrawAllResponse
+	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 14: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 15: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	(*SpeakerStatus)(nil),                           // 16: trafficmonitor.v1.SpeakerStatus
+	(*Peer)(nil),                                    // 17: trafficmonitor.v1.Peer
+	(*SpeakerRoute)(nil),                            // 18: trafficmonitor.v1.SpeakerRoute
+	(*PeerRoute)(nil),                               // 19: trafficmonitor.v1.PeerRoute
+	(*timestamppb.Timestamp)(nil),                   // 20: google.protobuf.Timestamp
 }
 var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
-	18, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
-	18, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
+	20, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
+	20, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
 	2,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
 	5,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
-	14, // 4: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	14, // 5: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	18, // 6: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
-	15, // 7: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
-	16, // 8: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	16, // 4: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	16, // 5: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	20, // 6: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
+	17, // 7: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
+	18, // 8: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
 	0,  // 9: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
-	18, // 10: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
-	18, // 11: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	20, // 10: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
+	20, // 11: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
 	2,  // 12: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	17, // 13: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	19, // 13: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
 	1,  // 14: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	18, // 15: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	20, // 15: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
 	3,  // 16: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
 	6,  // 17: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
 	8,  // 18: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
 	10, // 19: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
 	12, // 20: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	4,  // 21: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	7,  // 22: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	9,  // 23: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	11, // 24: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	13, // 25: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	21, // [21:26] is the sub-list for method output_type
-	16, // [16:21] is the sub-list for method input_type
+	14, // 21: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	4,  // 22: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	7,  // 23: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	9,  // 24: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	11, // 25: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	13, // 26: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	15, // 27: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
 	16, // [16:16] is the sub-list for extension type_name
 	16, // [16:16] is the sub-list for extension extendee
 	0,  // [0:16] is the sub-list for field type_name
@@ -1391,7 +1587,7 @@ func file_trafficmonitor_v1_speaker_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_speaker_proto_rawDesc), len(file_trafficmonitor_v1_speaker_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   16,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

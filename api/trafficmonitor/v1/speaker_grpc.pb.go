@@ -26,6 +26,7 @@ const (
 	SpeakerService_WatchSpeaker_FullMethodName       = "/trafficmonitor.v1.SpeakerService/WatchSpeaker"
 	SpeakerService_WithdrawAll_FullMethodName        = "/trafficmonitor.v1.SpeakerService/WithdrawAll"
 	SpeakerService_ReleaseWithdrawAll_FullMethodName = "/trafficmonitor.v1.SpeakerService/ReleaseWithdrawAll"
+	SpeakerService_ReleaseQuarantine_FullMethodName  = "/trafficmonitor.v1.SpeakerService/ReleaseQuarantine"
 )
 
 // SpeakerServiceClient is the client API for SpeakerService service.
@@ -47,6 +48,8 @@ type SpeakerServiceClient interface {
 	WithdrawAll(ctx context.Context, in *WithdrawAllRequest, opts ...grpc.CallOption) (*WithdrawAllResponse, error)
 	// ReleaseWithdrawAll lets the speaker take routes again after WithdrawAll.
 	ReleaseWithdrawAll(ctx context.Context, in *ReleaseWithdrawAllRequest, opts ...grpc.CallOption) (*ReleaseWithdrawAllResponse, error)
+	// ReleaseQuarantine tries routes again that are kept from a router because it reset the session upon them.
+	ReleaseQuarantine(ctx context.Context, in *SpeakerServiceReleaseQuarantineRequest, opts ...grpc.CallOption) (*SpeakerServiceReleaseQuarantineResponse, error)
 }
 
 type speakerServiceClient struct {
@@ -116,6 +119,16 @@ func (c *speakerServiceClient) ReleaseWithdrawAll(ctx context.Context, in *Relea
 	return out, nil
 }
 
+func (c *speakerServiceClient) ReleaseQuarantine(ctx context.Context, in *SpeakerServiceReleaseQuarantineRequest, opts ...grpc.CallOption) (*SpeakerServiceReleaseQuarantineResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SpeakerServiceReleaseQuarantineResponse)
+	err := c.cc.Invoke(ctx, SpeakerService_ReleaseQuarantine_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // SpeakerServiceServer is the server API for SpeakerService service.
 // All implementations must embed UnimplementedSpeakerServiceServer
 // for forward compatibility.
@@ -135,6 +148,8 @@ type SpeakerServiceServer interface {
 	WithdrawAll(context.Context, *WithdrawAllRequest) (*WithdrawAllResponse, error)
 	// ReleaseWithdrawAll lets the speaker take routes again after WithdrawAll.
 	ReleaseWithdrawAll(context.Context, *ReleaseWithdrawAllRequest) (*ReleaseWithdrawAllResponse, error)
+	// ReleaseQuarantine tries routes again that are kept from a router because it reset the session upon them.
+	ReleaseQuarantine(context.Context, *SpeakerServiceReleaseQuarantineRequest) (*SpeakerServiceReleaseQuarantineResponse, error)
 	mustEmbedUnimplementedSpeakerServiceServer()
 }
 
@@ -159,6 +174,9 @@ func (UnimplementedSpeakerServiceServer) WithdrawAll(context.Context, *WithdrawA
 }
 func (UnimplementedSpeakerServiceServer) ReleaseWithdrawAll(context.Context, *ReleaseWithdrawAllRequest) (*ReleaseWithdrawAllResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseWithdrawAll not implemented")
+}
+func (UnimplementedSpeakerServiceServer) ReleaseQuarantine(context.Context, *SpeakerServiceReleaseQuarantineRequest) (*SpeakerServiceReleaseQuarantineResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReleaseQuarantine not implemented")
 }
 func (UnimplementedSpeakerServiceServer) mustEmbedUnimplementedSpeakerServiceServer() {}
 func (UnimplementedSpeakerServiceServer) testEmbeddedByValue()                        {}
@@ -264,6 +282,24 @@ func _SpeakerService_ReleaseWithdrawAll_Handler(srv interface{}, ctx context.Con
 	return interceptor(ctx, in, info, handler)
 }
 
+func _SpeakerService_ReleaseQuarantine_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SpeakerServiceReleaseQuarantineRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SpeakerServiceServer).ReleaseQuarantine(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SpeakerService_ReleaseQuarantine_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SpeakerServiceServer).ReleaseQuarantine(ctx, req.(*SpeakerServiceReleaseQuarantineRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // SpeakerService_ServiceDesc is the grpc.ServiceDesc for SpeakerService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -286,6 +322,10 @@ var SpeakerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseWithdrawAll",
 			Handler:    _SpeakerService_ReleaseWithdrawAll_Handler,
+		},
+		{
+			MethodName: "ReleaseQuarantine",
+			Handler:    _SpeakerService_ReleaseQuarantine_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -96,13 +96,13 @@ func New() *Fake {
 		},
 		PeerList: []console.Peer{
 			{
-				Name: "edge2", Address: "192.0.2.2", ASN: 64500, State: console.SessionActive, Since: ago(3 * time.Minute), DesiredRoutes: 3,
+				Name: "edge2", Address: "192.0.2.2", ASN: 64500, State: console.SessionActive, Since: ago(3 * time.Minute), DesiredRoutes: 3, PendingRoutes: 3,
 				EstablishedCount: 4, LastError: "hold timer expired", LastErrorTime: ago(3 * time.Minute),
 			},
 			{
 				Name: "edge1", Address: "192.0.2.1", ASN: 64500, State: console.SessionEstablished, Since: ago(26 * time.Hour),
 				Families: []string{"ipv4-flowspec", "ipv4-unicast"}, MissingFamilies: []string{"ipv6-flowspec"},
-				DesiredRoutes: 3, SentRoutes: 2, EstablishedCount: 1,
+				DesiredRoutes: 2, SentRoutes: 2, UnsupportedRoutes: 1, QuarantinedRoutes: 1, EstablishedCount: 1,
 			},
 		},
 		IncidentList: []detect.Incident{
@@ -354,6 +354,17 @@ func (f *Fake) DeleteHold(ctx context.Context, d console.DeleteHold) error {
 		return console.ErrNotFound{What: "hold on " + d.Target.String()}
 	}
 	return nil
+}
+
+// ReleaseQuarantine is of console.System: edge1 has one route in quarantine.
+func (f *Fake) ReleaseQuarantine(ctx context.Context, q console.ReleaseQuarantine) ([]string, error) {
+	if err := f.enter(ctx, "ReleaseQuarantine", q); err != nil {
+		return nil, err
+	}
+	if q.Peer != "edge1" {
+		return nil, console.ErrNotFound{What: "router " + q.Peer}
+	}
+	return []string{"destination 203.0.113.78/32 then discard"}, nil
 }
 
 // SetFreeze is of console.System.

@@ -1,0 +1,356 @@
+package speaker
+
+import (
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+)
+
+// outbox decides what goes to one router next. It holds what the router is to have and what the present session has
+// been handed, and is asked for one step after the other:
+//
+//   - withdrawals go before additions, so that a limit of the router is not passed on the way;
+//   - an engineer's routes go first, then those that are new since the session came up, then the rest, most valuable
+//     first, so that what is urgent does not wait for what is announced again;
+//   - additions keep to the router's rate; withdrawals go at once, for they are the safe side;
+//   - only a window of UPDATEs is under way at a time: what is in GoBGP's queue can be overtaken no more;
+//   - suspects go last, a few at a time (suspicion).
+//
+// It is pure: no I/O, no lock, no clock.
+type outbox struct {
+	maxRules int           // routes the router holds at most; 0 means no limit
+	interval time.Duration // between two additions; 0 means no pace
+
+	order  []item               // what the router is to have, most valuable first
+	wanted map[string]int       // index in order by ID
+	held   map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
+	keys   map[string]*held     // the same by key
+	stale  map[string]encoded   // by key: sent in an earlier session and not yet in this one; the router may have kept it
+	fresh  map[string]time.Time // by ID: since when it is wanted, if the session was up before
+	failed map[string]*failure  // by ID: GoBGP did not take it
+	blame  *suspicion
+
+	up       bool
+	tables   []compile.Table // of the last session; nil before the first
+	began    time.Time       // when the session came up
+	since    time.Time       // when the session came up, or when the last suspects went out
+	flying   int             // routes handed over whose UPDATE was not written to the router's connection yet
+	moved    time.Time       // when one last was
+	paceAt   time.Time       // when the next addition may go
+	complete bool            // all but suspects was written once in this session
+	left     int             // of the present group of suspects
+	grouped  bool            // a group went out, and a span must pass
+	// How many suspects go out at once in this session: of those in focus, and of the others.
+	focusGroup, otherGroup int
+
+	drop []*held // to be withdrawn
+	add  []item  // to be added, in this order
+	last []item  // suspects to be added after that
+}
+
+// held is a route the present session was handed.
+type held struct {
+	item
+	key     string
+	since   time.Time // when it was wanted; zero when that was before the session
+	written time.Time // when its UPDATE was written to the router's connection; zero before
+}
+
+type failure struct {
+	err   string
+	retry time.Time
+}
+
+const (
+	sendWindow = 128                   // UPDATEs under way at a time: a few milliseconds
+	paceBurst  = 20 * time.Millisecond // what a pace may catch up after it was late
+	retryAfter = 5 * time.Second       // a route GoBGP did not take
+	stuckAfter = 10 * time.Second      // UPDATEs that never show up on the router's connection are given up
+)
+
+func newOutbox(maxRules, rate int, b *suspicion) *outbox {
+	o := &outbox{
+		maxRules: maxRules, wanted: map[string]int{}, held: map[string]*held{}, keys: map[string]*held{},
+		stale: map[string]encoded{}, fresh: map[string]time.Time{}, failed: map[string]*failure{}, blame: b,
+	}
+	if rate > 0 {
+		o.interval = time.Second / time.Duration(rate)
+	}
+	return o
+}
+
+// set makes order what the router is to have, most valuable first. It returns what the router may have kept from an
+// earlier session and must not keep.
+func (o *outbox) set(now time.Time, order []item) (withdraw []encoded) {
+	wanted := make(map[string]int, len(order))
+	fresh := map[string]time.Time{}
+	for i, it := range order {
+		wanted[it.id] = i
+		if !o.up || o.held[it.id] != nil {
+			continue
+		}
+		if since, ok := o.fresh[it.id]; ok {
+			fresh[it.id] = since
+		} else if _, before := o.wanted[it.id]; !before && now.After(o.began) {
+			fresh[it.id] = now
+		}
+	}
+	o.order, o.wanted, o.fresh = order, wanted, fresh
+	for id := range o.failed {
+		if _, ok := wanted[id]; !ok && o.held[id] == nil {
+			delete(o.failed, id)
+		}
+	}
+	o.rebuild()
+	return o.unstale()
+}
+
+// unstale forgets what the router may have kept and is not to have, and returns it.
+func (o *outbox) unstale() (withdraw []encoded) {
+	if !o.up || len(o.stale) == 0 {
+		return nil
+	}
+	keep := make(map[string]bool, len(o.order))
+	for _, it := range o.order {
+		keep[routeKey(it.enc.table, it.enc.nlri)] = true
+	}
+	for key, e := range o.stale {
+		if keep[key] {
+			continue
+		}
+		delete(o.stale, key)
+		if slices.Contains(o.tables, e.table) {
+			withdraw = append(withdraw, e)
+		}
+	}
+	return withdraw
+}
+
+// rebuild finds what is to do.
+func (o *outbox) rebuild() {
+	o.drop, o.add, o.last = o.drop[:0], nil, nil
+	if !o.up {
+		return
+	}
+	for id, h := range o.held {
+		if _, ok := o.wanted[id]; !ok && o.failed[id] == nil {
+			o.drop = append(o.drop, h)
+		}
+	}
+	var focus, manual, fresh, rest []item
+	for _, it := range o.order {
+		h := o.held[it.id]
+		switch {
+		case h != nil && h.Route.Action == it.Route.Action, o.failed[it.id] != nil:
+		case o.blame.careful && o.blame.focus[it.id]:
+			focus = append(focus, it)
+		case o.blame.careful && o.blame.suspects[it.id]:
+			o.last = append(o.last, it)
+		case it.Manual:
+			manual = append(manual, it)
+		case !o.fresh[it.id].IsZero():
+			fresh = append(fresh, it)
+		default:
+			rest = append(rest, it)
+		}
+	}
+	o.add = slices.Concat(manual, fresh, rest)
+	o.last = slices.Concat(focus, o.last)
+}
+
+// begin is a new session that carries these tables; set must follow. GoBGP holds no route then. keeps says that the router
+// may have kept routes of an earlier session.
+func (o *outbox) begin(now time.Time, tables []compile.Table, keeps bool) {
+	o.up, o.tables, o.complete = true, tables, false
+	o.began, o.since, o.moved, o.paceAt = now, now, now, now
+	o.flying = 0
+	o.left, o.grouped = 0, false
+	focus := len(o.blame.focus)
+	o.focusGroup, o.otherGroup = group(focus), group(len(o.blame.suspects)-focus)
+	clear(o.failed)
+	if !keeps {
+		clear(o.stale)
+	}
+}
+
+// end is the end of the session: GoBGP is about to forget every route.
+func (o *outbox) end() {
+	for key, h := range o.keys {
+		if !h.written.IsZero() {
+			o.stale[key] = *h.enc
+		}
+	}
+	clear(o.held)
+	clear(o.keys)
+	clear(o.fresh)
+	o.up, o.flying = false, 0
+	o.rebuild()
+}
+
+// nextDrop returns a route to withdraw.
+func (o *outbox) nextDrop() *held {
+	if !o.up || o.flying >= sendWindow || len(o.drop) == 0 {
+		return nil
+	}
+	h := o.drop[0]
+	o.drop = o.drop[1:]
+	return h
+}
+
+// dropped notes that GoBGP took the withdrawal, or did not.
+func (o *outbox) dropped(now time.Time, h *held, err error) {
+	if err != nil {
+		o.failed[h.id] = &failure{"GoBGP did not take the withdrawal: " + err.Error(), now.Add(retryAfter)}
+		return
+	}
+	delete(o.failed, h.id)
+	delete(o.held, h.id)
+	delete(o.keys, h.key)
+	o.fly(now)
+}
+
+// nextAdd returns a route to announce, or how long there is nothing to do; 0 means until something happens.
+func (o *outbox) nextAdd(now time.Time) (it item, wait time.Duration, ok bool) {
+	if !o.up || o.flying >= sendWindow {
+		return item{}, 0, false
+	}
+	from := &o.add
+	if len(o.add) == 0 {
+		if len(o.last) == 0 || !o.complete {
+			return item{}, 0, false
+		}
+		if o.left == 0 {
+			if o.flying > 0 {
+				return item{}, 0, false
+			}
+			if o.grouped {
+				o.since, o.grouped = o.moved, false
+			}
+			if wait := o.since.Add(o.blame.span).Sub(now); wait > 0 {
+				return item{}, wait, false
+			}
+			o.left = o.nextGroup()
+		}
+		from = &o.last
+	}
+	if wait := o.paceAt.Sub(now); o.interval > 0 && wait > 0 {
+		return item{}, wait, false
+	}
+	it = (*from)[0]
+	if h := o.held[it.id]; h == nil && o.maxRules > 0 && len(o.held) >= o.maxRules {
+		return item{}, 0, false // until a withdrawal makes room
+	}
+	if from == &o.last {
+		o.left--
+		o.grouped = true
+	}
+	*from = (*from)[1:]
+	return it, 0, true
+}
+
+// group is how many of n suspects go out at once.
+func group(n int) int { return max(1, (n+groups-1)/groups) }
+
+// nextGroup is the size of the next group of suspects: those in focus come first and do not mix with others.
+func (o *outbox) nextGroup() int {
+	n := 0
+	for n < len(o.last) && n < o.focusGroup && o.blame.focus[o.last[n].id] {
+		n++
+	}
+	if n == 0 {
+		n = min(o.otherGroup, len(o.last))
+	}
+	return n
+}
+
+// added notes that GoBGP took the announcement, or did not.
+func (o *outbox) added(now time.Time, it item, err error) {
+	if o.interval > 0 {
+		if late := now.Add(-paceBurst); o.paceAt.Before(late) {
+			o.paceAt = late
+		}
+		o.paceAt = o.paceAt.Add(o.interval)
+	}
+	if err != nil {
+		o.failed[it.id] = &failure{"GoBGP did not take the route: " + err.Error(), now.Add(retryAfter)}
+		return
+	}
+	h := &held{item: it, key: routeKey(it.enc.table, it.enc.nlri), since: o.fresh[it.id]}
+	delete(o.failed, it.id)
+	delete(o.fresh, it.id)
+	o.held[it.id], o.keys[h.key] = h, h
+	o.fly(now)
+}
+
+func (o *outbox) fly(now time.Time) {
+	if o.flying == 0 {
+		o.moved = now
+	}
+	o.flying++
+}
+
+// wrote notes that the route's UPDATE was written to the router's connection. It returns the route when it was announced.
+func (o *outbox) wrote(now time.Time, key []byte) *held {
+	o.flying = max(o.flying-1, 0)
+	o.moved = now
+	delete(o.stale, string(key))
+	h := o.keys[string(key)]
+	if h == nil || !h.written.IsZero() {
+		return nil
+	}
+	h.written = now
+	return h
+}
+
+// tick does what time asks for and returns when to come again; 0 means never.
+func (o *outbox) tick(now time.Time) (wait time.Duration, stuck int) {
+	if !o.up {
+		return 0, 0
+	}
+	if o.flying > 0 {
+		if wait = o.moved.Add(stuckAfter).Sub(now); wait <= 0 {
+			stuck, o.flying, wait = o.flying, 0, 0
+			for _, h := range o.held {
+				if h.written.IsZero() {
+					h.written = now
+				}
+			}
+		}
+	}
+	again := false
+	for id, f := range o.failed {
+		if left := f.retry.Sub(now); left > 0 {
+			wait = sooner(wait, left)
+			continue
+		}
+		delete(o.failed, id)
+		again = true
+	}
+	if again {
+		o.rebuild()
+	}
+	return wait, stuck
+}
+
+// justComplete reports, once a session, that all but suspects was written, or that patience is over.
+func (o *outbox) justComplete(now time.Time, patience time.Duration) bool {
+	if !o.up || o.complete {
+		return false
+	}
+	idle := len(o.add) == 0 && len(o.drop) == 0 && o.flying == 0
+	if !idle && now.Sub(o.since) < patience {
+		return false
+	}
+	o.complete, o.since = true, now
+	clear(o.stale)
+	return true
+}
+
+// sooner returns the shorter of two waits, of which 0 means for ever.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b > 0 && b < a {
+		return b
+	}
+	return a
+}

@@ -1,0 +1,395 @@
+package speaker
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	api "github.com/osrg/gobgp/v3/api"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+)
+
+const (
+	sendBatch = 32              // routes handed to GoBGP while the lock is held: about a millisecond
+	tellEvery = 2 * time.Second // how often watchers hear of routes written while more wait
+)
+
+// apply makes the set what this router is to get, and begins to send what is new.
+func (r *router) apply(set []item) {
+	now := time.Now()
+	r.mu.Lock()
+	r.set = set
+	r.place(now)
+	r.step(now)
+	r.mu.Unlock()
+	r.poke()
+}
+
+// place decides which routes of the set the router is to have. Those of a table it did not offer in its last session, and
+// those in quarantine, take no room. The caller holds mu.
+func (r *router) place(now time.Time) {
+	r.not = map[string]notFor{}
+	set := make([]item, 0, len(r.set))
+	entries := make([]compile.Entry, 0, len(r.set))
+	for _, it := range r.set {
+		if t := it.enc.table; r.out.tables != nil && !slices.Contains(r.out.tables, t) && slices.Contains(r.peer.tables(), t) {
+			r.not[it.id] = notFor{Unsupported, fmt.Sprintf("the router does not offer %s: activate it there for this neighbour", t)}
+		} else if q := r.out.blame.quarantined(it.id); q != nil {
+			r.not[it.id] = notFor{Quarantined, q.reason(r.peer.Name)}
+		} else {
+			set = append(set, it)
+			entries = append(entries, compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created})
+		}
+	}
+	res := compile.Compile(entries, r.peer.profile())
+	for i, d := range res.Decisions {
+		switch d.Outcome {
+		case compile.Refused:
+			r.not[set[i].id] = notFor{Unsupported, d.Reason}
+		case compile.NotPlaced:
+			r.not[set[i].id] = notFor{NotPlaced, d.Reason}
+		}
+	}
+	order := make([]item, len(res.Accepted))
+	for i, n := range res.Accepted {
+		order[i] = set[n]
+	}
+	r.withdrawDirectly(r.out.set(now, order))
+}
+
+// withdrawDirectly queues withdrawals of what GoBGP knows nothing of. The caller holds mu.
+func (r *router) withdrawDirectly(routes []encoded) {
+	for _, e := range routes {
+		r.direct = appendWithdrawal(r.direct, e)
+	}
+}
+
+func (r *router) poke() {
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// send hands routes to GoBGP until ctx ends.
+func (r *router) send(ctx context.Context) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.wake:
+		case <-timer.C:
+		}
+		wait := r.sendAll(ctx)
+		timer.Reset(cmp.Or(wait, time.Hour))
+	}
+}
+
+// sendAll does what there is to do now and returns when there is more; 0 means when something happens.
+func (r *router) sendAll(ctx context.Context) time.Duration {
+	for ctx.Err() == nil {
+		now := time.Now()
+		r.mu.Lock()
+		released, wait := r.out.blame.release(now)
+		if len(released) > 0 {
+			r.place(now)
+		}
+		again, stuck := r.out.tick(now)
+		more, next := r.step(now)
+		wait = sooner(sooner(wait, again), next)
+		write, pair := r.direct, r.pair
+		r.direct = nil
+		if r.out.justComplete(now, cmp.Or(r.grace, defaultGracefulRestart)) && pair != nil && pair.keeps && r.grace > 0 {
+			for _, t := range r.out.tables {
+				write = append(write, endOfRIB(t)...)
+			}
+		}
+		r.writing = pair != nil && len(write) > 0
+		writing := r.writing
+		r.mu.Unlock()
+
+		if stuck > 0 {
+			r.log.Error("GoBGP took routes and sends no UPDATEs for them: a fault of this program; if the router misses routes, restart the speaker",
+				"routes", stuck)
+		}
+		if len(released) > 0 {
+			r.log.Warn("routes come out of quarantine and are tried again", "routes", len(released))
+			r.report()
+		}
+		if writing {
+			_ = pair.toRouter(write) // the reader notices when the router is gone
+			r.mu.Lock()
+			r.writing = false
+			r.mu.Unlock()
+			continue
+		}
+		if !more {
+			return wait
+		}
+	}
+	return 0
+}
+
+// pardon tries again what is in quarantine; an empty route means all. It returns the routes.
+func (r *router) pardon(text string) []string {
+	now := time.Now()
+	r.mu.Lock()
+	released := r.out.blame.pardon(text)
+	r.place(now)
+	r.mu.Unlock()
+	slices.Sort(released)
+	if len(released) > 0 {
+		r.report()
+		r.poke()
+	}
+	return released
+}
+
+// report tells watchers and the file of quarantine about a judgement.
+func (r *router) report() {
+	if r.judged != nil {
+		r.judged()
+	}
+	r.watch.changed()
+}
+
+// step hands over a batch of withdrawals and a batch of additions. more says that it can go on at once, wait that it can
+// after a while. The caller holds mu.
+func (r *router) step(now time.Time) (more bool, wait time.Duration) {
+	var failed int
+	for range sendBatch {
+		h := r.out.nextDrop()
+		if h == nil {
+			break
+		}
+		more = true
+		failed += r.withdraw(now, h)
+	}
+	for range sendBatch {
+		if len(r.direct) > 0 || r.writing {
+			break // a withdrawal on its way must not come after its route's new announcement
+		}
+		it, pause, ok := r.out.nextAdd(now)
+		if !ok {
+			wait = pause
+			break
+		}
+		more = true
+		_, err := r.bgp.AddPath(context.Background(), &api.AddPathRequest{
+			TableType: api.TableType_GLOBAL, Path: r.attrs.path(*it.enc, it.Route.Action, false),
+		})
+		r.out.added(now, it, err)
+		if err != nil {
+			failed++
+			r.log.Error("GoBGP does not take a route", "route", it.text, "err", err)
+		}
+	}
+	if failed > 0 {
+		r.m.bgpErrors.WithLabelValues(r.peer.Name).Add(float64(failed))
+	}
+	return more, wait
+}
+
+// withdraw takes a route out of GoBGP: by path, for by the UUID that AddPath returned GoBGP walks over all routes, and as
+// AddPath of a withdrawal it would remember the UUID for ever. The caller holds mu.
+func (r *router) withdraw(now time.Time, h *held) (failed int) {
+	err := r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{
+		TableType: api.TableType_GLOBAL, Path: r.attrs.path(*h.enc, h.Route.Action, true),
+	})
+	r.out.dropped(now, h, err)
+	if err != nil {
+		r.log.Error("GoBGP does not withdraw a route", "route", h.text, "err", err)
+		return 1
+	}
+	return 0
+}
+
+// drain hands every withdrawal to GoBGP before it returns, however many are under way.
+func (r *router) drain() {
+	for {
+		r.mu.Lock()
+		now, left := time.Now(), len(r.out.drop)
+		if !r.out.up {
+			left = 0
+		}
+		for range min(left, sendBatch) {
+			h := r.out.drop[0]
+			r.out.drop = r.out.drop[1:]
+			if r.withdraw(now, h) > 0 {
+				r.m.bgpErrors.WithLabelValues(r.peer.Name).Inc()
+			}
+		}
+		r.mu.Unlock()
+		if left == 0 {
+			r.poke()
+			return
+		}
+	}
+}
+
+// remember notes what the router may have kept from a speaker before this one.
+func (r *router) remember(items []item) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range items {
+		if e, err := encode(it.Route); err == nil {
+			r.out.stale[routeKey(e.table, e.nlri)] = e
+		}
+	}
+}
+
+func (r *router) sessionUp(p *pair) {
+	r.mu.Lock()
+	p.mu.Lock()
+	tables, keeps := slices.Clone(p.tables), p.keeps
+	p.mu.Unlock()
+	r.pair = p
+	now := time.Now()
+	r.out.begin(now, tables, keeps)
+	r.place(now)
+	suspects := len(r.out.last)
+	r.mu.Unlock()
+	if suspects > 0 {
+		r.log.Warn("routes that may have reset the session go last, a few at a time", "suspects", suspects)
+	}
+	r.poke()
+}
+
+// wrote takes the keys of routes whose UPDATEs are on their way to the router.
+func (r *router) wrote(keys [][]byte) {
+	now := time.Now()
+	r.mu.Lock()
+	for _, key := range keys {
+		if h := r.out.wrote(now, key); h != nil && !h.since.IsZero() {
+			r.m.routeSeconds.WithLabelValues(r.peer.Name).Observe(now.Sub(h.since).Seconds())
+		}
+	}
+	idle := r.out.flying == 0
+	tell := idle && len(r.out.add) == 0 || now.Sub(r.told) > tellEvery
+	if tell {
+		r.told = now
+	}
+	r.mu.Unlock()
+	r.poke()
+	if tell {
+		r.watch.changed()
+	}
+}
+
+// sessionDown judges how an established session ended.
+func (r *router) sessionDown(how ending, why string) {
+	now := time.Now()
+	r.mu.Lock()
+	suspects, jailed := r.out.blame.ended(now, how, why, r.out.held)
+	var q Quarantine
+	if jailed != "" {
+		q = *r.out.blame.records[jailed]
+	}
+	r.out.end()
+	r.pair, r.direct = nil, nil
+	r.eager = suspects > 0 || jailed != ""
+	r.place(now)
+	r.mu.Unlock()
+	if jailed != "" {
+		r.m.quarantines.WithLabelValues(r.peer.Name).Inc()
+		r.log.Error("route in quarantine: the router reset the session upon it again and again; it is not sent there until then, all others are",
+			"route", q.Route, "until", q.Until.UTC(), "times", q.Times, "reason", q.Why)
+		r.report()
+	} else if suspects > 0 {
+		r.log.Warn("the router ended the session soon after routes were sent: some of them may be the reason", "suspects", suspects, "reason", why)
+	}
+}
+
+// reconnect makes GoBGP forget the neighbour and every route, and start anew: left alone it stays idle for five seconds
+// after each loss, and announces everything at once when the session is back.
+func (r *router) reconnect() (eager bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.alive {
+		return false
+	}
+	ctx := context.Background()
+	err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: "127.0.0.1"})
+	if err == nil {
+		err = r.bgp.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL})
+	}
+	if err == nil {
+		err = r.addPeer()
+	}
+	if err != nil {
+		r.log.Error("GoBGP does not take the peer again: restart the speaker", "err", err)
+	}
+	return r.eager
+}
+
+// routeState says what became of the route with this ID. s is the session as it is now.
+func (r *router) routeState(it item, s session) PeerRoute {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stateOf(it, s)
+}
+
+// stateOf is routeState; the caller holds mu.
+func (r *router) stateOf(it item, s session) PeerRoute {
+	p := PeerRoute{Peer: r.peer.Name, State: Pending}
+	if n, ok := r.not[it.id]; ok {
+		p.State, p.Reason = n.state, n.reason
+		return p
+	}
+	h, f := r.out.held[it.id], r.out.failed[it.id]
+	switch {
+	case s.state != Established || !r.out.up:
+		p.Reason = "the session is " + s.state.String()
+		if s.lastError != "" {
+			p.Reason += ": " + s.lastError
+		}
+	case f != nil:
+		p.State = Failed
+		p.Reason = fmt.Sprintf("%s; it is tried again every %s", f.err, retryAfter)
+	case h != nil && !h.written.IsZero() && h.Route.Action == it.Route.Action:
+		p.State, p.Sent = Sent, h.written
+	case r.out.blame.careful && r.out.blame.suspects[it.id]:
+		p.Reason = "the router may have reset the session upon it: it is sent after the others, a few at a time, to find out"
+	default:
+		p.Reason = "it waits for its turn"
+	}
+	return p
+}
+
+// counts returns how many routes the router is to have, and how many of the set are in each state.
+func (r *router) counts(s session) (desired int, in map[RouteState]int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	in = map[RouteState]int{}
+	for _, n := range r.not {
+		in[n.state]++
+	}
+	for _, it := range r.out.order {
+		in[r.stateOf(it, s).State]++
+	}
+	return len(r.out.order), in
+}
+
+// reason says in words why a route is in quarantine and how it gets out.
+func (q *Quarantine) reason(peer string) string {
+	return fmt.Sprintf("quarantined until %s, the %s: %s. Correct the rule or the router; to try it again at once: tmctl release-quarantine %s --reason ...",
+		q.Until.UTC().Format(time.RFC3339), ordinal(q.Times)+" time", q.Why, peer)
+}
+
+func ordinal(n int) string {
+	switch {
+	case n%100/10 == 1:
+	case n%10 == 1:
+		return fmt.Sprintf("%dst", n)
+	case n%10 == 2:
+		return fmt.Sprintf("%dnd", n)
+	case n%10 == 3:
+		return fmt.Sprintf("%drd", n)
+	}
+	return fmt.Sprintf("%dth", n)
+}
