@@ -23,7 +23,7 @@ const module = "github.com/amooglesoft/trafficmonitor"
 // core is deterministic: no I/O, goroutine, clock or hidden randomness. It imports itself and these.
 var core = []string{
 	"internal/route", "internal/vector", "internal/traffic", "internal/detect", "internal/signature", "internal/mitigation",
-	"internal/safety", "internal/compile", "internal/sketch", "internal/baseline", "policy",
+	"internal/safety", "internal/compile", "internal/sketch", "internal/baseline", "internal/breaker", "policy",
 }
 
 var pure = []string{

@@ -231,7 +231,8 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	}
 	c.engine = engine.New(engine.Options{
 		Baseline: learner,
-		Own:      cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy, Shadow: c.shadow,
+		Breaker:  breakerOptions(cfg), BreakerHold: cfg.Breaker.Hold,
+		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy, Shadow: c.shadow,
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
 		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
 		Watch: ingest.Watch{

@@ -15,13 +15,17 @@ var (
 	mitigationsDesc = prometheus.NewDesc("trafficmonitor_mitigations",
 		"Mitigations in the records all controllers share, by state. Active ones are to be announced.", []string{"state"}, nil)
 	holdsDesc = prometheus.NewDesc("trafficmonitor_holds",
-		"Targets an engineer's withdraw holds automation off now.", nil, nil)
+		"Targets a withdraw by hand, or by the circuit breaker, holds automation off now.", nil, nil)
 	routesDesc = prometheus.NewDesc("trafficmonitor_routes_desired",
 		"Routes that are to be announced, by the records all controllers share. Compare with what speakers say they sent.", nil, nil)
 	frozenDesc = prometheus.NewDesc("trafficmonitor_automation_frozen",
 		"1 while automation is frozen: nothing is announced, extended or withdrawn by it.", nil, nil)
 	frozenGroupsDesc = prometheus.NewDesc("trafficmonitor_automation_frozen_groups",
 		"Groups of the policy for which automation is frozen.", nil, nil)
+	breakerOpenDesc = prometheus.NewDesc("trafficmonitor_breaker_open",
+		"1 while automation is frozen by the circuit breaker.", nil, nil)
+	breakerHeldDesc = prometheus.NewDesc("trafficmonitor_breaker_held_targets",
+		"Targets the circuit breaker holds automation off now.", nil, nil)
 	policyDesc = prometheus.NewDesc("trafficmonitor_policy_info",
 		"Always 1; the first 12 digits of the hash of the policy in force, as tmctl status shows it.", []string{"hash"}, nil)
 	policyRefusedDesc = prometheus.NewDesc("trafficmonitor_policy_refused",
@@ -39,7 +43,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s situation) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, frozenGroupsDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
+		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, frozenGroupsDesc, breakerOpenDesc, breakerHeldDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
 	} {
 		ch <- d
 	}
@@ -77,6 +81,9 @@ func (s situation) Collect(ch chan<- prometheus.Metric) {
 		show(holdsDesc, float64(held))
 		flag(frozenDesc, snap.Records.Freeze != nil)
 		show(frozenGroupsDesc, float64(len(snap.Records.Frozen)))
+		b := breakerState(s.c.o.Config, snap.Records, now)
+		flag(breakerOpenDesc, !b.Opened.IsZero())
+		show(breakerHeldDesc, float64(b.HeldTargets))
 	}
 	p := s.c.policy.Load()
 	show(policyDesc, 1, p.Hash()[:12])

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 
+	"github.com/amooglesoft/trafficmonitor/internal/breaker"
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
@@ -25,6 +26,20 @@ func safetyLimits(c config.Controller) safety.Limits {
 		BlackholeMinLength4: s.BlackholeMinLength4, BlackholeMinLength6: s.BlackholeMinLength6,
 		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare,
 		AllowWideBlackhole: s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,
+	}
+}
+
+// breakerOptions turns the configuration into the circuit breaker's options; nil where it is off.
+func breakerOptions(c config.Controller) *breaker.Options {
+	b := c.Breaker
+	if !b.Enabled {
+		return nil
+	}
+	return &breaker.Options{
+		Span: b.Span, Settle: max(b.Settle, 2*c.Sensors.ReportInterval), Agreement: b.Agreement, DisputedTargets: b.DisputedTargets, OneSensorTargets: b.OneSensorTargets,
+		OnDisagreement: breaker.Then(b.OnDisagreement), Before: b.Before, FallWithin: b.FallWithin, FallFor: b.FallFor,
+		TargetFall: b.TargetFall, OnTargetFall: breaker.Then(b.OnTargetFall), TotalFall: b.TotalFall, TotalTargets: b.TotalTargets,
+		OnTotalFall: breaker.Then(b.OnTotalFall), MaxTargets: maxTargets,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/console"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/engine"
@@ -47,6 +48,7 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 	}
 	routes, snap, _ := s.announce.Desired(time.Now())
 	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze
+	st.Breaker = breakerState(s.o.Config, snap.Records, time.Now())
 	groups := s.policy.Load().GroupNames()
 	for _, f := range snap.Records.Frozen {
 		st.Frozen = append(st.Frozen, console.GroupFreeze{Freeze: f, Unknown: !slices.Contains(groups, f.Group)})
@@ -59,6 +61,20 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 	incidents, err := s.engine.Incidents(ctx, false)
 	st.IncidentsActive = len(incidents)
 	return st, err
+}
+
+// breakerState reads the breaker's state from what it stored, so that every controller shows the same.
+func breakerState(c config.Controller, r mitigation.Records, now time.Time) console.Breaker {
+	b := console.Breaker{Off: !c.Breaker.Enabled}
+	if f := r.Freeze; f != nil && f.Requester == mitigation.Breaker {
+		b.Opened, b.Reason = f.Since, f.Reason
+	}
+	for _, h := range r.Holds {
+		if h.Requester == mitigation.Breaker && now.Before(h.Until) {
+			b.HeldTargets++
+		}
+	}
+	return b
 }
 
 func (s *system) Sensors(context.Context) ([]console.Sensor, error) {

@@ -40,7 +40,8 @@ const (
 	// A speaker keeps a route from a router that resets the session upon it, and tries it again.
 	Quarantined      Kind = "quarantined"
 	QuarantineLifted Kind = "quarantine_lifted"
-	RedButton        Kind = "red_button" // everything withdrawn at a speaker
+	RedButton        Kind = "red_button"     // everything withdrawn at a speaker
+	BreakerOpened    Kind = "breaker_opened" // automation did harm, and was stopped
 
 	Started       Kind = "started"
 	Stopped       Kind = "stopped"
@@ -69,7 +70,7 @@ var kinds = []Kind{
 	IncidentOnset, IncidentGrown, IncidentEnded,
 	MitigationCreated, MitigationExtended, MitigationChanged, MitigationEnded, MitigationRefused, MitigationObserved,
 	RouteSent, RouteWithdrawn, RouteRefused,
-	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, Quarantined, QuarantineLifted, RedButton,
+	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, Quarantined, QuarantineLifted, RedButton, BreakerOpened,
 	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, PolicyNotify, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
 	RecordDamaged, SensorSeen, SensorLost, PeerUp, PeerDown, SpeakerUp, SpeakerDown, EventsLost,
 }

@@ -24,6 +24,7 @@ type Controller struct {
 	Sensors     Sensors
 	Journal     Journal
 	Baseline    Baseline
+	Breaker     Breaker
 	Log         Log
 	Pprof       bool
 	DefaultHold time.Duration
@@ -150,6 +151,33 @@ type Baseline struct {
 	ReadyAfter time.Duration
 }
 
+// What follows when the circuit breaker opens.
+const (
+	ThenTell   = "tell"   // an event
+	ThenHold   = "hold"   // the newest answers are withdrawn, and automation held off their targets
+	ThenFreeze = "freeze" // that, and all automation is frozen
+)
+
+// Breaker says when automation stops itself because it does harm.
+type Breaker struct {
+	Enabled          bool
+	Span             time.Duration
+	Settle           time.Duration
+	Agreement        float64 // 0 to 1
+	DisputedTargets  int
+	OneSensorTargets int
+	OnDisagreement   string
+
+	Before              time.Duration
+	FallWithin, FallFor time.Duration
+	TargetFall          float64 // 0 to 1
+	OnTargetFall        string
+	TotalFall           float64 // 0 to 1
+	TotalTargets        int
+	OnTotalFall         string
+	Hold                time.Duration
+}
+
 // DefaultController returns what is in force where the file says nothing.
 func DefaultController() Controller {
 	return Controller{
@@ -183,8 +211,13 @@ func DefaultController() Controller {
 			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,
 			SampleOneIn: 1024, HotSampleOneIn: 64, Profiles: 64, StaleAfter: 3 * time.Second,
 		},
-		Journal:     Journal{Enabled: true, Size: 1 << 30, Age: 7 * day},
-		Baseline:    Baseline{Enabled: true, Keys: 10_000, HalfLife: 14 * day, ReadyAfter: day},
+		Journal:  Journal{Enabled: true, Size: 1 << 30, Age: 7 * day},
+		Baseline: Baseline{Enabled: true, Keys: 10_000, HalfLife: 14 * day, ReadyAfter: day},
+		Breaker: Breaker{
+			Enabled: true, Span: time.Minute, Settle: 3 * time.Second, Agreement: 0.05, DisputedTargets: 10, OneSensorTargets: 30, OnDisagreement: ThenFreeze,
+			Before: 30 * time.Second, FallWithin: 30 * time.Second, FallFor: 10 * time.Second, TargetFall: 0.6, OnTargetFall: ThenHold,
+			TotalFall: 0.4, TotalTargets: 10, OnTotalFall: ThenFreeze, Hold: 30 * time.Minute,
+		},
 		Log:         Log{Level: "info", Format: "text"},
 		DefaultHold: 30 * time.Minute,
 	}

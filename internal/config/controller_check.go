@@ -47,6 +47,7 @@ func (c *Controller) check(r *document.Report) {
 		r.Add("sensors.stale_after", "%s is less than two report intervals of %s: every sensor would count as lost between two reports",
 			document.FormatDuration(s.StaleAfter), document.FormatDuration(s.ReportInterval))
 	}
+	c.Breaker.check(r, c.Sensors.ReportInterval)
 	twice(r, "sensors.allowed", c.Sensors.Allowed)
 	ports := map[uint16]int{}
 	for i, p := range c.Sensors.ReflectionPorts {
@@ -153,6 +154,16 @@ func (s *Safety) check(r *document.Report) {
 		if f.value > s.MaxRules && r.Has("safety."+f.key) { // a default above max_rules does no harm
 			r.Add("safety."+f.key, "%d is more than max_rules, which is %d", f.value, s.MaxRules)
 		}
+	}
+}
+
+func (b *Breaker) check(r *document.Report, interval time.Duration) {
+	if b.Settle < 2*interval && r.Has("breaker.settle") { // a default is raised
+		r.Add("breaker.settle", "%s is less than two report intervals of %s: other sensors have not spoken yet, and all would seem to disagree",
+			document.FormatDuration(b.Settle), document.FormatDuration(interval))
+	}
+	if least := max(b.Settle, 2*interval); least > b.Span {
+		r.Add("breaker.span", "%s is shorter than settle, which is %s: nothing would be judged in it", document.FormatDuration(b.Span), document.FormatDuration(least))
 	}
 }
 

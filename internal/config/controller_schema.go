@@ -48,6 +48,7 @@ func (c *Controller) schema() document.Value {
 		document.Field{Key: "sensors", Help: "What sensors are told and what is expected of them.", Value: c.Sensors.schema()},
 		document.Field{Key: "journal", Help: "What sensors reported, kept on disk below data_dir so that an incident can be replayed. Nothing is decided by it, and nothing waits for it.", Value: c.Journal.schema()},
 		document.Field{Key: "baseline", Help: "What targets normally receive and send at each time of the week, learnt and kept in data_dir. The policy's baseline says what it changes.", Value: c.Baseline.schema()},
+		document.Field{Key: "breaker", Help: "When automation stops itself because it does harm: see docs/tuning.md. What was withdrawn and why is the event breaker_opened.", Value: c.Breaker.schema()},
 		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&c.Log)},
 		document.Field{
 			Key: "pprof", Value: document.Scalar(&c.Pprof, document.Bool()),
@@ -94,6 +95,29 @@ func (n *Network) schema() document.Value {
 			Help:   "Prefixes no automatic rule may touch: routers, management, resolvers, time servers.",
 			Danger: "Whatever operations need in order to reach the routers belongs here.",
 		},
+	)
+}
+
+func (b *Breaker) schema() document.Value {
+	then := document.OneOf(ThenTell, ThenHold, ThenFreeze)
+	const follows = "What follows: tell is an event only; hold withdraws the newest answers concerned and holds automation off their targets; freeze also freezes all automation until tmctl unfreeze."
+	return document.Section(
+		document.Field{Key: "enabled", Value: document.Scalar(&b.Enabled, document.Bool()), Help: "Whether there is one.", Danger: "Without it a lying sensor is stopped by the quotas of safety only."},
+		document.Field{Key: "span", Value: document.Scalar(&b.Span, document.Duration(time.Second, time.Hour)), Help: "The answers of so long are looked at together for whether sensors agree on them."},
+		document.Field{Key: "settle", Value: document.Scalar(&b.Settle, document.Duration(time.Second, time.Minute)), Help: "After an answer, how long sensors have to report of the attack before it is judged; at least two report intervals.", Danger: "Below two report intervals others have not spoken yet, and all seem to disagree."},
+		document.Field{Key: "agreement", Value: document.Scalar(&b.Agreement, document.Percent(0.0001, 1)), Help: "Another sensor agrees when it counts this share of the attack's packets that the one counts that counts most."},
+		document.Field{Key: "disputed_targets", Value: document.Scalar(&b.DisputedTargets, document.Number(0, 100_000)), Help: "It opens at so many targets answered within span, at least half of all, whose attack one sensor alone reports while the target's other traffic comes past others; 0: never.", Danger: "Where sensors watch links and not racks, an attack that enters by one link looks the same: raise it, or choose tell."},
+		document.Field{Key: "one_sensor_targets", Value: document.Scalar(&b.OneSensorTargets, document.Number(0, 100_000)), Help: "It opens at so many targets answered within span, at least four fifths of all, whose attack one and the same sensor alone reports, if three report; 0: never.", Danger: "A carpet bombed rack looks the same: no lower than the hosts of a rack that may be attacked at once."},
+		document.Field{Key: "on_disagreement", Value: document.Scalar(&b.OnDisagreement, then), Help: follows},
+		document.Field{Key: "before", Value: document.Scalar(&b.Before, document.Duration(time.Second, 10*time.Minute)), Help: "What a target sends is compared with the lowest rate of so long before the answer, at least."},
+		document.Field{Key: "fall_within", Value: document.Scalar(&b.FallWithin, document.Duration(time.Second, 10*time.Minute)), Help: "A fall must begin within so long after an answer."},
+		document.Field{Key: "fall_for", Value: document.Scalar(&b.FallFor, document.Duration(time.Second, 10*time.Minute)), Help: "A fall must last so long."},
+		document.Field{Key: "target_fall", Value: document.Scalar(&b.TargetFall, document.Percent(0, 0.99)), Help: "It opens for a target when what it sends falls by this share after an answer meant to spare its other traffic, while no attack is seen any more; 0% never.", Danger: "Needs sensors that count what leaves. Low values take the end of a download for harm."},
+		document.Field{Key: "on_target_fall", Value: document.Scalar(&b.OnTargetFall, then), Help: follows},
+		document.Field{Key: "total_fall", Value: document.Scalar(&b.TotalFall, document.Percent(0, 0.99)), Help: "It opens when what all targets send together falls by this share after any answer; 0%: never."},
+		document.Field{Key: "total_targets", Value: document.Scalar(&b.TotalTargets, document.Number(1, 100_000)), Help: "For that, so many targets must have fallen by target_fall each, so that it is not one large sender that ends."},
+		document.Field{Key: "on_total_fall", Value: document.Scalar(&b.OnTotalFall, then), Help: follows},
+		document.Field{Key: "hold", Value: document.Scalar(&b.Hold, document.Duration(time.Minute, 30*day)), Help: "How long automation keeps its hands off a target whose answer was withdrawn."},
 	)
 }
 

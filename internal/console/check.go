@@ -61,7 +61,7 @@ func (c *check) reason(s string) string {
 func (c *check) requester(ctx context.Context, said string) string {
 	caller := rpc.CallerFrom(ctx)
 	if !caller.IsLocal() {
-		if caller.Name == "" || caller.Name == mitigation.Automation {
+		if caller.Name == "" || caller.Name == mitigation.Automation || caller.Name == mitigation.Breaker {
 			c.add("requester", "the certificate's common name is %q: it must be the name of a person", caller.Name)
 		}
 		return caller.Name

@@ -32,7 +32,7 @@ func timeProto(t time.Time) *timestamppb.Timestamp {
 func statusProto(s Status) *tmv1.GetStatusResponse {
 	return &tmv1.GetStatusResponse{
 		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
-		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen),
+		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen), Breaker: breakerProto(s.Breaker),
 		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
 		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
 		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
@@ -46,6 +46,17 @@ func freezeProto(f *mitigation.Freeze) *tmv1.Freeze {
 		return nil
 	}
 	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason, Group: f.Group}
+}
+
+func breakerProto(b Breaker) *tmv1.Breaker {
+	out := &tmv1.Breaker{State: tmv1.Breaker_STATE_CLOSED, OpenTime: timeProto(b.Opened), Reason: b.Reason, HeldTargets: uint32(b.HeldTargets)}
+	switch {
+	case !b.Opened.IsZero():
+		out.State = tmv1.Breaker_STATE_OPEN
+	case b.Off:
+		out.State = tmv1.Breaker_STATE_OFF
+	}
+	return out
 }
 
 func frozenProto(fs []GroupFreeze) (out []*tmv1.Freeze) {

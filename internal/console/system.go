@@ -64,6 +64,7 @@ type Status struct {
 	NotReady            []string           // reasons; empty when ready
 	Freeze              *mitigation.Freeze // of all automation
 	Frozen              []GroupFreeze      // of groups
+	Breaker             Breaker
 
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
@@ -72,6 +73,14 @@ type Status struct {
 	RoutesSent                         int // summed over routers
 	PolicyHash, PolicySource           string
 	PolicyError                        string // why the newest policy was refused
+}
+
+// Breaker is the state of the circuit breaker.
+type Breaker struct {
+	Off         bool
+	Opened      time.Time // zero while it is closed
+	Reason      string
+	HeldTargets int
 }
 
 // GroupFreeze is the freeze of a group; Unknown says that the policy in force has no such group.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/baseline"
+	"github.com/amooglesoft/trafficmonitor/internal/breaker"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
@@ -52,7 +53,10 @@ type Options struct {
 	Emit   func(kind audit.Kind, message string, attributes map[string]string) // records an event; must not block
 	// Baseline learns what targets normally receive and send; may be nil. While the engine runs it is the engine's.
 	Baseline *baseline.Learner
-	Journal  func(now time.Time, r traffic.Report) // keeps a report for replay, with the time the core was told; must not block; may be nil
+	// Breaker says when automation does harm; nil is never. BreakerHold is how long it then keeps its hands off a target.
+	Breaker     *breaker.Options
+	BreakerHold time.Duration
+	Journal     func(now time.Time, r traffic.Report) // keeps a report for replay, with the time the core was told; must not block; may be nil
 	// JournalSamples does the same with samples, which say when they were taken.
 	JournalSamples func(now time.Time, s []traffic.Sample)
 	Log            *slog.Logger
@@ -92,6 +96,7 @@ type Engine struct {
 
 	pending pending
 	shadow  shadow
+	breaker *circuit // nil: off
 }
 
 type sight struct {
@@ -130,6 +135,7 @@ func New(o Options) *Engine {
 	e.detector, e.looked = detect.New(o.Policy.Rules(), normal(o.Baseline)), map[string]time.Time{}
 	e.metrics = newMetrics(o.Registerer, e)
 	e.pending.since = map[string]origin{}
+	e.breaker = newCircuit(o.Breaker, o.Registerer)
 	e.setShadow(o.Shadow)
 	return e
 }
@@ -263,6 +269,9 @@ func (e *Engine) report(d ingest.Delivery) {
 		e.o.Journal(now, d.Report)
 	}
 	e.view.Take(now, d.Report)
+	if e.breaker != nil {
+		e.breaker.Report(now, d.Report)
+	}
 	e.metrics.view(e.view.Targets())
 	e.observe(now, origin{triggered: d.Triggered, received: d.Received})
 }
@@ -284,6 +293,9 @@ func (e *Engine) observe(now time.Time, from origin) {
 // wants tells whether an observation with such rates means anything to us: evidence for a mitigation, or to the detector.
 func (e *Engine) wants(now time.Time, r traffic.Rate) bool {
 	e.learn(now, r)
+	if e.breaker != nil {
+		e.breaker.Rate(now, r)
+	}
 	return e.detector.Wants(r) || e.shadow.wants(r) || e.machine != nil && !r.Network && r.Direction == vector.Inbound && e.machine.Watches(r.Target, r.Vector)
 }
 
@@ -307,6 +319,7 @@ func (e *Engine) tick(now time.Time) {
 	if e.o.Baseline != nil {
 		e.metrics.baseline(e.o.Baseline)
 	}
+	e.judgeAnswers(now)
 	for k, at := range e.retry {
 		if !now.Before(at) {
 			delete(e.retry, k)
@@ -344,6 +357,7 @@ func (e *Engine) begin(l *leadership) {
 	e.revision = 0
 	e.direct()
 	e.mask(now)
+	e.watchChange(now, l.records.Mitigations)
 	active := 0
 	for _, m := range l.records.Mitigations {
 		if m.State == mitigation.Active {
@@ -397,7 +411,9 @@ func (e *Engine) follow(s store.Snapshot) {
 	if e.machine != nil {
 		return
 	}
-	e.setMitigated(time.Now(), s.Records.Mitigations)
+	now := time.Now()
+	e.setMitigated(now, s.Records.Mitigations)
+	e.watchChange(now, s.Records.Mitigations)
 }
 
 // mask tells the detector which targets' traffic a mitigation hides.
@@ -453,7 +469,9 @@ func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
 		e.depose(e.lead, err)
 		return 0, err
 	}
-	e.mask(time.Now())
+	now := time.Now()
+	e.mask(now)
+	e.watchChange(now, c.Put)
 	return revision, nil
 }
 

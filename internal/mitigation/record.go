@@ -25,12 +25,13 @@ const Automation = "automation"
 
 // Why a mitigation ended or was not made: a small closed set, used as audit entry, log field and metric label.
 const (
-	EndDeadline  = "deadline"          // its deadline passed and no evidence asked for more
-	EndMaxAge    = "max_age"           // it reached the age none may exceed
-	EndWithdrawn = "withdrawn_by_hand" // an engineer withdrew it
-	EndReplaced  = "replaced"          // another mitigation took over its routes
-	EndUnsafe    = "refused_by_safety" // the safety kernel refused it
-	EndNoPolicy  = "policy_no_longer"  // a new policy no longer asks for it
+	EndDeadline   = "deadline"          // its deadline passed and no evidence asked for more
+	EndMaxAge     = "max_age"           // it reached the age none may exceed
+	EndWithdrawn  = "withdrawn_by_hand" // an engineer withdrew it
+	EndReplaced   = "replaced"          // another mitigation took over its routes
+	EndUnsafe     = "refused_by_safety" // the safety kernel refused it
+	EndNoPolicy   = "policy_no_longer"  // a new policy no longer asks for it
+	EndRolledBack = "rolled_back"       // the circuit breaker withdrew it, for it did harm
 )
 
 // Mitigation is our answer to an incident or to an engineer, as it is stored. It owns its routes until Deadline.

@@ -47,6 +47,12 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if st.Freeze != nil {
 		add("automation is frozen: tmctl unfreeze --reason ... resumes it")
 	}
+	if b := st.Breaker; b.GetState() == tmv1.Breaker_STATE_OPEN {
+		add("the circuit breaker stopped automation: tmctl audit --kind breaker_opened says what it found")
+	}
+	if n := st.Breaker.GetHeldTargets(); n > 0 {
+		add("the circuit breaker withdrew what did harm and holds automation off %d targets: tmctl holds", n)
+	}
 	for _, f := range st.GroupFreezes {
 		if f.UnknownGroup {
 			add("group %s is frozen, but the policy in force has no such group, so that stops nothing: tmctl unfreeze --group %s --reason ... lifts it", f.Group, f.Group)
@@ -90,6 +96,7 @@ func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
 		automation = frozen(f)
 	}
 	t.row("automation", automation)
+	t.row("breaker", c.breaker(st.Breaker))
 	for _, f := range st.GroupFreezes {
 		t.row("  group "+f.Group, frozen(f))
 	}
@@ -107,6 +114,21 @@ func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
 		}
 	}
 	return out
+}
+
+func (c *cli) breaker(b *tmv1.Breaker) string {
+	switch b.GetState() {
+	case tmv1.Breaker_STATE_OPEN:
+		return fmt.Sprintf("open since %s: %s", c.at(b.OpenTime, "15:04:05"), b.Reason)
+	case tmv1.Breaker_STATE_OFF:
+		return "off"
+	case tmv1.Breaker_STATE_CLOSED:
+		if b.HeldTargets > 0 {
+			return fmt.Sprintf("closed, %d targets held", b.HeldTargets)
+		}
+		return "closed"
+	}
+	return "not known"
 }
 
 func joinNotes(table, notes string) string {

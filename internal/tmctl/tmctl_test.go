@@ -165,6 +165,12 @@ var goldens = []struct {
 		}
 		s.PolicyError = "policy.yaml:7: groups[0].limits: unknown key"
 	}},
+	{"status-breaker", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {
+		s := &f.StatusNow
+		s.SensorsStale, s.PeersEstablished = 0, 2
+		s.Freeze = &mitigation.Freeze{Since: consoletest.Now.Add(-time.Hour), Requester: mitigation.Breaker, Reason: "of 12 targets answered within 1m0s ..."}
+		s.Breaker = console.Breaker{Opened: s.Freeze.Since, Reason: s.Freeze.Reason, HeldTargets: 12}
+	}},
 	{"status-json", ExitDegraded, []string{"status", "-o", "json"}, nil},
 	{"sensors", ExitOK, []string{"sensors"}, nil},
 	{"sensors-one", ExitOK, []string{"sensors", "rack1"}, nil},

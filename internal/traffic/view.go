@@ -645,6 +645,30 @@ func (v *View) Observe(p netip.Prefix, d vector.Direction, id vector.ID) Observa
 	return Observation{Target: p, Direction: d, Vector: id}
 }
 
+// Share is what one sensor says of one vector at one target.
+type Share struct {
+	Sensor string
+	PPS    float64
+}
+
+// Shares tells the sensors that see packets of a vector at a target apart, sorted by name. Silent ones are left out.
+func (v *View) Shares(p netip.Prefix, d vector.Direction, id vector.ID) (out []Share) {
+	t := v.targets[p]
+	if t == nil {
+		return nil
+	}
+	k, ok := t.column(columnOf(d, id))
+	if !ok {
+		return nil
+	}
+	for i := int(t.sums[k].first); i < t.end(k); i++ {
+		if sh := &t.shares[i]; !sh.held {
+			out = append(out, Share{v.names[sh.sensor].name, float64(sh.pps) / 1000})
+		}
+	}
+	return out
+}
+
 // ObserveNetwork is Observe of the total of a network.
 func (v *View) ObserveNetwork(p netip.Prefix, d vector.Direction, id vector.ID) Observation {
 	if t := v.networks[p]; t != nil {

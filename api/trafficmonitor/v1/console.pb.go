@@ -25,6 +25,63 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// State of the breaker.
+type Breaker_State int32
+
+const (
+	// Not said.
+	Breaker_STATE_UNSPECIFIED Breaker_State = 0
+	// There is none, says the configuration of the controller that answers.
+	Breaker_STATE_OFF Breaker_State = 1
+	// It finds no harm.
+	Breaker_STATE_CLOSED Breaker_State = 2
+	// It has frozen all automation, until an engineer lifts that.
+	Breaker_STATE_OPEN Breaker_State = 3
+)
+
+// Enum value maps for Breaker_State.
+var (
+	Breaker_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_OFF",
+		2: "STATE_CLOSED",
+		3: "STATE_OPEN",
+	}
+	Breaker_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_OFF":         1,
+		"STATE_CLOSED":      2,
+		"STATE_OPEN":        3,
+	}
+)
+
+func (x Breaker_State) Enum() *Breaker_State {
+	p := new(Breaker_State)
+	*p = x
+	return p
+}
+
+func (x Breaker_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Breaker_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_trafficmonitor_v1_console_proto_enumTypes[0].Descriptor()
+}
+
+func (Breaker_State) Type() protoreflect.EnumType {
+	return &file_trafficmonitor_v1_console_proto_enumTypes[0]
+}
+
+func (x Breaker_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Breaker_State.Descriptor instead.
+func (Breaker_State) EnumDescriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2, 0}
+}
+
 // State of an incident.
 type Incident_State int32
 
@@ -62,11 +119,11 @@ func (x Incident_State) String() string {
 }
 
 func (Incident_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_trafficmonitor_v1_console_proto_enumTypes[0].Descriptor()
+	return file_trafficmonitor_v1_console_proto_enumTypes[1].Descriptor()
 }
 
 func (Incident_State) Type() protoreflect.EnumType {
-	return &file_trafficmonitor_v1_console_proto_enumTypes[0]
+	return &file_trafficmonitor_v1_console_proto_enumTypes[1]
 }
 
 func (x Incident_State) Number() protoreflect.EnumNumber {
@@ -75,7 +132,7 @@ func (x Incident_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Incident_State.Descriptor instead.
 func (Incident_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{9, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10, 0}
 }
 
 // State of a mitigation.
@@ -119,11 +176,11 @@ func (x Mitigation_State) String() string {
 }
 
 func (Mitigation_State) Descriptor() protoreflect.EnumDescriptor {
-	return file_trafficmonitor_v1_console_proto_enumTypes[1].Descriptor()
+	return file_trafficmonitor_v1_console_proto_enumTypes[2].Descriptor()
 }
 
 func (Mitigation_State) Type() protoreflect.EnumType {
-	return &file_trafficmonitor_v1_console_proto_enumTypes[1]
+	return &file_trafficmonitor_v1_console_proto_enumTypes[2]
 }
 
 func (x Mitigation_State) Number() protoreflect.EnumNumber {
@@ -132,7 +189,7 @@ func (x Mitigation_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mitigation_State.Descriptor instead.
 func (Mitigation_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16, 0}
 }
 
 // GetStatusRequest asks for the state of the system.
@@ -214,7 +271,9 @@ type GetStatusResponse struct {
 	// Why the newest policy was refused; empty when it was not.
 	PolicyError string `protobuf:"bytes,19,opt,name=policy_error,json=policyError,proto3" json:"policy_error,omitempty"`
 	// Freezes of groups in force, sorted by group.
-	GroupFreezes  []*Freeze `protobuf:"bytes,30,rep,name=group_freezes,json=groupFreezes,proto3" json:"group_freezes,omitempty"`
+	GroupFreezes []*Freeze `protobuf:"bytes,30,rep,name=group_freezes,json=groupFreezes,proto3" json:"group_freezes,omitempty"`
+	// The circuit breaker.
+	Breaker       *Breaker `protobuf:"bytes,31,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,6 +448,86 @@ func (x *GetStatusResponse) GetGroupFreezes() []*Freeze {
 	return nil
 }
 
+func (x *GetStatusResponse) GetBreaker() *Breaker {
+	if x != nil {
+		return x.Breaker
+	}
+	return nil
+}
+
+// Breaker is the state of the circuit breaker, which stops automation that does harm.
+type Breaker struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// State.
+	State Breaker_State `protobuf:"varint,1,opt,name=state,proto3,enum=trafficmonitor.v1.Breaker_State" json:"state,omitempty"`
+	// Since when it is open.
+	OpenTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=open_time,json=openTime,proto3" json:"open_time,omitempty"`
+	// Why it is open, in a sentence with the numbers.
+	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Targets that it holds automation off, because what was announced for them did harm.
+	HeldTargets   uint32 `protobuf:"varint,4,opt,name=held_targets,json=heldTargets,proto3" json:"held_targets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Breaker) Reset() {
+	*x = Breaker{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Breaker) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Breaker) ProtoMessage() {}
+
+func (x *Breaker) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
+func (*Breaker) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Breaker) GetState() Breaker_State {
+	if x != nil {
+		return x.State
+	}
+	return Breaker_STATE_UNSPECIFIED
+}
+
+func (x *Breaker) GetOpenTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.OpenTime
+	}
+	return nil
+}
+
+func (x *Breaker) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Breaker) GetHeldTargets() uint32 {
+	if x != nil {
+		return x.HeldTargets
+	}
+	return 0
+}
+
 // ListSensorsRequest asks for the sensors.
 type ListSensorsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -398,7 +537,7 @@ type ListSensorsRequest struct {
 
 func (x *ListSensorsRequest) Reset() {
 	*x = ListSensorsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -410,7 +549,7 @@ func (x *ListSensorsRequest) String() string {
 func (*ListSensorsRequest) ProtoMessage() {}
 
 func (x *ListSensorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -423,7 +562,7 @@ func (x *ListSensorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSensorsRequest.ProtoReflect.Descriptor instead.
 func (*ListSensorsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{3}
 }
 
 // ListSensorsResponse holds the sensors, sorted by name.
@@ -437,7 +576,7 @@ type ListSensorsResponse struct {
 
 func (x *ListSensorsResponse) Reset() {
 	*x = ListSensorsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +588,7 @@ func (x *ListSensorsResponse) String() string {
 func (*ListSensorsResponse) ProtoMessage() {}
 
 func (x *ListSensorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +601,7 @@ func (x *ListSensorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSensorsResponse.ProtoReflect.Descriptor instead.
 func (*ListSensorsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{3}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ListSensorsResponse) GetSensors() []*Sensor {
@@ -519,7 +658,7 @@ type Sensor struct {
 
 func (x *Sensor) Reset() {
 	*x = Sensor{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -531,7 +670,7 @@ func (x *Sensor) String() string {
 func (*Sensor) ProtoMessage() {}
 
 func (x *Sensor) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -544,7 +683,7 @@ func (x *Sensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensor.ProtoReflect.Descriptor instead.
 func (*Sensor) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{4}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Sensor) GetHello() *Hello {
@@ -689,7 +828,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -701,7 +840,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -714,7 +853,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{6}
 }
 
 // ListPeersResponse holds the routers, sorted by name.
@@ -730,7 +869,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +881,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +894,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -787,7 +926,7 @@ type ListIncidentsRequest struct {
 
 func (x *ListIncidentsRequest) Reset() {
 	*x = ListIncidentsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -799,7 +938,7 @@ func (x *ListIncidentsRequest) String() string {
 func (*ListIncidentsRequest) ProtoMessage() {}
 
 func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -812,7 +951,7 @@ func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsRequest.ProtoReflect.Descriptor instead.
 func (*ListIncidentsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListIncidentsRequest) GetIncludeEnded() bool {
@@ -849,7 +988,7 @@ type ListIncidentsResponse struct {
 
 func (x *ListIncidentsResponse) Reset() {
 	*x = ListIncidentsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -861,7 +1000,7 @@ func (x *ListIncidentsResponse) String() string {
 func (*ListIncidentsResponse) ProtoMessage() {}
 
 func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -874,7 +1013,7 @@ func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsResponse.ProtoReflect.Descriptor instead.
 func (*ListIncidentsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListIncidentsResponse) GetIncidents() []*Incident {
@@ -932,7 +1071,7 @@ type Incident struct {
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -944,7 +1083,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -957,7 +1096,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Incident) GetId() string {
@@ -1095,7 +1234,7 @@ type Measurement struct {
 
 func (x *Measurement) Reset() {
 	*x = Measurement{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1107,7 +1246,7 @@ func (x *Measurement) String() string {
 func (*Measurement) ProtoMessage() {}
 
 func (x *Measurement) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1120,7 +1259,7 @@ func (x *Measurement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measurement.ProtoReflect.Descriptor instead.
 func (*Measurement) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Measurement) GetVector() string {
@@ -1183,7 +1322,7 @@ type ExplainTargetRequest struct {
 
 func (x *ExplainTargetRequest) Reset() {
 	*x = ExplainTargetRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1195,7 +1334,7 @@ func (x *ExplainTargetRequest) String() string {
 func (*ExplainTargetRequest) ProtoMessage() {}
 
 func (x *ExplainTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1208,7 +1347,7 @@ func (x *ExplainTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTargetRequest.ProtoReflect.Descriptor instead.
 func (*ExplainTargetRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ExplainTargetRequest) GetTarget() string {
@@ -1231,7 +1370,7 @@ type ExplainTargetResponse struct {
 
 func (x *ExplainTargetResponse) Reset() {
 	*x = ExplainTargetResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1382,7 @@ func (x *ExplainTargetResponse) String() string {
 func (*ExplainTargetResponse) ProtoMessage() {}
 
 func (x *ExplainTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1395,7 @@ func (x *ExplainTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTargetResponse.ProtoReflect.Descriptor instead.
 func (*ExplainTargetResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainTargetResponse) GetTarget() string {
@@ -1288,7 +1427,7 @@ type ListMitigationsRequest struct {
 
 func (x *ListMitigationsRequest) Reset() {
 	*x = ListMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1439,7 @@ func (x *ListMitigationsRequest) String() string {
 func (*ListMitigationsRequest) ProtoMessage() {}
 
 func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1452,7 @@ func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*ListMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListMitigationsRequest) GetIncludeEnded() bool {
@@ -1350,7 +1489,7 @@ type ListMitigationsResponse struct {
 
 func (x *ListMitigationsResponse) Reset() {
 	*x = ListMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1362,7 +1501,7 @@ func (x *ListMitigationsResponse) String() string {
 func (*ListMitigationsResponse) ProtoMessage() {}
 
 func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1375,7 +1514,7 @@ func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*ListMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListMitigationsResponse) GetMitigations() []*Mitigation {
@@ -1431,7 +1570,7 @@ type Mitigation struct {
 
 func (x *Mitigation) Reset() {
 	*x = Mitigation{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1443,7 +1582,7 @@ func (x *Mitigation) String() string {
 func (*Mitigation) ProtoMessage() {}
 
 func (x *Mitigation) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1456,7 +1595,7 @@ func (x *Mitigation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mitigation.ProtoReflect.Descriptor instead.
 func (*Mitigation) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Mitigation) GetId() string {
@@ -1573,7 +1712,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1724,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1737,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
 }
 
 // ListRoutesResponse holds the routes, sorted by text.
@@ -1616,7 +1755,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1628,7 +1767,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1641,7 +1780,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*SpeakerRoute {
@@ -1686,7 +1825,7 @@ type CreateMitigationRequest struct {
 
 func (x *CreateMitigationRequest) Reset() {
 	*x = CreateMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +1837,7 @@ func (x *CreateMitigationRequest) String() string {
 func (*CreateMitigationRequest) ProtoMessage() {}
 
 func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +1850,7 @@ func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationRequest.ProtoReflect.Descriptor instead.
 func (*CreateMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *CreateMitigationRequest) GetRoute() string {
@@ -1767,7 +1906,7 @@ type CreateMitigationResponse struct {
 
 func (x *CreateMitigationResponse) Reset() {
 	*x = CreateMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1779,7 +1918,7 @@ func (x *CreateMitigationResponse) String() string {
 func (*CreateMitigationResponse) ProtoMessage() {}
 
 func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1792,7 +1931,7 @@ func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationResponse.ProtoReflect.Descriptor instead.
 func (*CreateMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *CreateMitigationResponse) GetMitigation() *Mitigation {
@@ -1825,7 +1964,7 @@ type WithdrawMitigationsRequest struct {
 
 func (x *WithdrawMitigationsRequest) Reset() {
 	*x = WithdrawMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1976,7 @@ func (x *WithdrawMitigationsRequest) String() string {
 func (*WithdrawMitigationsRequest) ProtoMessage() {}
 
 func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1989,7 @@ func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WithdrawMitigationsRequest) GetSelector() isWithdrawMitigationsRequest_Selector {
@@ -1946,7 +2085,7 @@ type WithdrawMitigationsResponse struct {
 
 func (x *WithdrawMitigationsResponse) Reset() {
 	*x = WithdrawMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1958,7 +2097,7 @@ func (x *WithdrawMitigationsResponse) String() string {
 func (*WithdrawMitigationsResponse) ProtoMessage() {}
 
 func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1971,7 +2110,7 @@ func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WithdrawMitigationsResponse) GetMitigations() []*Mitigation {
@@ -2005,7 +2144,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2017,7 +2156,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2030,7 +2169,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Hold) GetTarget() string {
@@ -2070,7 +2209,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2221,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2234,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
 }
 
 // ListHoldsResponse holds the holds, sorted by target.
@@ -2109,7 +2248,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2121,7 +2260,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2134,7 +2273,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -2159,7 +2298,7 @@ type DeleteHoldRequest struct {
 
 func (x *DeleteHoldRequest) Reset() {
 	*x = DeleteHoldRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2171,7 +2310,7 @@ func (x *DeleteHoldRequest) String() string {
 func (*DeleteHoldRequest) ProtoMessage() {}
 
 func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2184,7 +2323,7 @@ func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHoldRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeleteHoldRequest) GetTarget() string {
@@ -2217,7 +2356,7 @@ type DeleteHoldResponse struct {
 
 func (x *DeleteHoldResponse) Reset() {
 	*x = DeleteHoldResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2229,7 +2368,7 @@ func (x *DeleteHoldResponse) String() string {
 func (*DeleteHoldResponse) ProtoMessage() {}
 
 func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2242,7 +2381,7 @@ func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
 }
 
 // ConsoleServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -2262,7 +2401,7 @@ type ConsoleServiceReleaseQuarantineRequest struct {
 
 func (x *ConsoleServiceReleaseQuarantineRequest) Reset() {
 	*x = ConsoleServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2413,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) String() string {
 func (*ConsoleServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2426,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ConsoleServiceReleaseQuarantineRequest) GetPeer() string {
@@ -2329,7 +2468,7 @@ type ConsoleServiceReleaseQuarantineResponse struct {
 
 func (x *ConsoleServiceReleaseQuarantineResponse) Reset() {
 	*x = ConsoleServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2480,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) String() string {
 func (*ConsoleServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2493,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ConsoleServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -2383,7 +2522,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2534,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +2547,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -2464,7 +2603,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2476,7 +2615,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2489,7 +2628,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -2531,7 +2670,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2543,7 +2682,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2556,7 +2695,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -2575,7 +2714,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2587,7 +2726,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2600,7 +2739,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -2622,7 +2761,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2634,7 +2773,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2647,7 +2786,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -2694,7 +2833,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2706,7 +2845,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2719,7 +2858,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
 }
 
 // WatchEventsResponse is one event.
@@ -2743,7 +2882,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2755,7 +2894,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2768,7 +2907,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -2839,7 +2978,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2851,7 +2990,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2864,7 +3003,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
@@ -2942,7 +3081,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2954,7 +3093,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2967,7 +3106,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3020,7 +3159,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3032,7 +3171,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3045,7 +3184,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3074,7 +3213,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x8e\x06\n" +
+	"\x10GetStatusRequest\"\xc4\x06\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -3101,7 +3240,19 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"policyHash\x12#\n" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12!\n" +
 	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\x12>\n" +
-	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\"\x14\n" +
+	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\x124\n" +
+	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\"\x86\x02\n" +
+	"\aBreaker\x126\n" +
+	"\x05state\x18\x01 \x01(\x0e2 .trafficmonitor.v1.Breaker.StateR\x05state\x127\n" +
+	"\topen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12!\n" +
+	"\fheld_targets\x18\x04 \x01(\rR\vheldTargets\"O\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tSTATE_OFF\x10\x01\x12\x10\n" +
+	"\fSTATE_CLOSED\x10\x02\x12\x0e\n" +
+	"\n" +
+	"STATE_OPEN\x10\x03\"\x14\n" +
 	"\x12ListSensorsRequest\"J\n" +
 	"\x13ListSensorsResponse\x123\n" +
 	"\asensors\x18\x01 \x03(\v2\x19.trafficmonitor.v1.SensorR\asensors\"\xe0\x06\n" +
@@ -3360,143 +3511,148 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 	return file_trafficmonitor_v1_console_proto_rawDescData
 }
 
-var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
-	(Incident_State)(0),                             // 0: trafficmonitor.v1.Incident.State
-	(Mitigation_State)(0),                           // 1: trafficmonitor.v1.Mitigation.State
-	(*GetStatusRequest)(nil),                        // 2: trafficmonitor.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                       // 3: trafficmonitor.v1.GetStatusResponse
-	(*ListSensorsRequest)(nil),                      // 4: trafficmonitor.v1.ListSensorsRequest
-	(*ListSensorsResponse)(nil),                     // 5: trafficmonitor.v1.ListSensorsResponse
-	(*Sensor)(nil),                                  // 6: trafficmonitor.v1.Sensor
-	(*ListPeersRequest)(nil),                        // 7: trafficmonitor.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),                       // 8: trafficmonitor.v1.ListPeersResponse
-	(*ListIncidentsRequest)(nil),                    // 9: trafficmonitor.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),                   // 10: trafficmonitor.v1.ListIncidentsResponse
-	(*Incident)(nil),                                // 11: trafficmonitor.v1.Incident
-	(*Measurement)(nil),                             // 12: trafficmonitor.v1.Measurement
-	(*ExplainTargetRequest)(nil),                    // 13: trafficmonitor.v1.ExplainTargetRequest
-	(*ExplainTargetResponse)(nil),                   // 14: trafficmonitor.v1.ExplainTargetResponse
-	(*ListMitigationsRequest)(nil),                  // 15: trafficmonitor.v1.ListMitigationsRequest
-	(*ListMitigationsResponse)(nil),                 // 16: trafficmonitor.v1.ListMitigationsResponse
-	(*Mitigation)(nil),                              // 17: trafficmonitor.v1.Mitigation
-	(*ListRoutesRequest)(nil),                       // 18: trafficmonitor.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),                      // 19: trafficmonitor.v1.ListRoutesResponse
-	(*CreateMitigationRequest)(nil),                 // 20: trafficmonitor.v1.CreateMitigationRequest
-	(*CreateMitigationResponse)(nil),                // 21: trafficmonitor.v1.CreateMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),              // 22: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil),             // 23: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                                    // 24: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),                        // 25: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),                       // 26: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),                       // 27: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),                      // 28: trafficmonitor.v1.DeleteHoldResponse
-	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 29: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 30: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	(*Freeze)(nil),                                  // 31: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),                        // 32: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),                       // 33: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),                        // 34: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),                       // 35: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),                      // 36: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                     // 37: trafficmonitor.v1.WatchEventsResponse
-	(*ListEventsRequest)(nil),                       // 38: trafficmonitor.v1.ListEventsRequest
-	(*Event)(nil),                                   // 39: trafficmonitor.v1.Event
-	(*ListEventsResponse)(nil),                      // 40: trafficmonitor.v1.ListEventsResponse
-	nil,                                             // 41: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	nil,                                             // 42: trafficmonitor.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),                   // 43: google.protobuf.Timestamp
-	(*Hello)(nil),                                   // 44: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),                          // 45: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),                     // 46: google.protobuf.Duration
-	(*DirectiveVersion)(nil),                        // 47: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                                    // 48: trafficmonitor.v1.Peer
-	(Direction)(0),                                  // 49: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                            // 50: trafficmonitor.v1.SpeakerRoute
+	(Breaker_State)(0),                              // 0: trafficmonitor.v1.Breaker.State
+	(Incident_State)(0),                             // 1: trafficmonitor.v1.Incident.State
+	(Mitigation_State)(0),                           // 2: trafficmonitor.v1.Mitigation.State
+	(*GetStatusRequest)(nil),                        // 3: trafficmonitor.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                       // 4: trafficmonitor.v1.GetStatusResponse
+	(*Breaker)(nil),                                 // 5: trafficmonitor.v1.Breaker
+	(*ListSensorsRequest)(nil),                      // 6: trafficmonitor.v1.ListSensorsRequest
+	(*ListSensorsResponse)(nil),                     // 7: trafficmonitor.v1.ListSensorsResponse
+	(*Sensor)(nil),                                  // 8: trafficmonitor.v1.Sensor
+	(*ListPeersRequest)(nil),                        // 9: trafficmonitor.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),                       // 10: trafficmonitor.v1.ListPeersResponse
+	(*ListIncidentsRequest)(nil),                    // 11: trafficmonitor.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),                   // 12: trafficmonitor.v1.ListIncidentsResponse
+	(*Incident)(nil),                                // 13: trafficmonitor.v1.Incident
+	(*Measurement)(nil),                             // 14: trafficmonitor.v1.Measurement
+	(*ExplainTargetRequest)(nil),                    // 15: trafficmonitor.v1.ExplainTargetRequest
+	(*ExplainTargetResponse)(nil),                   // 16: trafficmonitor.v1.ExplainTargetResponse
+	(*ListMitigationsRequest)(nil),                  // 17: trafficmonitor.v1.ListMitigationsRequest
+	(*ListMitigationsResponse)(nil),                 // 18: trafficmonitor.v1.ListMitigationsResponse
+	(*Mitigation)(nil),                              // 19: trafficmonitor.v1.Mitigation
+	(*ListRoutesRequest)(nil),                       // 20: trafficmonitor.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),                      // 21: trafficmonitor.v1.ListRoutesResponse
+	(*CreateMitigationRequest)(nil),                 // 22: trafficmonitor.v1.CreateMitigationRequest
+	(*CreateMitigationResponse)(nil),                // 23: trafficmonitor.v1.CreateMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),              // 24: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil),             // 25: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                                    // 26: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),                        // 27: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),                       // 28: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),                       // 29: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),                      // 30: trafficmonitor.v1.DeleteHoldResponse
+	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 31: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 32: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	(*Freeze)(nil),                                  // 33: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),                        // 34: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),                       // 35: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),                        // 36: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),                       // 37: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),                      // 38: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                     // 39: trafficmonitor.v1.WatchEventsResponse
+	(*ListEventsRequest)(nil),                       // 40: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                                   // 41: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),                      // 42: trafficmonitor.v1.ListEventsResponse
+	nil,                                             // 43: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                             // 44: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),                   // 45: google.protobuf.Timestamp
+	(*Hello)(nil),                                   // 46: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),                          // 47: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),                     // 48: google.protobuf.Duration
+	(*DirectiveVersion)(nil),                        // 49: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                                    // 50: trafficmonitor.v1.Peer
+	(Direction)(0),                                  // 51: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                            // 52: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	43, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	31, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	31, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
-	6,  // 3: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	44, // 4: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	43, // 5: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	45, // 6: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	46, // 7: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	47, // 8: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	46, // 9: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	46, // 10: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	48, // 11: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	11, // 12: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
-	0,  // 13: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	12, // 14: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	43, // 15: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	43, // 16: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	43, // 17: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	49, // 18: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
-	17, // 19: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	1,  // 20: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	43, // 21: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	43, // 22: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	43, // 23: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	43, // 24: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	50, // 25: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	50, // 26: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	46, // 27: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	17, // 28: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	46, // 29: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	17, // 30: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	24, // 31: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	43, // 32: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	24, // 33: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	43, // 34: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	31, // 35: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	43, // 36: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	43, // 37: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	41, // 38: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	43, // 39: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	43, // 40: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	43, // 41: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	42, // 42: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	39, // 43: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	2,  // 44: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	4,  // 45: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	7,  // 46: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	9,  // 47: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	13, // 48: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	15, // 49: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	18, // 50: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	20, // 51: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	22, // 52: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	25, // 53: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	27, // 54: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	29, // 55: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	32, // 56: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	34, // 57: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	38, // 58: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	36, // 59: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	3,  // 60: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	5,  // 61: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	8,  // 62: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	10, // 63: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	14, // 64: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	16, // 65: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	19, // 66: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	21, // 67: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	23, // 68: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	26, // 69: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	28, // 70: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	30, // 71: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	33, // 72: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	35, // 73: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	40, // 74: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	37, // 75: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	60, // [60:76] is the sub-list for method output_type
-	44, // [44:60] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	45, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	33, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	33, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	5,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
+	0,  // 4: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
+	45, // 5: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
+	46, // 7: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	45, // 8: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	47, // 9: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	48, // 10: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	49, // 11: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	48, // 12: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	48, // 13: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	50, // 14: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	13, // 15: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	1,  // 16: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
+	14, // 17: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	45, // 18: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	45, // 19: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	45, // 20: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	51, // 21: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	19, // 22: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	2,  // 23: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	45, // 24: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	45, // 25: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	45, // 26: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	45, // 27: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	52, // 28: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	52, // 29: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	48, // 30: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	19, // 31: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	48, // 32: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	19, // 33: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	26, // 34: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	45, // 35: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	26, // 36: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	45, // 37: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	33, // 38: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	45, // 39: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	45, // 40: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	43, // 41: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	45, // 42: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	45, // 43: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	45, // 44: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	44, // 45: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	41, // 46: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	3,  // 47: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	6,  // 48: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	9,  // 49: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	11, // 50: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	15, // 51: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	17, // 52: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	20, // 53: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	22, // 54: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	24, // 55: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	27, // 56: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	29, // 57: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	31, // 58: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	34, // 59: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	36, // 60: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	40, // 61: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	38, // 62: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	4,  // 63: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	7,  // 64: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	10, // 65: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	12, // 66: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	16, // 67: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	18, // 68: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	21, // 69: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	23, // 70: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	25, // 71: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	28, // 72: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	30, // 73: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	32, // 74: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	35, // 75: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	37, // 76: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	42, // 77: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	39, // 78: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	63, // [63:79] is the sub-list for method output_type
+	47, // [47:63] is the sub-list for method input_type
+	47, // [47:47] is the sub-list for extension type_name
+	47, // [47:47] is the sub-list for extension extendee
+	0,  // [0:47] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -3506,7 +3662,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 	}
 	file_trafficmonitor_v1_sensor_proto_init()
 	file_trafficmonitor_v1_speaker_proto_init()
-	file_trafficmonitor_v1_console_proto_msgTypes[20].OneofWrappers = []any{
+	file_trafficmonitor_v1_console_proto_msgTypes[21].OneofWrappers = []any{
 		(*WithdrawMitigationsRequest_Id)(nil),
 		(*WithdrawMitigationsRequest_Target)(nil),
 		(*WithdrawMitigationsRequest_All)(nil),
@@ -3516,8 +3672,8 @@ func file_trafficmonitor_v1_console_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   41,
+			NumEnums:      3,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

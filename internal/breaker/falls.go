@@ -1,0 +1,259 @@
+package breaker
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+)
+
+// flow is what one target sends, in packets a second. Times are Unix nanoseconds.
+type flow struct {
+	now, low, lowBefore float32 // lowest since turned, and in the Before ahead of it
+	turned, since       int64   // since: what is known without a gap
+	missing             bool    // a sensor that carries some of it is silent
+}
+
+// leastPPS is below what a fall is chance.
+const leastPPS = 50
+
+// Rate takes in what all sensors say of a target.
+func (b *Breaker) Rate(now time.Time, r traffic.Rate) {
+	if r.Direction != vector.Outbound || r.Vector != vector.Total || r.Network || b.o.TargetFall == 0 && b.o.TotalFall == 0 {
+		return
+	}
+	f := b.flows[r.Target]
+	switch {
+	case f == nil && (r.Held || r.PPS < leastPPS || len(b.flows) >= b.o.MaxTargets):
+		return
+	case f == nil:
+		f = &flow{}
+		b.flows[r.Target] = f
+		f.begin(now, r.PPS)
+	case r.Held:
+		f.missing = true
+		return
+	case f.missing: // what was in the gap is not known
+		f.begin(now, r.PPS)
+	default:
+		f.roll(now, b.o.Before)
+		f.now = float32(r.PPS)
+		f.low = min(f.low, f.now)
+	}
+}
+
+func (f *flow) begin(now time.Time, pps float64) {
+	v, at := float32(pps), now.UnixNano()
+	*f = flow{now: v, low: v, lowBefore: v, turned: at, since: at}
+}
+
+// roll begins a new span where the present one is over.
+func (f *flow) roll(now time.Time, before time.Duration) {
+	at := now.UnixNano()
+	switch passed := at - f.turned; {
+	case passed >= 2*int64(before): // nothing changed all that time
+		f.low, f.lowBefore, f.turned = f.now, f.now, at
+	case passed >= int64(before):
+		f.low, f.lowBefore = f.now, f.low
+		f.turned += int64(before)
+	}
+}
+
+// before is the lowest rate of the last span, and at most twice as long; ok is false where that is not known.
+func (f *flow) before(now time.Time, span time.Duration) (pps float64, ok bool) {
+	f.roll(now, span)
+	if f.missing || now.UnixNano()-f.since < int64(span) {
+		return 0, false
+	}
+	return float64(min(f.low, f.lowBefore)), true
+}
+
+// sweep forgets what sends hardly anything any more, and sensors that are gone.
+func (b *Breaker) sweep(now time.Time) {
+	if now.Sub(b.swept) < b.o.Before {
+		return
+	}
+	b.swept = now
+	for p, f := range b.flows {
+		if _, watched := b.watches[p]; watched || b.total != nil {
+			continue
+		}
+		if f.roll(now, b.o.Before); f.now < leastPPS && max(f.low, f.lowBefore) < leastPPS {
+			delete(b.flows, p)
+		}
+	}
+	maps.DeleteFunc(b.seen, func(_ string, at time.Time) bool { return now.Sub(at) > time.Hour })
+}
+
+// watch is a target that was answered.
+type watch struct {
+	ids      []string
+	before   float64
+	from     time.Time // the first announcement
+	until    time.Time // a fall that begins later is no news of ours
+	below    time.Time // since when it is too low; zero while it is not
+	carriers []string
+}
+
+func (b *Breaker) watchTarget(a Announcement) {
+	if b.o.TargetFall == 0 || !a.Spares {
+		return
+	}
+	w := b.watches[a.Target]
+	if w == nil {
+		f := b.flows[a.Target]
+		if f == nil || len(a.Carriers) == 0 {
+			b.found[Unseen]++
+			return
+		}
+		before, ok := f.before(a.At, b.o.Before)
+		if !ok || before < leastPPS {
+			b.found[Unseen]++
+			return
+		}
+		w = &watch{before: before, from: a.At, carriers: a.Carriers}
+		b.watches[a.Target] = w
+	}
+	if !slices.Contains(w.ids, a.ID) {
+		w.ids = append(w.ids, a.ID)
+	}
+	w.until = a.At.Add(b.o.FallWithin)
+}
+
+func (b *Breaker) judgeTargets(now time.Time, look Look) (trips []Trip) {
+	for _, p := range sortedTargets(b.watches) {
+		w, f := b.watches[p], b.flows[p]
+		over := func(v Verdict) {
+			b.found[v]++
+			delete(b.watches, p)
+		}
+		switch fallen := f != nil && float64(f.now) < (1-b.o.TargetFall)*w.before; {
+		case f == nil || f.missing || f.since > w.from.UnixNano():
+			over(Unseen)
+		case !fallen || look.Attacked(p): // what the attack does is not for us to undo
+			if w.below = (time.Time{}); now.After(w.until) {
+				over(Serves)
+			}
+		case w.below.IsZero():
+			if w.below = now; now.After(w.until) {
+				over(Serves)
+			}
+		case now.Sub(w.below) < b.o.FallFor:
+		case b.blind(w.carriers, w.below) > 0:
+			over(Unseen)
+		default:
+			back := map[string]bool{}
+			for _, id := range w.ids {
+				if !look.Misses(id) {
+					back[id] = true
+				}
+			}
+			if len(back) == 0 {
+				over(Misses)
+				continue
+			}
+			over(Fell)
+			trips = append(trips, Trip{
+				Reason: TargetFell, Then: b.o.OnTargetFall, Mitigations: ids(back), Targets: []netip.Prefix{p},
+				Says: fmt.Sprintf("%s sends %.0f packets a second and sent no less than %.0f before it was answered: %s less, for %s, while no attack is seen any more",
+					p, f.now, w.before, percent(1-float64(f.now)/w.before), now.Sub(w.below).Round(time.Second)),
+			})
+		}
+	}
+	return trips
+}
+
+// total is what all targets sent when something was announced.
+type total struct {
+	ids     []string
+	from    time.Time
+	until   time.Time
+	below   time.Time
+	before  []sent   // sorted by target, so that sums do not depend on chance
+	sensors []string // that reported packets
+}
+
+type sent struct {
+	target netip.Prefix
+	pps    float64
+}
+
+func (b *Breaker) watchTotal(a Announcement) {
+	if b.o.TotalFall == 0 {
+		return
+	}
+	if b.total == nil {
+		t := &total{from: a.At, until: a.At.Add(b.o.FallWithin)}
+		for p, f := range b.flows {
+			if before, ok := f.before(a.At, b.o.Before); ok && before >= leastPPS {
+				t.before = append(t.before, sent{p, before})
+			}
+		}
+		slices.SortFunc(t.before, func(x, y sent) int { return traffic.ComparePrefix(x.target, y.target) })
+		for s, at := range b.seen {
+			if a.At.Sub(at) <= b.o.Settle {
+				t.sensors = append(t.sensors, s)
+			}
+		}
+		b.total = t
+	}
+	if !slices.Contains(b.total.ids, a.ID) {
+		b.total.ids = append(b.total.ids, a.ID)
+	}
+}
+
+// mostBlind is the share of sensors that may stop seeing packets while all targets together are still judged.
+const mostBlind = 0.01
+
+func (b *Breaker) judgeTotal(now time.Time) (Trip, bool) {
+	t := b.total
+	if t == nil {
+		return Trip{}, false
+	}
+	each := b.o.TargetFall
+	if each == 0 {
+		each = 0.5
+	}
+	var before, after float64
+	var fell []netip.Prefix
+	for _, x := range t.before {
+		f, was := b.flows[x.target], x.pps
+		if f == nil || f.missing || f.since > t.from.UnixNano() {
+			continue // not known, so neither counts
+		}
+		is := min(float64(f.now), was)
+		before, after = before+was, after+is
+		if is < (1-each)*was {
+			fell = append(fell, x.target)
+		}
+	}
+	fallen := before > 0 && after < (1-b.o.TotalFall)*before && len(fell) >= max(b.o.TotalTargets, 1)
+	switch {
+	case !fallen:
+		if t.below = (time.Time{}); now.After(t.until) {
+			b.total = nil
+		}
+		return Trip{}, false
+	case t.below.IsZero():
+		if t.below = now; now.After(t.until) {
+			b.total = nil
+		}
+		return Trip{}, false
+	case now.Sub(t.below) < b.o.FallFor:
+		return Trip{}, false
+	case float64(b.blind(t.sensors, t.below)) > mostBlind*float64(len(t.sensors)):
+		b.total = nil
+		return Trip{}, false
+	}
+	b.total = nil
+	slices.Sort(t.ids)
+	return Trip{
+		Reason: TotalFell, Then: b.o.OnTotalFall, Mitigations: t.ids, Targets: fell,
+		Says: fmt.Sprintf("%d targets together send %.0f packets a second and sent no less than %.0f before the first of %d answers: %s less, for %s; %d of them send less by %s and more",
+			len(t.before), after, before, len(t.ids), percent(1-after/before), now.Sub(t.below).Round(time.Second), len(fell), percent(each)),
+	}, true
+}
