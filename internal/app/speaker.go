@@ -25,7 +25,9 @@ func safetyLimits(c config.Controller) safety.Limits {
 		MaxRulesPerResponse: s.MaxRulesPerResponse, MaxRulesPerGroup: s.MaxRulesPerGroup, MaxAge: s.MaxAge,
 		BlackholeMinLength4: s.BlackholeMinLength4, BlackholeMinLength6: s.BlackholeMinLength6,
 		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare,
-		AllowWideBlackhole: s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,
+		AutomaticActions: s.AutomaticActions, RedirectTargets: s.RedirectTargets, RedirectAddresses: s.RedirectAddresses,
+		AllowSourceBlackhole: s.AllowSourceBlackhole,
+		AllowWideBlackhole:   s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,
 	}
 }
 

@@ -149,3 +149,32 @@ func TestEveryComponentIsCounted(t *testing.T) {
 		}
 	})
 }
+
+// Everything an action does needs the router's word for it.
+func TestEveryPartOfAnActionNeedsItsWord(t *testing.T) {
+	for text, want := range map[string][]Action{
+		"destination 192.0.2.1 then discard sample":                                                {Discard, Sample},
+		"destination 192.0.2.1 then rate-limit 1Mbps continue mark 8 redirect 64500:1":             {RateBytes, Continue, Mark, RedirectTarget},
+		"destination 192.0.2.1 then rate-limit 1pps redirect 192.0.2.9":                            {RatePackets, RedirectAddress},
+		"destination 192.0.2.1 then copy 192.0.2.9":                                                {Accept, Copy},
+		"destination 192.0.2.1 then blackhole next-hop 192.0.2.9 communities 64500:1 local-pref 1": {Blackhole},
+		"source 192.0.2.1 then source-blackhole":                                                   {SourceBlackhole},
+	} {
+		r := parse(t, text)
+		if got := ActionsOf(r.Action); !slices.Equal(got, want) {
+			t.Errorf("%q needs %v, not %v", text, got, want)
+		}
+		for _, missing := range want {
+			p := Profile{Name: "x", Actions: slices.DeleteFunc(Actions(), func(a Action) bool { return a == missing })}
+			if res := Compile([]Entry{{Route: r}}, p); len(res.Accepted) != 0 {
+				t.Errorf("%q passes without %s", text, missing)
+			}
+		}
+		if res := Compile([]Entry{{Route: r}}, Profile{Actions: want}); len(res.Accepted) != 1 {
+			t.Errorf("%q does not pass with %v: %+v", text, want, res.Decisions)
+		}
+	}
+	if len(ActionsOf(route.Action{})) != 1 || ActionsOf(route.Action{})[0] != "" {
+		t.Error("an action nobody knows has a word")
+	}
+}

@@ -56,30 +56,51 @@ type Budget struct {
 // Action is a word for a kind of action a router does or does not do.
 type Action string
 
-// The actions a profile tells apart.
+// The actions a profile tells apart. A route may need several.
 const (
-	Discard     Action = "discard"
-	RateBytes   Action = "rate-limit-bytes"
-	RatePackets Action = "rate-limit-packets"
-	Blackhole   Action = "blackhole"
+	Discard         Action = "discard"
+	RateBytes       Action = "rate-limit-bytes"
+	RatePackets     Action = "rate-limit-packets"
+	Accept          Action = "accept"
+	Sample          Action = "sample"
+	Continue        Action = "continue"
+	Mark            Action = "mark"
+	RedirectTarget  Action = "redirect-target"  // into a VRF, by its route target
+	RedirectAddress Action = "redirect-address" // to a next hop
+	Copy            Action = "copy"
+	Blackhole       Action = "blackhole"
+	SourceBlackhole Action = "source-blackhole"
 )
 
 // Actions returns every action, in a fixed order.
-func Actions() []Action { return []Action{Discard, RateBytes, RatePackets, Blackhole} }
+func Actions() []Action {
+	return []Action{Discard, RateBytes, RatePackets, Accept, Sample, Continue, Mark, RedirectTarget, RedirectAddress, Copy, Blackhole, SourceBlackhole}
+}
 
-// ActionOf returns the word for an action, or "" for one this package does not know, which no profile allows.
-func ActionOf(k route.ActionKind) Action {
-	switch k {
-	case route.Discard:
-		return Discard
-	case route.RateBytes:
-		return RateBytes
-	case route.RatePackets:
-		return RatePackets
-	case route.Blackhole:
-		return Blackhole
+var kinds = map[route.ActionKind]Action{
+	route.Discard: Discard, route.RateBytes: RateBytes, route.RatePackets: RatePackets, route.Accept: Accept,
+	route.Blackhole: Blackhole, route.SourceBlackhole: SourceBlackhole,
+}
+
+// ActionsOf returns the words for everything an action does. What this package does not know is "", which no profile allows.
+func ActionsOf(a route.Action) []Action {
+	out := []Action{kinds[a.Kind]}
+	for _, x := range []struct {
+		does bool
+		word Action
+	}{
+		{a.Sample, Sample},
+		{a.Continue, Continue},
+		{a.Mark > 0, Mark},
+		{a.Redirect.Target.Form != 0, RedirectTarget},
+		{a.Redirect.Address.IsValid() && !a.Redirect.Copy, RedirectAddress},
+		{a.Redirect.Copy, Copy},
+	} {
+		if x.does {
+			out = append(out, x.word)
+		}
 	}
-	return ""
+	return out
 }
 
 // maxItems returns how many items the component takes.

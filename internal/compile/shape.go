@@ -44,8 +44,12 @@ func (p *Profile) shape(r route.Route) (shape, error) {
 	if t := TableOf(r); len(p.Carries) > 0 && !slices.Contains(p.Carries, t) {
 		return shape{}, refuse("the router does not take %s (profile %s)", t, p.Name)
 	}
-	if a := ActionOf(r.Action.Kind); len(p.Actions) > 0 && !slices.Contains(p.Actions, a) {
-		return shape{}, refuse("the router does not do %s (profile %s): choose another action for it", r.Action, p.Name)
+	if len(p.Actions) > 0 {
+		for _, a := range ActionsOf(r.Action) {
+			if !slices.Contains(p.Actions, a) {
+				return shape{}, refuse("the router does not do %s (profile %s): its actions lack %s; choose another action for it", r.Action, p.Name, a)
+			}
+		}
 	}
 	if r.IsBlackhole() || p.fits(&r.Match) {
 		return shape{}, nil

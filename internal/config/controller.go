@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -51,7 +52,11 @@ type Safety struct {
 	MaxAge                                                         time.Duration
 	BlackholeMinLength4, BlackholeMinLength6                       int
 	SourceMinLength4, SourceMinLength6                             int
-	MaxOwnShare                                                    float64 // 0 to 1
+	MaxOwnShare                                                    float64  // 0 to 1
+	AutomaticActions                                               []string // words of the text form
+	RedirectTargets                                                []route.RouteTarget
+	RedirectAddresses                                              []netip.Prefix
+	AllowSourceBlackhole                                           bool
 	AllowWideBlackhole, AllowLongAge, AllowLargeShare              bool
 }
 
@@ -195,7 +200,7 @@ func DefaultController() Controller {
 			MaxAge:              24 * time.Hour,
 			BlackholeMinLength4: 32, BlackholeMinLength6: 128,
 			SourceMinLength4: 24, SourceMinLength6: 48,
-			MaxOwnShare: 0.05,
+			MaxOwnShare: 0.05, AutomaticActions: []string{"rate-limit", "discard", "blackhole"},
 		},
 		Store: Store{LeaseTTL: 2 * time.Second, Keep: 24 * time.Hour},
 		Speaker: Speaker{

@@ -142,6 +142,9 @@ func (s *Safety) check(r *document.Report) {
 		r.Add("safety.max_own_share", "%g%% is above %g%%, which is dangerous: set safety.allow_large_share: true besides if it is meant",
 			s.MaxOwnShare*100, float64(largeShare)*100)
 	}
+	twice(r, "safety.automatic_actions", s.AutomaticActions)
+	twice(r, "safety.redirect_targets", s.RedirectTargets)
+	twice(r, "safety.redirect_addresses", s.RedirectAddresses)
 	for _, f := range []struct {
 		key   string
 		value int

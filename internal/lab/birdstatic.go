@@ -1,9 +1,10 @@
 package lab
 
 import (
+	"encoding/binary"
 	"fmt"
-	"math"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -22,17 +23,19 @@ func birdStatic(routes []route.Route) (string, error) {
 		}
 		r = r.Canonical()
 		if r.IsBlackhole() {
-			fmt.Fprintf(text[r.Family().String()], "  route %s blackhole { bgp_community.add((65535,666)); };\n", r.Match.Destination)
+			fmt.Fprintf(text[r.Family().String()], "  route %s blackhole { bgp_community.add((65535,666)); };\n", r.Prefix())
 			continue
 		}
 		kind := fmt.Sprintf("flow%d", r.Family())
-		// RFC 8955, sections 7.1 and 7.2: the rate is an IEEE float, bytes in 0x8006 and packets in 0x800c.
-		community, rate := uint32(0x80060000), float32(r.Action.Rate)
-		if r.Action.Kind == route.RatePackets {
-			community = 0x800c0000
+		ec, ec6 := r.Action.ExtendedCommunities()
+		if len(ec6) > 0 {
+			return "", fmt.Errorf("announce %q: BIRD's configuration has no IPv6 address specific extended communities", r)
 		}
-		fmt.Fprintf(text[kind], "  route %s { %s} { bgp_ext_community.add((generic, 0x%08x, 0x%08x)); };\n",
-			kind, birdMatch(r.Match, r.Family()), community, math.Float32bits(rate))
+		fmt.Fprintf(text[kind], "  route %s { %s} {", kind, birdMatch(r.Match, r.Family()))
+		for c := range slices.Chunk(ec, 8) {
+			fmt.Fprintf(text[kind], " bgp_ext_community.add((generic, 0x%08x, 0x%08x));", binary.BigEndian.Uint32(c), binary.BigEndian.Uint32(c[4:]))
+		}
+		text[kind].WriteString(" };\n")
 	}
 	var out strings.Builder
 	for _, k := range kinds {

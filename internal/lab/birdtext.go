@@ -1,14 +1,15 @@
 package lab
 
 import (
+	"encoding/binary"
 	"fmt"
-	"math"
 	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // birdRoute matches what follows the net of a route: "unreachable [spk 17:47:54.048 from 10.66.0.1] * (100) [AS65000i]".
@@ -215,33 +216,25 @@ func parseBIRDBits(text string, one func(string) (value, mask uint16, err error)
 	return flagBits(out)
 }
 
-// parseBIRDAction finds the traffic rate among extended communities: "(generic, 0x80060000, 0x48f42400) (rt, 1, 2)".
+// parseBIRDAction reads extended communities: "(generic, 0x80060000, 0x48f42400) (rt, 1, 2)". BIRD shows those of FlowSpec
+// as generic ones; others are left out.
 func parseBIRDAction(text string) (route.Action, error) {
-	var action route.Action
+	var ec []byte
 	for c := range strings.SplitAfterSeq(text, ")") {
-		c = strings.TrimSpace(c)
-		g := birdCommunity.FindStringSubmatch(c)
+		g := birdCommunity.FindStringSubmatch(strings.TrimSpace(c))
 		if g == nil {
-			continue // not one of the generic ones, as which BIRD shows the traffic actions
+			continue
 		}
-		kind, err := strconv.ParseUint(g[1], 16, 32)
-		if err != nil {
-			return action, err
-		}
-		value, err := strconv.ParseUint(g[2], 16, 32)
-		if err != nil {
-			return action, err
-		}
-		rate := float64(math.Float32frombits(uint32(value)))
-		switch kind >> 16 {
-		case 0x8006: // RFC 8955, section 7.1: traffic-rate-bytes
-			action, err = rateAction(rate, route.RateBytes)
-		case 0x800c: // section 7.2: traffic-rate-packets
-			action, err = rateAction(rate, route.RatePackets)
-		}
-		if err != nil {
-			return action, err
+		for _, half := range g[1:] {
+			v, err := strconv.ParseUint(half, 16, 32)
+			if err != nil {
+				return route.Action{}, err
+			}
+			ec = binary.BigEndian.AppendUint32(ec, uint32(v))
 		}
 	}
-	return action, nil
+	if len(ec) == 0 {
+		return route.Action{}, nil
+	}
+	return safety.DecodeAction(ec, nil)
 }

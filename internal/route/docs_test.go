@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -50,11 +51,33 @@ func TestDocs(t *testing.T) {
 			t.Errorf("the limit %d is missing", n)
 		}
 	}
-	for _, refused := range []string{
-		"destination 192.0.2.1 then redirect 64500:100",
-		"destination 192.0.2.1 then mark 10", "destination 192.0.2.1 then sample", "source 192.0.2.1 then blackhole",
-		"destination 192.0.2.1 then blackhole next-hop 192.0.2.9",
-	} {
+	for _, w := range ActionWords() {
+		if !strings.Contains(page, "\n| `"+w+"` |") && !strings.Contains(page, "\n| `"+w+" ") {
+			t.Errorf("no row for the word %q", w)
+		}
+	}
+	for w := range communityWords {
+		if !strings.Contains(page, "`"+w+"`") {
+			t.Errorf("the community %q is missing", w)
+		}
+	}
+	// Each row of an action is one: it is said of a rule, or of a blackhole.
+	for line := range strings.Lines(page) {
+		word, _, ok := strings.Cut(strings.TrimPrefix(line, "| `"), "`")
+		if !strings.HasPrefix(line, "| `") || !ok || !slices.Contains(ActionWords(), strings.Fields(word)[0]) {
+			continue
+		}
+		said := 0
+		for _, text := range []string{"destination 192.0.2.1 then " + word, "destination 192.0.2.1 then blackhole " + word, "destination 192.0.2.1 then sample " + word, "source 192.0.2.1 then " + word} {
+			if _, err := Parse(text); err == nil {
+				said++
+			}
+		}
+		if said == 0 {
+			t.Errorf("%q is no action", word)
+		}
+	}
+	for _, refused := range []string{"destination 2001:db8::1 then redirect [2001:db8::9]:100"} {
 		if r, err := Parse(refused); err == nil {
 			t.Errorf("the page says %q is refused; it reads as %q", refused, r)
 		}

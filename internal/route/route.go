@@ -1,5 +1,5 @@
-// Package route holds the rules we announce as values: FlowSpec rules (RFC 8955, RFC 8956) and destination blackholes
-// (RFC 7999), with one text form, one canonical form and one identity for each.
+// Package route holds the rules we announce as values: FlowSpec rules (RFC 8955, RFC 8956) and blackholes of
+// destinations and sources (RFC 7999, RFC 5635), with one text form, one canonical form and one identity for each.
 package route
 
 import (
@@ -69,24 +69,6 @@ const (
 	LastFragment              // LF
 )
 
-// ActionKind says what is to be done with a matching packet.
-type ActionKind uint8
-
-// The actions. Blackhole makes the route a unicast route with the BLACKHOLE community instead of a FlowSpec rule.
-const (
-	Discard     ActionKind = iota + 1 // traffic-rate 0 (RFC 8955, section 7.1)
-	RateBytes                         // traffic-rate-bytes (RFC 8955, section 7.1)
-	RatePackets                       // traffic-rate-packets (RFC 8955, section 7.2)
-	Blackhole                         // destination RTBH (RFC 7999, 65535:666)
-)
-
-// Action is what is to be done, with its value.
-type Action struct {
-	Kind ActionKind
-	// Rate is octets per second for RateBytes, packets per second for RatePackets, else 0.
-	Rate uint64
-}
-
 // MaxRate is the largest rate an action may carry: the wire holds a 32-bit float, exact for integers up to 2^24 and
 // monotone beyond; 10 Tbit/s in octets is far above any interface.
 const MaxRate uint64 = 1_250_000_000_000
@@ -119,14 +101,23 @@ func (r Route) Family() Family {
 	return IPv4
 }
 
-// IsBlackhole reports whether the route is a blackhole rather than a FlowSpec rule.
-func (r Route) IsBlackhole() bool { return r.Action.Kind == Blackhole }
+// IsBlackhole reports whether the route is a blackhole, of a destination or a source, rather than a FlowSpec rule.
+func (r Route) IsBlackhole() bool { return r.Action.IsBlackhole() }
+
+// Prefix is what a blackhole is announced as: its destination, or its source.
+func (r Route) Prefix() netip.Prefix {
+	if r.Action.Kind == SourceBlackhole {
+		return r.Match.Source
+	}
+	return r.Match.Destination
+}
 
 // ID identifies what a router tells routes apart by: the table and the match, not the action. Announcing another
-// action under the same ID replaces the first one implicitly (RFC 4271, section 3.1).
+// action under the same ID replaces the first one implicitly (RFC 4271, section 3.1). A prefix that is blackholed as
+// destination and as source is one route: both have the same ID.
 func (r Route) ID() string {
 	if r.IsBlackhole() {
-		return "blackhole " + r.Match.String()
+		return "blackhole " + r.Prefix().String()
 	}
 	return "flowspec " + r.Match.String()
 }
@@ -284,18 +275,7 @@ func (r Route) Validate() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	switch r.Action.Kind {
-	case Discard, Blackhole:
-		if r.Action.Rate != 0 {
-			bad("action %s carries a rate of %d: it takes none", r.Action.Kind, r.Action.Rate)
-		}
-	case RateBytes, RatePackets:
-		if r.Action.Rate == 0 || r.Action.Rate > MaxRate {
-			bad("rate %d is outside 1 to %d: use discard for zero", r.Action.Rate, MaxRate)
-		}
-	default:
-		bad("action %d is not known: use discard, rate-limit or blackhole", r.Action.Kind)
-	}
+	r.Action.validate(r.Family(), bad)
 
 	m := r.Match
 	dst, src := m.Destination, m.Source
@@ -348,12 +328,20 @@ func (r Route) Validate() error {
 	if len(m.FlowLabel) > 0 && r.Family() != IPv6 {
 		bad("flow-label exists in IPv6 only (RFC 8956, section 3.7)")
 	}
-	if r.IsBlackhole() {
+	switch r.Action.Kind {
+	case Blackhole:
 		if !dst.IsValid() {
 			bad("a blackhole needs a destination")
 		}
 		if !m.Equal(Match{Destination: dst}) {
 			bad("a blackhole matches a destination only: drop the other components or use discard")
+		}
+	case SourceBlackhole:
+		if !src.IsValid() {
+			bad("a source blackhole needs a source")
+		}
+		if !m.Equal(Match{Source: src}) {
+			bad("a source blackhole matches a source only: drop the other components or use discard")
 		}
 	}
 	return errors.Join(errs...)

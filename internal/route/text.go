@@ -14,11 +14,13 @@ import (
 //	destination 192.0.2.1/32 protocol udp source-port 53 then rate-limit 1Mbps
 //	destination 2001:db8::1/128 protocol tcp tcp-flags syn&!ack then discard
 //	destination 192.0.2.1/32 source-port 53,123,1900-1910 length 1000-1500 then discard
+//	destination 192.0.2.1/32 protocol udp then rate-limit 1Mbps sample redirect 64500:100
 //	destination 192.0.2.1/32 then blackhole
+//	source 198.51.100.7/32 then source-blackhole communities 64500:666,no-export
 //
 // Alternatives are separated by commas, ranges are written LO-HI, flags are joined by & and negated by !. Rates are
 // bits per second (bps, kbps, Mbps, Gbps, powers of ten) or packets per second (pps, kpps, Mpps). Words are written
-// once, in any order; String writes them in order of their component type. A host may be written without its length.
+// once, in any order; String writes them in order of their component type, and those of the action in a fixed order. A host may be written without its length.
 
 var tcpFlagWords = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ae", "bit9", "bit10", "bit11"}
 
@@ -27,29 +29,6 @@ var fragmentWords = []string{"dont-fragment", "is-fragment", "first-fragment", "
 // Protocol numbers with a word of their own (IANA protocol numbers).
 var protocolWords = map[string]uint32{
 	"icmp": 1, "igmp": 2, "ipip": 4, "tcp": 6, "udp": 17, "ipv6": 41, "gre": 47, "esp": 50, "ah": 51, "icmpv6": 58, "sctp": 132,
-}
-
-func (k ActionKind) String() string {
-	switch k {
-	case Discard:
-		return "discard"
-	case RateBytes, RatePackets:
-		return "rate-limit"
-	case Blackhole:
-		return "blackhole"
-	}
-	return fmt.Sprintf("action-%d", uint8(k))
-}
-
-// String returns the action in text form.
-func (a Action) String() string {
-	switch a.Kind {
-	case RateBytes:
-		return "rate-limit " + formatRate(a.Rate*8, "bps")
-	case RatePackets:
-		return "rate-limit " + formatRate(a.Rate, "pps")
-	}
-	return a.Kind.String()
 }
 
 func formatRate(v uint64, unit string) string {
@@ -184,20 +163,6 @@ func Parse(s string) (Route, error) {
 		return Route{}, fmt.Errorf("route %q: %w", strings.TrimSpace(s), errors.Join(errs...))
 	}
 	return r, nil
-}
-
-// ParseAction reads an action: "discard", "rate-limit RATE" or "blackhole".
-func ParseAction(s string) (Action, error) {
-	f := strings.Fields(s)
-	switch {
-	case len(f) == 1 && f[0] == "discard":
-		return Action{Kind: Discard}, nil
-	case len(f) == 1 && f[0] == "blackhole":
-		return Action{Kind: Blackhole}, nil
-	case len(f) >= 2 && f[0] == "rate-limit":
-		return parseRate(strings.Join(f[1:], ""))
-	}
-	return Action{}, fmt.Errorf("action %q is not known: use discard, blackhole or rate-limit with a rate such as 1Mbps or 500pps", strings.TrimSpace(s))
 }
 
 func parseRate(s string) (Action, error) {

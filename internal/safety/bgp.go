@@ -32,7 +32,7 @@ func cutsBGP(k *kernel, e *entry) string {
 	if p, what, ok := k.reachesNever(e); ok {
 		return what + " overlaps " + p.String() + " on the never list and the rule could cut its BGP sessions: " + advice
 	}
-	if !narrow(e.destination()) {
+	if !narrow(e.destination()) && e.Route.Action.Kind != route.SourceBlackhole {
 		return "without a destination it reaches every router and could cut BGP sessions: " + advice
 	}
 	return ""

@@ -23,6 +23,9 @@ var checks = []struct {
 	{BGP, cutsBGP},
 	{BlackholeWidth, blackholeWidth},
 	{AutomaticWidth, automaticWidth},
+	{SourceBlackhole, sourceBlackhole},
+	{RedirectTarget, redirectTarget},
+	{AutomaticAction, automaticAction},
 	{EncodedSize, encodedSize},
 	{Encoding, encoding},
 	{Deadline, deadline},
@@ -200,6 +203,10 @@ func encoding(_ *kernel, e *entry) string {
 	err := e.nlriErr
 	if err == nil {
 		err = CheckWire(e.Route.Family(), e.Route.Match, e.nlri)
+	}
+	if err == nil {
+		ec, ec6 := e.Route.Action.ExtendedCommunities()
+		err = CheckAction(e.Route.Action, ec, ec6)
 	}
 	if err != nil {
 		return err.Error()

@@ -4,7 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 // Limits is what an operator may tighten or loosen. The zero value refuses everything; start from Defaults.
@@ -29,6 +33,15 @@ type Limits struct {
 	// MaxOwnShare is the part of our own address space, per family, that may be cut off at one time (see the package's
 	// comment); 0 to 1.
 	MaxOwnShare float64
+
+	// Where traffic may be sent: by a redirect into a VRF, and by a redirect, a copy or the next hop of a blackhole. Nowhere
+	// where they are empty.
+	RedirectTargets   []route.RouteTarget
+	RedirectAddresses []netip.Prefix
+	// AutomaticActions are the words of route.ActionWords that routes of automation may say.
+	AutomaticActions []string
+	// AllowSourceBlackhole lets an approver blackhole hosts that are not ours as sources.
+	AllowSourceBlackhole bool
 
 	// Dangerous values need one of these besides.
 	AllowWideBlackhole bool // BlackholeMinLength below 24 or 48, SourceMinLength below 16 or 32
@@ -71,6 +84,7 @@ func Defaults() Limits {
 		SourceMinLength4:    24,
 		SourceMinLength6:    48,
 		MaxOwnShare:         0.05,
+		AutomaticActions:    []string{"rate-limit", "discard", "blackhole"},
 	}
 }
 
@@ -90,6 +104,18 @@ func (l Limits) Validate() error {
 	}
 	for _, p := range l.Never {
 		checkPrefix(bad, "never prefixes", p)
+	}
+
+	for _, p := range l.RedirectAddresses {
+		checkPrefix(bad, "redirect addresses", p)
+	}
+	for _, w := range l.AutomaticActions {
+		if !slices.Contains(route.ActionWords(), w) {
+			bad("automatic actions: %q is not one of %s", w, strings.Join(route.ActionWords(), ", "))
+		}
+		if w == "source-blackhole" {
+			bad("automatic actions: source-blackhole is never automatic: an approver asks for each")
+		}
 	}
 
 	for _, q := range []struct {

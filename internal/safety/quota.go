@@ -207,10 +207,15 @@ func cutsOff(e *entry) bool {
 	switch {
 	case a.Kind == route.Blackhole:
 		return true
+	case a.Kind == route.SourceBlackhole:
+		return false
 	case !m.Destination.IsValid(),
 		len(m.Port)+len(m.DestinationPort)+len(m.SourcePort)+len(m.ICMPType)+len(m.ICMPCode)+
 			len(m.TCPFlags)+len(m.Length)+len(m.DSCP)+len(m.Fragment)+len(m.FlowLabel) > 0:
 		return false
+	}
+	if a.Redirect != (route.Redirect{}) && !a.Redirect.Copy {
+		return true
 	}
 	return a.Kind == route.Discard || a.Kind == route.RateBytes && a.Rate < trickleBytes ||
 		a.Kind == route.RatePackets && a.Rate < tricklePackets

@@ -22,6 +22,8 @@
 //   - A rule that reaches protected space (its destination or source overlaps the never list, or it has no destination and
 //     so reaches every router) is refused when any packet of a BGP session could match it: TCP, one port 179, the other
 //     179 or 1024–65535. So a blackhole of protected space is never possible.
+//   - A blackhole of a source is judged by its source alone: it cuts sessions with that host only, so the addresses of all
+//     routers we do not wish to lose belong into the never list.
 //   - A rule for an own host that is not protected and that names no port may match its port 179 along with all others.
 //     That is no session of ours; a host that speaks BGP with us belongs into the never list.
 package safety
@@ -52,19 +54,22 @@ type Invariant string
 // The invariants, in the order they are reported.
 const (
 	// Per route.
-	Malformed      Invariant = "malformed"            // meaningless, or not in canonical form
-	ValueRange     Invariant = "value_range"          // a value outside the field it is compared with
-	MatchAll       Invariant = "match_all"            // neither a destination nor a source
-	OutsideOwn     Invariant = "outside_own_prefixes" // a destination that is not ours
-	SourceOnly     Invariant = "source_only"          // no destination, and nobody approved that
-	Protected      Invariant = "protected_prefix"     // overlaps the never list, and nobody approved that
-	BGP            Invariant = "bgp"                  // could cut a BGP session
-	BlackholeWidth Invariant = "blackhole_width"      // a blackhole wider than allowed
-	AutomaticWidth Invariant = "automatic_width"      // a rule of automation for more than a host
-	EncodedSize    Invariant = "encoded_size"         // does not fit a FlowSpec NLRI that may leave
-	Encoding       Invariant = "encoding"             // the octets do not mean the rule
-	Deadline       Invariant = "deadline"             // no end, or an end that has passed
-	MaxAge         Invariant = "max_age"              // an end too far away
+	Malformed       Invariant = "malformed"            // meaningless, or not in canonical form
+	ValueRange      Invariant = "value_range"          // a value outside the field it is compared with
+	MatchAll        Invariant = "match_all"            // neither a destination nor a source
+	OutsideOwn      Invariant = "outside_own_prefixes" // a destination that is not ours
+	SourceOnly      Invariant = "source_only"          // no destination, and nobody approved that
+	Protected       Invariant = "protected_prefix"     // overlaps the never list, and nobody approved that
+	BGP             Invariant = "bgp"                  // could cut a BGP session
+	BlackholeWidth  Invariant = "blackhole_width"      // a blackhole wider than allowed
+	AutomaticWidth  Invariant = "automatic_width"      // a rule of automation for more than a host
+	SourceBlackhole Invariant = "source_blackhole"     // a blackhole of a source that is ours, no host, or not allowed
+	RedirectTarget  Invariant = "redirect_target"      // traffic sent where the operator allowed none
+	AutomaticAction Invariant = "automatic_action"     // automation does what the operator did not list
+	EncodedSize     Invariant = "encoded_size"         // does not fit a FlowSpec NLRI that may leave
+	Encoding        Invariant = "encoding"             // the octets do not mean the rule
+	Deadline        Invariant = "deadline"             // no end, or an end that has passed
+	MaxAge          Invariant = "max_age"              // an end too far away
 	// Over the set.
 	Conflict      Invariant = "conflict"             // same identity as an older route, another action
 	QuotaRules    Invariant = "quota_rules"          // too many routes

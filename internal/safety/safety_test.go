@@ -26,6 +26,9 @@ func prefixes(text string) []netip.Prefix {
 func limits() Limits {
 	l := Defaults()
 	l.Own = prefixes("192.0.2.0/24 203.0.113.0/24 10.0.0.0/8 2001:db8::/32")
+	l.RedirectTargets = []route.RouteTarget{{Form: route.TargetAS2, Global: 64500, Local: 100}, {Form: route.TargetIPv4, Global: 0xc0000209, Local: 7}}
+	l.RedirectAddresses = prefixes("203.0.113.9/32 198.51.100.64/26 2001:db8:9::/64")
+	l.AllowSourceBlackhole = true
 	l.Never = prefixes("192.0.2.1/32 192.0.2.128/28 10.255.0.0/16 198.51.100.1/32 2001:db8:ffff::/48")
 	return l
 }
@@ -159,7 +162,7 @@ var perRoute = []struct {
 			"destination 192.0.2.1 protocol udp", "automatic destination 192.0.2.1 protocol udp", "manual destination 192.0.2.1 protocol udp", "destination 192.0.2.128/28 protocol udp",
 			"destination 192.0.2.135 protocol udp", "destination 192.0.2.0/24 protocol udp source-port 53", "destination 2001:db8:ffff::1 protocol udp",
 			"destination 192.0.2.7 source 198.51.100.1 protocol udp", "destination 192.0.2.7 source 198.51.100.0/24 protocol udp",
-			"destination 192.0.2.1 then blackhole",
+			"destination 192.0.2.1 then blackhole", "manual source 198.51.100.1 then source-blackhole",
 			"destination 2001:db8::7 source ::5/64-128 protocol udp", "destination 2001:db8::7 source 0:0:ff:0::/40-64 protocol udp", // what the offset leaves is protected
 		},
 		[]any{
@@ -203,6 +206,39 @@ var perRoute = []struct {
 		},
 	},
 	{
+		SourceBlackhole,
+		[]any{
+			"approved source 192.0.2.7 then source-blackhole", "approved source 198.51.100.8/31 then source-blackhole", "approved source 2001:db8:5::1 then source-blackhole",
+			"approved source 2001:db9::/64 then source-blackhole",
+		},
+		[]any{"approved source 198.51.100.7 then source-blackhole", "approved source 2001:db9::7 then source-blackhole communities 64500:666"},
+	},
+	{
+		RedirectTarget,
+		[]any{
+			"approved destination 192.0.2.7 protocol udp then redirect 64500:101", "manual destination 192.0.2.7 protocol udp then redirect 64500L:100",
+			"manual destination 192.0.2.7 protocol udp then redirect 0.0.251.244:100", "manual destination 192.0.2.7 protocol udp then redirect 192.0.2.9:8",
+			"manual destination 192.0.2.7 protocol udp then redirect 203.0.113.8", "manual destination 192.0.2.7 protocol udp then rate-limit 1Mbps copy 203.0.113.10",
+			"approved destination 192.0.2.7 then blackhole next-hop 192.0.2.9", "manual destination 2001:db8::7 then redirect 2001:db8:9:1::1",
+		},
+		[]any{
+			"manual destination 192.0.2.7 protocol udp then redirect 64500:100", "manual destination 192.0.2.7 protocol udp then redirect 192.0.2.9:7",
+			"manual destination 192.0.2.7 protocol udp then redirect 203.0.113.9", "manual destination 192.0.2.7 then blackhole next-hop 198.51.100.65",
+			"manual destination 2001:db8::7 then copy 2001:db8:9::5",
+		},
+	},
+	{
+		AutomaticAction,
+		[]any{
+			"destination 192.0.2.7 protocol udp then discard sample", "automatic destination 192.0.2.7 protocol udp then accept", "destination 192.0.2.7 protocol udp then mark 8",
+			"destination 192.0.2.7 protocol udp then rate-limit 1Mbps redirect 64500:100", "destination 192.0.2.7 then blackhole communities 64500:1",
+		},
+		[]any{
+			"destination 192.0.2.7 protocol udp then discard", "destination 192.0.2.7 protocol udp then rate-limit 1Mbps", "destination 192.0.2.7 then blackhole",
+			"manual destination 192.0.2.7 protocol udp then mark 8 sample continue",
+		},
+	},
+	{
 		AutomaticWidth,
 		[]any{
 			"destination 192.0.2.64/31 protocol udp source-port 53", "automatic destination 192.0.2.0/28 protocol udp source-port 53",
@@ -231,6 +267,78 @@ var perRoute = []struct {
 		},
 		[]any{"created=0s deadline=24h destination 192.0.2.7", "created=-23h deadline=1h destination 192.0.2.7", "created=60s destination 192.0.2.7"},
 	},
+}
+
+// The words of limits, each of which lifts what it names and nothing else.
+func TestLimitsOfActions(t *testing.T) {
+	refused := func(l Limits, text string) (out []Invariant) {
+		for _, v := range Check(now, l, []Entry{parseEntry(t, text)}) {
+			out = append(out, v.Invariant)
+		}
+		return out
+	}
+	l := limits()
+	l.AllowSourceBlackhole = false
+	if got := refused(l, "approved source 198.51.100.7 then source-blackhole"); !slices.Equal(got, []Invariant{SourceBlackhole}) {
+		t.Errorf("a source blackhole where none is allowed: %v", got)
+	}
+	l = limits()
+	l.RedirectTargets, l.RedirectAddresses = nil, nil
+	for _, text := range []string{"then redirect 64500:100", "then redirect 203.0.113.9", "then copy 203.0.113.9", "then blackhole next-hop 203.0.113.9"} {
+		if got := refused(l, "approved destination 192.0.2.7 "+text); !slices.Equal(got, []Invariant{RedirectTarget}) {
+			t.Errorf("%s where nothing is listed: %v", text, got)
+		}
+	}
+	words := map[string]string{ // one action for each word that automation may be allowed
+		"discard": "discard", "rate-limit": "rate-limit 1Mbps", "blackhole": "blackhole", "accept": "accept", "sample": "accept sample",
+		"continue": "sample continue", "mark": "mark 0", "redirect": "redirect 64500:100", "copy": "copy 203.0.113.9",
+		"next-hop": "blackhole next-hop 203.0.113.9", "communities": "discard communities no-export", "large-communities": "discard large-communities 1:1:1",
+		"local-pref": "discard local-pref 0", "med": "blackhole med 0",
+	}
+	for _, w := range route.ActionWords() {
+		if w == "source-blackhole" {
+			continue // has no destination: SourceOnly never lets automation
+		}
+		text := "destination 192.0.2.7 then " + words[w]
+		l := limits()
+		l.AutomaticActions = slices.DeleteFunc(route.ActionWords(), func(x string) bool { return x == w })
+		if got := refused(l, text); !slices.Equal(got, []Invariant{AutomaticAction}) {
+			t.Errorf("automation says %q and may not say %s: %v", text, w, got)
+		}
+		l.AutomaticActions = route.ActionWords()
+		if got := refused(l, text); len(got) > 0 {
+			t.Errorf("automation says %q and may say all: %v", text, got)
+		}
+		l.AutomaticActions = nil
+		if got := refused(l, "manual "+text); len(got) > 0 {
+			t.Errorf("a person says %q: %v", text, got)
+		}
+	}
+	l = limits()
+	l.AutomaticActions = route.ActionWords()
+	if got := refused(l, "source 198.51.100.7 then source-blackhole"); !slices.Equal(got, []Invariant{SourceOnly}) {
+		t.Errorf("automation blackholes a source: %v", got)
+	}
+	if err := l.Validate(); err == nil || !strings.Contains(err.Error(), "never automatic") {
+		t.Errorf("source-blackhole among the automatic actions: %v", err)
+	}
+	l.AutomaticActions, l.RedirectAddresses = []string{"drop"}, []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}
+	if err := l.Validate(); err == nil || !strings.Contains(err.Error(), `"drop" is not one of`) || !strings.Contains(err.Error(), "redirect addresses") {
+		t.Errorf("wrong limits of actions: %v", err)
+	}
+}
+
+// A source blackhole and a blackhole of one prefix are one route to a router.
+func TestSourceAndDestinationBlackholesConflict(t *testing.T) {
+	d, s := parseEntry(t, "destination 192.0.2.7 then blackhole").Route, parseEntry(t, "source 192.0.2.7 then source-blackhole").Route
+	if d.ID() != s.ID() || d.Action == s.Action {
+		t.Errorf("%q and %q are one unicast route: %q, %q", d, s, d.ID(), s.ID())
+	}
+	// Two attributes for one prefix are a conflict, too.
+	set := []Entry{parseEntry(t, "created=-9s destination 192.0.2.7 then blackhole"), parseEntry(t, "manual created=-8s destination 192.0.2.7 then blackhole med 5")}
+	if v := Check(now, limits(), set); len(v) != 1 || v[0].Index != 1 || v[0].Invariant != Conflict {
+		t.Errorf("got %v", v)
+	}
 }
 
 // list returns n ports that do not merge and take two octets each.

@@ -110,7 +110,10 @@ func BenchmarkSetMany(b *testing.B) {
 						if err != nil {
 							b.Fatal(err)
 						}
-						p := attributes{}.path(e, d.Route.Action, withdraw)
+						p, err := attributes{}.path(e, d.Route.Action, withdraw)
+						if err != nil {
+							b.Fatal(err)
+						}
 						if _, err := bgp.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: p}); err != nil {
 							b.Fatal(err)
 						}

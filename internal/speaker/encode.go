@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"math"
 	"net/netip"
+	"slices"
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -28,7 +28,7 @@ func encode(r route.Route) (encoded, error) {
 	e := encoded{table: compile.TableOf(r)}
 	var err error
 	if r.IsBlackhole() {
-		e.nlri = appendPrefix(nil, r.Match.Destination)
+		e.nlri = appendPrefix(nil, r.Prefix())
 	} else if e.nlri, err = route.AppendFlowSpec(nil, r.Match); err != nil {
 		return encoded{}, err
 	}
@@ -39,10 +39,14 @@ func encode(r route.Route) (encoded, error) {
 	if !bytes.Equal(theirs, e.nlri) {
 		return encoded{}, fmt.Errorf("GoBGP would send %x where %x was meant", theirs, e.nlri)
 	}
-	if r.IsBlackhole() {
-		return e, nil // one octet of length and the prefix: compared above
+	if !r.IsBlackhole() { // else one octet of length and the prefix: compared above
+		if err := safety.CheckWire(r.Family(), r.Match, theirs); err != nil {
+			return encoded{}, err
+		}
 	}
-	if err := safety.CheckWire(r.Family(), r.Match, theirs); err != nil {
+	// What differs from router to router is proven for each; what does not, here, so that the controller hears of it.
+	anywhere := attributes{nextHop4: netip.IPv4Unspecified(), nextHop6: netip.IPv6Unspecified(), internal: true}
+	if _, err := anywhere.path(e, r.Action, false); err != nil {
 		return encoded{}, err
 	}
 	return e, nil
@@ -75,14 +79,16 @@ func appendPrefix(dst []byte, p netip.Prefix) []byte {
 	return append(append(dst, byte(p.Bits())), a[:(p.Bits()+7)/8]...)
 }
 
-// attributes are the path attributes a router gets with a route.
+// attributes are the path attributes a router gets with its routes.
 type attributes struct {
 	nextHop4, nextHop6 netip.Addr
-	communities        []uint32
+	communities        []uint32 // of blackholes
+	internal           bool     // the router is of our own AS: local preferences reach no other (RFC 4271, section 5.1.5)
 }
 
-// path returns what GoBGP's AddPath takes. Origin and next hop are mandatory there, also for a withdraw.
-func (a attributes) path(e encoded, action route.Action, withdraw bool) *api.Path {
+// path returns what GoBGP's AddPath takes. Origin and next hop are mandatory there, also for a withdraw. The attributes of
+// a route that is announced are proven like its NLRI: what GoBGP makes of them is read back by the kernel's decoder.
+func (a attributes) path(e encoded, action route.Action, withdraw bool) (*api.Path, error) {
 	afi, safi := afiOf(e.table)
 	p := &api.Path{
 		Family:       &api.Family{Afi: api.Family_Afi(afi), Safi: api.Family_Safi(safi)},
@@ -91,39 +97,85 @@ func (a attributes) path(e encoded, action route.Action, withdraw bool) *api.Pat
 		PattrsBinary: [][]byte{{0x40, 1, 1, 0}}, // ORIGIN IGP
 	}
 	add := func(flags, typ byte, value []byte) {
-		p.PattrsBinary = append(p.PattrsBinary, append([]byte{flags, typ, byte(len(value))}, value...))
-	}
-	nextHop4 := []byte{0, 0, 0, 0} // a FlowSpec rule has none (RFC 8955, section 4); GoBGP asks for one and omits it
-	if e.table == compile.IPv4Unicast {
-		nextHop4 = a.nextHop4.AsSlice()
-	}
-	if e.table == compile.IPv6Unicast {
-		v := []byte{byte(afi >> 8), byte(afi), safi, 16}
-		v = append(v, a.nextHop6.AsSlice()...)
-		v = append(v, 0)
-		add(0x80, 14, append(v, e.nlri...)) // MP_REACH_NLRI
-	} else {
-		add(0x40, 3, nextHop4)
-	}
-	switch action.Kind {
-	case route.Blackhole:
-		var v []byte
-		for _, c := range a.communities {
-			v = binary.BigEndian.AppendUint32(v, c)
+		if len(value) > 0 {
+			p.PattrsBinary = append(p.PattrsBinary, append([]byte{flags, typ, byte(len(value))}, value...))
 		}
-		add(0xc0, 8, v)
-	default:
-		add(0xc0, 16, rateCommunity(action))
 	}
-	return p
+	if !a.internal {
+		action.LocalPref = 0
+	}
+	want := safety.Path{Action: action, Communities: action.Communities.All(), Large: action.Large.All()}
+	switch e.table {
+	case compile.IPv4Unicast:
+		want.NextHop = pick(action.NextHop, a.nextHop4)
+		add(0x40, 3, want.NextHop.AsSlice())
+	case compile.IPv6Unicast:
+		want.NextHop = pick(action.NextHop, a.nextHop6)
+		v := append([]byte{byte(afi >> 8), byte(afi), safi, 16}, want.NextHop.AsSlice()...)
+		add(0x80, 14, append(append(v, 0), e.nlri...)) // MP_REACH_NLRI
+	default:
+		add(0x40, 3, []byte{0, 0, 0, 0}) // a FlowSpec rule has none (RFC 8955, section 4); GoBGP asks for one and omits it
+	}
+	if withdraw {
+		return p, nil
+	}
+	if action.IsBlackhole() {
+		want.Communities = append(want.Communities, a.communities...)
+		slices.Sort(want.Communities)
+		want.Communities = slices.Compact(want.Communities)
+	}
+	if v, ok := action.MED.Get(); ok {
+		add(0x80, 4, binary.BigEndian.AppendUint32(nil, v))
+	}
+	if v, ok := action.LocalPref.Get(); ok {
+		add(0x40, 5, binary.BigEndian.AppendUint32(nil, v))
+	}
+	var communities []byte
+	for _, c := range want.Communities {
+		communities = binary.BigEndian.AppendUint32(communities, c)
+	}
+	add(0xc0, 8, communities)
+	ec, ec6 := action.ExtendedCommunities()
+	add(0xc0, 16, ec)
+	add(0xc0, 25, ec6)
+	add(0xc0, 32, []byte(action.Large))
+	return p, prove(e.table, want, p.PattrsBinary)
 }
 
-// rateCommunity is traffic-rate-bytes (0x8006) or traffic-rate-packets (0x800c) of RFC 8955, section 7, with AS 0.
-func rateCommunity(a route.Action) []byte {
-	sub := byte(0x06)
-	if a.Kind == route.RatePackets {
-		sub = 0x0c
+// prove lets GoBGP read and write each attribute, and the kernel's decoder read what GoBGP wrote.
+func prove(t compile.Table, want safety.Path, attrs [][]byte) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("GoBGP panics on the path attributes %x: %v", attrs, r)
+		}
+	}()
+	theirs := make([][]byte, len(attrs))
+	for i, raw := range attrs {
+		a, err := bgp.GetPathAttribute(raw)
+		if err == nil {
+			err = a.DecodeFromBytes(raw)
+		}
+		if err == nil {
+			theirs[i], err = a.Serialize()
+		}
+		if err != nil {
+			return fmt.Errorf("GoBGP cannot read and write the path attribute %x: %w", raw, err)
+		}
+		if !bytes.Equal(theirs[i], raw) {
+			return fmt.Errorf("GoBGP would send %x where %x was meant", theirs[i], raw)
+		}
 	}
-	v := []byte{0x80, sub, 0, 0}
-	return binary.BigEndian.AppendUint32(v, math.Float32bits(float32(a.Rate)))
+	f := route.IPv4
+	if t == compile.IPv6Unicast || t == compile.IPv6FlowSpec {
+		f = route.IPv6
+	}
+	return safety.CheckPath(f, want, theirs)
+}
+
+// pick returns the first address that is given.
+func pick(a, b netip.Addr) netip.Addr {
+	if a.IsValid() {
+		return a
+	}
+	return b
 }

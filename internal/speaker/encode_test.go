@@ -3,12 +3,15 @@ package speaker
 import (
 	"bytes"
 	"math/rand/v2"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // GoBGP's decoder and encoder against ours, over random rules: what we do not refuse leaves GoBGP as it went in. Rules
@@ -84,6 +87,93 @@ func TestKeysOfGoBGP(t *testing.T) {
 			t.Fatalf("%q and %q share the key %q", r.Match, other, e.key)
 		}
 		seen[e.key] = r.Match
+	}
+}
+
+// actions are every action there is, and combinations.
+var actions = []string{
+	"destination 192.0.2.1 then discard", "destination 192.0.2.1 then discard sample",
+	"destination 192.0.2.1 then rate-limit 1Mbps", "destination 192.0.2.1 then rate-limit 123456784bps sample continue mark 63 redirect 64500:4294967295",
+	"destination 192.0.2.1 then rate-limit 1000000001pps redirect 192.0.2.9", "destination 192.0.2.1 then rate-limit 7pps copy 192.0.2.9",
+	"destination 192.0.2.1 then accept", "destination 192.0.2.1 then sample", "destination 192.0.2.1 then mark 0",
+	"destination 192.0.2.1 then redirect 192.0.2.9:65535", "destination 192.0.2.1 then redirect 4200000000:1", "destination 192.0.2.1 then redirect 64500L:1",
+	"destination 192.0.2.1 then discard communities 64500:1,no-export large-communities 4200000000:1:2 local-pref 0 med 4294967295",
+	"destination 2001:db8::1 then redirect 2001:db8::9 continue", "destination 2001:db8::1 then rate-limit 1Gbps copy 2001:db8::9 mark 8",
+	"destination 2001:db8::1 then redirect 64500:1 sample",
+	"destination 192.0.2.1 then blackhole", "destination 2001:db8::1 then blackhole next-hop 100::2",
+	"destination 192.0.2.1 then blackhole next-hop 192.0.2.9 communities 64500:666,64500:1,no-advertise large-communities 64500:1:2,64500:1:3 local-pref 200 med 0",
+	"source 198.51.100.7 then source-blackhole", "source 2001:db8:1::7 then source-blackhole med 5",
+}
+
+// Every action passes GoBGP and is read back as what was meant.
+func TestEncodeActions(t *testing.T) {
+	for _, a := range []attributes{
+		{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole, communityNoExport}},
+		{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), internal: true},
+	} {
+		for _, text := range actions {
+			r := parse(t, text)
+			e, err := encode(r)
+			if err != nil {
+				t.Errorf("%q: %v", text, err)
+				continue
+			}
+			p, err := a.path(e, r.Action, false)
+			if err != nil {
+				t.Errorf("%q: %v", text, err)
+				continue
+			}
+			if got := bytes.Contains(bytes.Join(p.PattrsBinary, nil), []byte{0x40, 5, 4}); got != (a.internal && strings.Contains(text, "local-pref")) {
+				t.Errorf("%q: local preference sent: %v, to a router of our own AS: %v", text, got, a.internal)
+			}
+		}
+	}
+}
+
+// What the octets say is compared: no bit of any attribute can flip unnoticed but the length of an attribute GoBGP
+// cannot read at all.
+func TestEveryBitOfTheAttributesCounts(t *testing.T) {
+	a := attributes{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole}, internal: true}
+	for _, text := range actions {
+		r := parse(t, text)
+		e, err := encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := a.path(e, r.Action, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := safety.Path{Action: r.Action, Communities: r.Action.Communities.All(), Large: r.Action.Large.All()}
+		if r.IsBlackhole() {
+			want.Communities = append(want.Communities, a.communities...)
+			if want.NextHop = pick(r.Action.NextHop, a.nextHop4); r.Family() == route.IPv6 {
+				want.NextHop = pick(r.Action.NextHop, a.nextHop6)
+			}
+		}
+		if err := safety.CheckPath(r.Family(), want, p.PattrsBinary); err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		for i, attr := range p.PattrsBinary {
+			end := len(attr)
+			if attr[1] == 14 {
+				end = 7 + 16 // the NLRI behind the next hop is proven apart, and so GoBGP writes it
+			}
+			for bit := range end * 8 {
+				attr[bit/8] ^= 1 << (bit % 8)
+				if err := safety.CheckPath(r.Family(), want, p.PattrsBinary); err == nil {
+					t.Errorf("%q: bit %d of attribute %d flipped and not noticed: %x", text, bit, i, attr)
+				}
+				attr[bit/8] ^= 1 << (bit % 8)
+			}
+			without := slices.Delete(slices.Clone(p.PattrsBinary), i, i+1)
+			if err := safety.CheckPath(r.Family(), want, without); err == nil {
+				t.Errorf("%q: attribute %x is missing and nobody noticed", text, attr)
+			}
+			if err := safety.CheckPath(r.Family(), want, append(slices.Clone(p.PattrsBinary), attr)); err == nil {
+				t.Errorf("%q: attribute %x stands twice and nobody noticed", text, attr)
+			}
+		}
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"sync"
 	"time"
 
@@ -61,15 +60,9 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 	if err != nil {
 		return nil, err
 	}
-	pick := func(a, b netip.Addr) netip.Addr {
-		if a.IsValid() {
-			return a
-		}
-		return b
-	}
 	r := &router{
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
-		attrs: attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities},
+		attrs: attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN},
 		bgp:   server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
 		wake:  make(chan struct{}, 1), not: map[string]notFor{}, alive: true,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),

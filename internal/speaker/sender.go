@@ -180,9 +180,10 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 			break
 		}
 		more = true
-		_, err := r.bgp.AddPath(context.Background(), &api.AddPathRequest{
-			TableType: api.TableType_GLOBAL, Path: r.attrs.path(*it.enc, it.Route.Action, false),
-		})
+		path, err := r.attrs.path(*it.enc, it.Route.Action, false)
+		if err == nil {
+			_, err = r.bgp.AddPath(context.Background(), &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: path})
+		}
 		r.out.added(now, it, err)
 		if err != nil {
 			failed++
@@ -198,9 +199,10 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 // withdraw takes a route out of GoBGP: by path, for by the UUID that AddPath returned GoBGP walks over all routes, and as
 // AddPath of a withdrawal it would remember the UUID for ever. The caller holds mu.
 func (r *router) withdraw(now time.Time, h *held) (failed int) {
-	err := r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{
-		TableType: api.TableType_GLOBAL, Path: r.attrs.path(*h.enc, h.Route.Action, true),
-	})
+	path, err := r.attrs.path(*h.enc, h.Route.Action, true)
+	if err == nil {
+		err = r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: path})
+	}
 	r.out.dropped(now, h, err)
 	if err != nil {
 		r.log.Error("GoBGP does not withdraw a route", "route", h.text, "err", err)

@@ -92,7 +92,9 @@ func limited(a route.Action) bool { return a.Kind == route.RateBytes || a.Kind =
 func verdict(a route.Action, o objects) (string, error) {
 	add := "add rule inet " + Table + " " + o.chain + " counter name " + o.matched
 	switch {
-	case a.Kind == 0: // a rule without an action lets through, and ends the search (RFC 8955, section 7)
+	case a.Continue || a.Mark > 0 || a.Redirect != (route.Redirect{}):
+		return "", fmt.Errorf("action %s is more than the lab enforces", a)
+	case a.Kind == 0 || a.Kind == route.Accept: // without an action a rule lets through, and ends the search (RFC 8955, section 7)
 		return add + " accept\n", nil
 	case a.Kind == route.Discard:
 		return add + " counter name " + o.dropped + " drop\n", nil

@@ -1,0 +1,180 @@
+package safety
+
+import (
+	"bytes"
+	"encoding/hex"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+func action(t testing.TB, text string) route.Action {
+	t.Helper()
+	a, err := route.ParseAction(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func unhex(t testing.TB, s string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What stands in the RFCs, octet by octet.
+func TestDecodeAction(t *testing.T) {
+	for _, tc := range []struct{ ec, ec6, want string }{
+		{"", "", "accept"},
+		{"8006 0000 00000000", "", "discard"},
+		{"8006 0000 47f42400", "", "rate-limit 1Mbps"}, // 125,000
+		{"800c 0000 43fa0000", "", "rate-limit 500pps"},
+		{"8007 000000000002", "", "sample"},
+		{"8007 000000000001 8009 00000000000a", "", "continue mark 10"}, // the bit named "terminal" means go on
+		{"8008 fbf4 00000064", "", "redirect 64500:100"},
+		{"8108 c0000209 0064", "", "redirect 192.0.2.9:100"},
+		{"8208 fa56ea00 0064", "", "redirect 4200000000:100"},
+		{"8208 0000fbf4 0064", "", "redirect 64500L:100"},
+		{"010c c0000209 0000", "", "redirect 192.0.2.9"},
+		{"010c c0000209 0001", "", "copy 192.0.2.9"},
+		{"", "000c 20010db8000000000000000000000009 0000", "redirect 2001:db8::9"},
+		{"8006 0000 47f42400", "000c 20010db8000000000000000000000009 0001", "rate-limit 1Mbps copy 2001:db8::9"},
+	} {
+		ec, ec6 := unhex(t, tc.ec), unhex(t, tc.ec6)
+		if got, err := DecodeAction(ec, ec6); err != nil || got != action(t, tc.want) {
+			t.Errorf("%s %s is %q, %v; want %q", tc.ec, tc.ec6, got, err, tc.want)
+		}
+		ours, ours6 := action(t, tc.want).ExtendedCommunities()
+		if !bytes.Equal(ours, ec) || !bytes.Equal(ours6, ec6) {
+			t.Errorf("%q is encoded %x %x, want %s %s", tc.want, ours, ours6, tc.ec, tc.ec6)
+		}
+	}
+}
+
+func TestDecodeActionRefuses(t *testing.T) {
+	for _, tc := range []struct{ name, ec, ec6, want string }{
+		{"half a community", "8006 0000", "", "no whole"},
+		{"half an IPv6 community", "", "000c 20010db8", "no whole"},
+		{"unknown", "8005 000000000001", "", "unknown"},
+		{"a route target that is no action", "0002 fbf4 00000064", "", "unknown"},
+		{"the old redirect to the next hop", "0800 000000000000", "", "unknown"},
+		{"rate with an AS", "8006 fbf4 00000000", "", "with an AS"},
+		{"NaN", "8006 0000 7fc00000", "", "no rate of ours"},
+		{"infinity", "8006 0000 7f800000", "", "no rate of ours"},
+		{"negative", "8006 0000 c7f42400", "", "no rate of ours"},
+		{"negative zero", "8006 0000 80000000", "", "no rate of ours"},
+		{"half a byte", "8006 0000 3f000000", "", "no rate of ours"},
+		{"more than any interface", "8006 0000 5f800000", "", "no rate of ours"},
+		{"discard in packets", "800c 0000 00000000", "", "discard in packets"},
+		{"two rates", "8006 0000 47f42400 800c 0000 43fa0000", "", "a second rate"},
+		{"two discards", "8006 0000 00000000 8006 0000 00000000", "", "a second rate"},
+		{"reserved traffic-action bit", "8007 000000000004", "", "reserved"},
+		{"traffic-action of nothing", "8007 000000000000", "", "reserved"},
+		{"reserved octet", "8007 010000000002", "", "reserved"},
+		{"sample twice", "8007 000000000002 8007 000000000002", "", "second of its kind"},
+		{"mark 64", "8009 000000000040", "", "reserved"},
+		{"two marks", "8009 000000000001 8009 000000000002", "", "second of its kind"},
+		{"two redirects", "8008 fbf4 00000064 8108 c0000209 0064", "", "second"},
+		{"VRF and address", "8008 fbf4 00000064 010c c0000209 0000", "", "second redirect"},
+		{"two addresses", "010c c0000209 0000", "000c 20010db8000000000000000000000009 0000", "second redirect"},
+		{"reserved copy bits", "010c c0000209 0002", "", "reserved bits"},
+		{"IPv6 route target", "", "0002 20010db8000000000000000000000009 0000", "unknown"},
+		{"IPv4-mapped", "", "000c 00000000000000000000ffffc0000209 0000", "IPv4-mapped"},
+	} {
+		if got, err := DecodeAction(unhex(t, tc.ec), unhex(t, tc.ec6)); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %q, %v; want an error with %q", tc.name, got, err, tc.want)
+		}
+	}
+}
+
+// What differs from what was meant is found, also where both are actions.
+func TestCheckAction(t *testing.T) {
+	texts := []string{
+		"discard", "rate-limit 1Mbps", "rate-limit 125000pps", "accept", "sample", "mark 0", "mark 1", "sample continue", "redirect 64500:100", "redirect 64500L:100",
+		"redirect 0.0.251.244:100", "redirect 192.0.2.9", "copy 192.0.2.9", "rate-limit 123456784bps", "rate-limit 123456792bps", "rate-limit 134217816bps", "rate-limit 134217856bps",
+	}
+	for _, a := range texts {
+		ec, ec6 := action(t, a).ExtendedCommunities()
+		for _, b := range texts {
+			if err := CheckAction(action(t, b), ec, ec6); (err == nil) != (a == b) {
+				t.Errorf("%q is sent where %q is meant: %v", a, b, err)
+			}
+		}
+	}
+	for _, rate := range []uint64{1, 1<<24 - 1, 1<<24 + 1, 1<<24 + 2, 33554435, 999_999_999_999, route.MaxRate} { // beyond 2^24, rounded
+		for _, kind := range []route.ActionKind{route.RateBytes, route.RatePackets} {
+			a := route.Action{Kind: kind, Rate: rate}
+			ec, ec6 := a.ExtendedCommunities()
+			if err := CheckAction(a, ec, ec6); err != nil {
+				t.Errorf("%s: %v", a, err)
+			}
+		}
+	}
+}
+
+func TestCheckPathRefuses(t *testing.T) {
+	origin, none := unhex(t, "400101 00"), unhex(t, "400304 00000000")
+	discard := unhex(t, "c01008 8006000000000000")
+	for _, tc := range []struct {
+		name, route string
+		attrs       [][]byte
+		want        string
+	}{
+		{"good", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard}, ""},
+		{"no origin", "destination 192.0.2.7 then discard", [][]byte{none, discard}, "no ORIGIN"},
+		{"incomplete origin", "destination 192.0.2.7 then discard", [][]byte{unhex(t, "400101 02"), none, discard}, "not IGP"},
+		{"a rule with a next hop", "destination 192.0.2.7 then discard", [][]byte{origin, unhex(t, "400304 c0000201"), discard}, "next hop"},
+		{"no action", "destination 192.0.2.7 then discard", [][]byte{origin, none}, "accept"},
+		{"an AS path", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "400200")}, "unknown"},
+		{"atomic aggregate", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "400600")}, "unknown"},
+		{"cut short", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, {0xc0}}, "cut short"},
+		{"extended length", "destination 192.0.2.7 then discard", [][]byte{origin, none, unhex(t, "d0100008 8006000000000000")}, "flags"},
+		{"communities nobody asked for", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "c00804 ffffff01")}, "communities"},
+		{"an action at a blackhole", "destination 192.0.2.7 then blackhole", [][]byte{origin, unhex(t, "400304 c0000201"), discard}, "at a blackhole"},
+		{"a blackhole without its next hop", "destination 192.0.2.7 then blackhole", [][]byte{origin}, "next hop"},
+		{"an IPv4 next hop for IPv6", "destination 2001:db8::7 then blackhole", [][]byte{origin, none}, "IPv4 next hop"},
+		{"MP_REACH at a rule", "destination 2001:db8::7 then discard", [][]byte{origin, none, discard, unhex(t, "800e15 0002011020010db800000000000000000000000100")}, "only IPv6 unicast"},
+		{"MP_REACH cut short", "destination 2001:db8::7 then blackhole", [][]byte{origin, unhex(t, "800e04 00020110")}, "cut short"},
+		{"MP_REACH of another family", "destination 2001:db8::7 then blackhole", [][]byte{origin, unhex(t, "800e15 0002851020010db800000000000000000000000100")}, "not IPv6 unicast"},
+		{"MP_REACH with two next hops", "destination 2001:db8::7 then blackhole", [][]byte{origin, append(unhex(t, "800e25 00020120"), make([]byte, 33)...)}, "next hop of 32"},
+	} {
+		r := parseEntry(t, tc.route).Route
+		want := Path{Action: r.Action}
+		if r.IsBlackhole() {
+			if want.NextHop = netip.MustParseAddr("192.0.2.1"); r.Family() == route.IPv6 {
+				want.NextHop = netip.MustParseAddr("2001:db8::1")
+			}
+		}
+		err := CheckPath(r.Family(), want, tc.attrs)
+		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v; want an error with %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// FuzzDecodeAction reads any octets: never a panic, and what is accepted is an action that is written in the same octets
+// but for their order.
+func FuzzDecodeAction(f *testing.F) {
+	f.Add(unhex(f, "8006 0000 47f42400 8007 000000000003 8009 00000000000a 8008 fbf4 00000064"), []byte(nil))
+	f.Add(unhex(f, "010c c0000209 0001"), []byte(nil))
+	f.Add([]byte(nil), unhex(f, "000c 20010db8000000000000000000000009 0001"))
+	f.Fuzz(func(t *testing.T, ec, ec6 []byte) {
+		a, err := DecodeAction(ec, ec6)
+		if err != nil {
+			return
+		}
+		again, again6 := a.ExtendedCommunities()
+		if len(again) != len(ec) || !bytes.Equal(again6, ec6) {
+			t.Fatalf("%x %x is %q, written %x %x", ec, ec6, a, again, again6)
+		}
+		if err := CheckAction(a, again, again6); err != nil {
+			t.Fatalf("%q, written %x %x: %v", a, again, again6, err)
+		}
+	})
+}
