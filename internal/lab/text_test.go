@@ -203,3 +203,15 @@ func TestNames(t *testing.T) {
 		t.Errorf("lab %q", id)
 	}
 }
+
+func TestParseBIRDFlowSpecGreeting(t *testing.T) {
+	const answer = "Table flowtab4:\nflow4 { dst 203.0.113.10/32; proto 17; sport 53; }  [ctl1 09:05:37.250 from 10.3.11.1] * (100) [i]\n" +
+		"\tType: BGP univ\n\tBGP.as_path: \n\tBGP.ext_community: (generic, 0x80060000, 0x47f42400)\n"
+	for _, greeting := range []string{"", "BIRD 2.0.12 ready.\n", "BIRD 2.0.12 ready.\nAccess restricted\n"} {
+		got, err := ParseBIRDFlowSpec(greeting+answer, route.IPv4)
+		want := []string{"destination 203.0.113.10/32 protocol udp source-port 53 then rate-limit 1Mbps"}
+		if diff := cmp.Diff(want, texts(got)); err != nil || diff != "" {
+			t.Errorf("after %q: %v\n%s", greeting, err, diff)
+		}
+	}
+}

@@ -24,7 +24,7 @@ type scenario struct {
 	run  func(*network)
 }
 
-var scenarios = []scenario{{"fabric", fabric}}
+var scenarios = []scenario{{"fabric", fabric}, {"edge", edge}}
 
 func main() {
 	log.SetFlags(0)

@@ -318,7 +318,7 @@ func (n *network) withdraw(controller string, args ...string) {
 	})
 }
 
-// kill ends a node as a loss of power does.
+// kill ends a node with all its processes at once, as a crash does: nothing is said in good order, links go down.
 func (n *network) kill(node string) {
 	n.do(node+" is lost", func(ctx context.Context) error {
 		_, err := n.docker.run(ctx, "kill", n.container(node))

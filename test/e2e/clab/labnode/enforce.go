@@ -32,19 +32,8 @@ var tools = map[string]tool{
 		func(f route.Family) []string {
 			return []string{"birdc", "-r", fmt.Sprintf("show route table flowtab%d all", f)}
 		},
-		func(text string, f route.Family) ([]lab.FlowRoute, error) {
-			return lab.ParseBIRDFlowSpec(strings.TrimPrefix(text, banner(text)), f)
-		},
+		lab.ParseBIRDFlowSpec,
 	},
-}
-
-// banner is the line with which birdc greets.
-func banner(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	if strings.HasPrefix(line, "BIRD ") && strings.HasSuffix(line, "ready.") {
-		return line + "\nAccess restricted\n"
-	}
-	return ""
 }
 
 func enforceRules(ctx context.Context, args []string) error {
