@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 	"time"
 
@@ -47,6 +48,41 @@ func BenchmarkSetOne(b *testing.B) {
 				f.await(b, have)
 			}
 			b.ReportMetric(float64(on.Microseconds())/1000/float64(b.N), "ms/announce")
+		})
+	}
+}
+
+// How long an engineer's new blackhole takes to the router past a backlog of N rules that go out at a pace.
+func BenchmarkUrgent(b *testing.B) {
+	for _, backlog := range []int{0, 1000, 10000} {
+		b.Run(fmt.Sprintf("backlog=%d", backlog), func(b *testing.B) {
+			f := newFakeRouter(b).serve()
+			p := f.peer("edge1")
+			p.ProgramRate = 250
+			o := testOptions(b, p)
+			o.Log = slog.New(slog.DiscardHandler)
+			s := start(b, o)
+			waitFor(b, "the session", func() bool { return f.sessions() == 1 })
+			routes := manyRoutes(backlog)
+			s.set(1, 1, routes)
+			rev := uint64(1)
+			var took []time.Duration
+			for b.Loop() {
+				rev++
+				urgent := desired(b, fmt.Sprintf("destination 192.0.2.%d/32 then blackhole", rev%200))
+				match := "blackhole " + urgent[0].Route.Match.Destination.String()
+				begin := time.Now()
+				s.set(1, rev, append(urgent, routes...))
+				f.awaitMatch(b, match)
+				took = append(took, time.Since(begin))
+				if p := s.status().Peers[0]; backlog > 0 && p.Routes[Pending] == 0 {
+					b.Fatal("there is no backlog any more")
+				}
+			}
+			slices.Sort(took)
+			ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+			b.ReportMetric(ms(took[len(took)/2]), "ms/p50")
+			b.ReportMetric(ms(took[len(took)-1]), "ms/max")
 		})
 	}
 }

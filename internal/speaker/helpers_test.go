@@ -434,6 +434,29 @@ func (f *fakeRouter) await(t testing.TB, n int) {
 	}
 }
 
+// awaitMatch returns as soon as the router holds a route with this match.
+func (f *fakeRouter) awaitMatch(t testing.TB, match string) {
+	t.Helper()
+	timeout := time.After(60 * time.Second)
+	for {
+		f.mu.Lock()
+		_, ok := f.rib[match]
+		if f.moved == nil {
+			f.moved = make(chan struct{})
+		}
+		moved := f.moved
+		f.mu.Unlock()
+		if ok {
+			return
+		}
+		select {
+		case <-moved:
+		case <-timeout:
+			t.Fatalf("the router does not get %q", match)
+		}
+	}
+}
+
 func (f *fakeRouter) sessions() (n int) {
 	f.get(func() { n = f.up })
 	return n

@@ -1,6 +1,7 @@
 package speaker
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -22,14 +23,16 @@ type outbox struct {
 	maxRules int           // routes the router holds at most; 0 means no limit
 	interval time.Duration // between two additions; 0 means no pace
 
-	order  []item               // what the router is to have, most valuable first
-	wanted map[string]int       // index in order by ID
-	held   map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
-	keys   map[string]*held     // the same by key
-	stale  map[string]encoded   // by key: sent in an earlier session and not yet in this one; the router may have kept it
-	fresh  map[string]time.Time // by ID: since when it is wanted, if the session was up before
-	failed map[string]*failure  // by ID: GoBGP did not take it
-	blame  *suspicion
+	order    []item               // what the router is to have, most valuable first
+	wanted   map[string]int       // index in order by ID
+	held     map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
+	keys     map[string]*held     // the same by key
+	stale    map[string]encoded   // by key: sent in an earlier session and not yet in this one; the router may have kept it
+	leaving  map[string]encoded   // by key: withdrawn, and the UPDATE of that was not written yet
+	airborne map[string]int       // by key: UPDATEs under way
+	fresh    map[string]time.Time // by ID: since when it is wanted, if the session was up before
+	failed   map[string]*failure  // by ID: GoBGP did not take it
+	blame    *suspicion
 
 	up       bool
 	tables   []compile.Table // of the last session; nil before the first
@@ -72,7 +75,7 @@ const (
 func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 	o := &outbox{
 		maxRules: maxRules, wanted: map[string]int{}, held: map[string]*held{}, keys: map[string]*held{},
-		stale: map[string]encoded{}, fresh: map[string]time.Time{}, failed: map[string]*failure{}, blame: b,
+		stale: map[string]encoded{}, leaving: map[string]encoded{}, airborne: map[string]int{}, fresh: map[string]time.Time{}, failed: map[string]*failure{}, blame: b,
 	}
 	if rate > 0 {
 		o.interval = time.Second / time.Duration(rate)
@@ -181,6 +184,9 @@ func (o *outbox) end() {
 			o.stale[key] = *h.enc
 		}
 	}
+	maps.Copy(o.stale, o.leaving)
+	clear(o.leaving)
+	clear(o.airborne)
 	clear(o.held)
 	clear(o.keys)
 	clear(o.fresh)
@@ -207,7 +213,8 @@ func (o *outbox) dropped(now time.Time, h *held, err error) {
 	delete(o.failed, h.id)
 	delete(o.held, h.id)
 	delete(o.keys, h.key)
-	o.fly(now)
+	o.leaving[h.key] = *h.enc
+	o.fly(now, h.key)
 }
 
 // nextAdd returns a route to announce, or how long there is nothing to do; 0 means until something happens.
@@ -279,15 +286,19 @@ func (o *outbox) added(now time.Time, it item, err error) {
 	h := &held{item: it, key: routeKey(it.enc.table, it.enc.nlri), since: o.fresh[it.id]}
 	delete(o.failed, it.id)
 	delete(o.fresh, it.id)
+	if o.held[it.id] != nil { // with another action, which the router has until this UPDATE
+		o.leaving[h.key] = *it.enc
+	}
 	o.held[it.id], o.keys[h.key] = h, h
-	o.fly(now)
+	o.fly(now, h.key)
 }
 
-func (o *outbox) fly(now time.Time) {
+func (o *outbox) fly(now time.Time, key string) {
 	if o.flying == 0 {
 		o.moved = now
 	}
 	o.flying++
+	o.airborne[key]++
 }
 
 // wrote notes that the route's UPDATE was written to the router's connection. It returns the route when it was announced.
@@ -295,6 +306,12 @@ func (o *outbox) wrote(now time.Time, key []byte) *held {
 	o.flying = max(o.flying-1, 0)
 	o.moved = now
 	delete(o.stale, string(key))
+	if n := o.airborne[string(key)]; n > 1 { // a later UPDATE about it is still under way
+		o.airborne[string(key)] = n - 1
+		return nil
+	}
+	delete(o.airborne, string(key))
+	delete(o.leaving, string(key))
 	h := o.keys[string(key)]
 	if h == nil || !h.written.IsZero() {
 		return nil
@@ -311,6 +328,7 @@ func (o *outbox) tick(now time.Time) (wait time.Duration, stuck int) {
 	if o.flying > 0 {
 		if wait = o.moved.Add(stuckAfter).Sub(now); wait <= 0 {
 			stuck, o.flying, wait = o.flying, 0, 0
+			clear(o.airborne)
 			for _, h := range o.held {
 				if h.written.IsZero() {
 					h.written = now

@@ -162,5 +162,8 @@ func (it item) entry() safety.Entry {
 func newItem(d Desired) item { return item{Desired: d, text: d.Route.String(), id: d.Route.ID()} }
 
 func sortItems(items []item) {
-	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.text, b.text) })
+	byText := func(a, b item) int { return cmp.Compare(a.text, b.text) }
+	if !slices.IsSortedFunc(items, byText) { // items are large, and most sets come sorted
+		slices.SortFunc(items, byText)
+	}
 }
