@@ -39,6 +39,7 @@ type settings struct {
 	TLS           string // directory of the certificates; empty means none
 	Safety        string // lines of the section
 	Sensors       string // keys of the section, in braces
+	Breaker       string // keys of the section, in braces
 }
 
 var controllerConfig = template.Must(template.New("controller.yaml").Parse(`name: {{.Name}}
@@ -60,6 +61,9 @@ network:
 policy: {{.Policy}}
 {{- if .Sensors}}
 sensors: {{.Sensors}}
+{{- end}}
+{{- if .Breaker}}
+breaker: {{.Breaker}}
 {{- end}}
 {{- if .Safety}}
 safety:
