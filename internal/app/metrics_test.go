@@ -44,7 +44,7 @@ speaker:
   spawn: false
   asn: 65000
   router_id: 127.0.0.1
-  peers: [{name: edge1, address: 127.0.0.1, port: %[4]d, asn: 65001}]
+  peers: [{name: edge1, address: 127.0.0.1, port: %[4]d, asn: 65001, profile: frr, probe: {run: [vtysh, -c]}}]
 `, dir, freePort(t), freePort(t), freePort(t)))
 	if err != nil {
 		t.Fatal(err)

@@ -1,15 +1,19 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/breaker"
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/profile"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 	"github.com/amooglesoft/trafficmonitor/internal/telemetry"
@@ -75,11 +79,28 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 		o.Communities = append(o.Communities, uint32(x))
 	}
 	var errs []error
+	profiles, err := profile.Load(s.Profiles)
+	if err != nil {
+		errs = append(errs, fmt.Errorf("speaker.profiles: %w", err))
+	}
 	for i, p := range s.Peers {
 		q := speaker.Peer{
 			Name: p.Name, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
-			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent, ProgramRate: p.ProgramRate,
+			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent, MaxCost: p.MaxCost, Widen: p.Widen, ProgramRate: p.ProgramRate,
 			NextHop4: p.NextHop4, NextHop6: p.NextHop6, HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry,
+		}
+		if kind, ok := profiles.Get(cmp.Or(p.Profile, profile.Generic)); ok {
+			q.Profile = kind.Router
+			q.Probe = speaker.Probe{
+				Argv: p.Probe.Run, Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
+				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6,
+			}
+		} else if err == nil {
+			hint := "there are " + strings.Join(profiles.Names(), ", ")
+			if near := document.Nearest(p.Profile, profiles.Names()); near != "" {
+				hint = fmt.Sprintf("did you mean %q?", near)
+			}
+			errs = append(errs, fmt.Errorf("speaker.peers[%d].profile: %q is not a router profile; %s", i, p.Profile, hint))
 		}
 		for _, f := range p.Families {
 			q.Families = append(q.Families, compile.Table(f))

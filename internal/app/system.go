@@ -15,6 +15,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/engine"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 )
 
@@ -125,6 +126,8 @@ func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
 		x := console.Peer{
 			Name: p.Name, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
 			SentRoutes: p.Routes[speaker.Sent], PendingRoutes: p.Routes[speaker.Pending], UnsupportedRoutes: p.Routes[speaker.Unsupported],
+			Profile: p.Profile, HardwareEntries: p.Cost, InstalledRules: p.Probed.Installed, NotInstalledRules: p.Probed.NotInstalled,
+			HitPackets: p.Probed.Packets, ProbeTime: p.Probed.At, ProbeError: p.Probed.Error,
 			NotPlacedRoutes: p.Routes[speaker.NotPlaced], QuarantinedRoutes: p.Routes[speaker.Quarantined], FailedRoutes: p.Routes[speaker.Failed],
 			EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,
 		}
@@ -204,9 +207,25 @@ func (s *system) Routes(context.Context) (console.Routes, error) {
 
 func peerRoutes(r speaker.RouteStatus) (out []console.PeerRoute) {
 	for _, p := range r.Peers {
-		out = append(out, console.PeerRoute{Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, Sent: p.Sent})
+		x := console.PeerRoute{
+			Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, Sent: p.Sent, Rules: p.Rules, Widened: p.Widened,
+		}
+		if f := p.Found; !f.At.IsZero() {
+			x.Probe = &console.RouteProbe{Installed: installed[f.State], Reason: f.Reason, Time: f.At}
+			if f.HasPackets {
+				x.Probe.Packets = &f.Packets
+			}
+			if f.HasOctets {
+				x.Probe.Octets = &f.Octets
+			}
+		}
+		out = append(out, x)
 	}
 	return out
+}
+
+var installed = map[probe.State]console.Installed{
+	probe.Installed: console.InstalledYes, probe.NotInstalled: console.InstalledNo, probe.Unknown: console.InstalledUnknown,
 }
 
 func (s *system) Announce(ctx context.Context, a console.Announce) (mitigation.Mitigation, error) {

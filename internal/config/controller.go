@@ -86,6 +86,7 @@ type Speaker struct {
 	OnStop              string
 	GracefulRestartTime time.Duration
 	Blackhole           Blackhole
+	Profiles            string // path of a directory; empty means none
 	Peers               []Peer
 }
 
@@ -109,10 +110,21 @@ type Peer struct {
 	HoldTime             time.Duration
 	ConnectRetry         time.Duration
 	Families             []string
-	MaxRules             int // 0 means no limit
-	ProgramRate          int // rules a second; 0 means no pace
-	MaxItemsPerComponent int
+	Profile              string
+	Probe                Probe
+	Widen                []string   // components
+	MaxCost              int        // 0 means what the profile says
+	MaxRules             int        // 0 means what the profile says
+	ProgramRate          int        // rules a second; 0 means what the profile says
+	MaxItemsPerComponent int        // 0 means what the profile says
 	NextHop4, NextHop6   netip.Addr // of blackholes at this router; the zero Addr means those of Blackhole
+}
+
+// Probe says how a router is asked what it installed.
+type Probe struct {
+	Run      []string // a program and its arguments; empty: it is not asked
+	Interval time.Duration
+	Timeout  time.Duration
 }
 
 // Families of BGP a peer may have.
@@ -232,8 +244,9 @@ func DefaultController() Controller {
 func defaultPeer() Peer {
 	return Peer{
 		Port: 179, HoldTime: 90 * time.Second, ConnectRetry: 5 * time.Second,
-		Families:             []string{IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec},
-		MaxItemsPerComponent: 5,
+		Families: []string{IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec},
+		Profile:  "generic",
+		Probe:    Probe{Interval: 30 * time.Second, Timeout: 10 * time.Second},
 	}
 }
 
@@ -242,7 +255,7 @@ func (c *Controller) resolve(dir string) {
 	if c.Speaker.Journal == "" && c.DataDir != "" {
 		c.Speaker.Journal = filepath.Join(c.DataDir, "speaker.journal")
 	}
-	absolute(dir, &c.DataDir, &c.Policy, &c.Shadow, &c.Speaker.Socket, &c.Speaker.Journal,
+	absolute(dir, &c.DataDir, &c.Policy, &c.Shadow, &c.Speaker.Profiles, &c.Speaker.Socket, &c.Speaker.Journal,
 		&c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.Store.TLS.CA, &c.Store.TLS.Cert, &c.Store.TLS.Key)
 	for i := range c.Speaker.Peers {
 		absolute(dir, &c.Speaker.Peers[i].MD5File)

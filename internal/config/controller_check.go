@@ -291,6 +291,7 @@ func (s *Speaker) checkPeer(r *document.Report, at string, p *Peer) {
 		r.Add(at+".families", "is empty: the session would carry nothing; leave the key out for all families")
 	}
 	twice(r, at+".families", p.Families)
+	twice(r, at+".widen", p.Widen)
 	checkHops(r, at, p.NextHop4, p.NextHop6)
 	seconds(r, at+".hold_time", p.HoldTime)
 	seconds(r, at+".connect_retry", p.ConnectRetry)

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -178,6 +179,7 @@ func (s *Speaker) schema() document.Value {
 			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
 			document.Field{Key: "communities", Value: document.Scalars(&s.Blackhole.Communities, communityCodec()), Help: "Communities announced besides BLACKHOLE, 65535:666 (RFC 7999), and NO_EXPORT."},
 		)},
+		document.Field{Key: "profiles", Value: document.Scalar(&s.Profiles, document.OrEmpty(pathCodec())), Help: "Directory with router profiles of your own, *.yaml, beside those shipped (docs/profiles.md); empty means none."},
 		document.Field{
 			Key: "peers", Help: "The routers.",
 			Value: document.List(&s.Peers, defaultPeer, (*Peer).schema),
@@ -199,12 +201,29 @@ func (p *Peer) schema() document.Value {
 		document.Field{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
 		document.Field{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
 		document.Field{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
-		document.Field{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means no limit of its own.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
-		document.Field{Key: "program_rate", Value: document.Scalar(&p.ProgramRate, document.Number(0, 100_000)), Help: "Rules a second this router can put into its hardware: additions are sent no faster, most urgent first, withdrawals at once; 0 means no pace.", Danger: "Too low, a rule waits; tmctl peers shows how many do."},
-		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(1, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is not sent to this router.", Danger: "FRR 8.4 resets the session above 5."},
+		document.Field{Key: "profile", Value: document.Scalar(&p.Profile, document.Word()), Help: "What kind of router it is, a name of tmctl profiles: which rules it gets, as what, and for how many it has room (docs/profiles.md)."},
+		document.Field{Key: "probe", Help: "How the router is asked which rules it installed and what they hit; the profile says with which command and how its answer is read.", Value: document.Section(
+			document.Field{
+				Key: "run", Value: document.Scalars(&p.Probe.Run, document.Text(1, 4096)),
+				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, tm@edge-1]; no shell sees it. Empty: the router is not asked.",
+				Danger: "It runs as the speaker's user: give it a login that may show and nothing else.",
+			},
+			document.Field{Key: "interval", Value: document.Scalar(&p.Probe.Interval, document.Duration(time.Second, time.Hour)), Help: "Time between two times it is asked, while there are rules.", Danger: "Long answers cost the router's CPU."},
+			document.Field{Key: "timeout", Value: document.Scalar(&p.Probe.Timeout, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "How long an answer may take; then the program is ended."},
+		)},
+		document.Field{Key: "max_cost", Value: document.Scalar(&p.MaxCost, document.Number(0, 10_000_000)), Help: "Entries of hardware this router has for rules of both families, as its profile counts them, the most valuable first; 0 means what the profile says.", Danger: "Above what is free there, rules are accepted and not installed."},
+		document.Field{Key: "widen", Value: document.Scalars(&p.Widen, document.OneOf(widenable()...)), Help: "Components that may match more at this router than was decided, or everything, where it cannot match them; otherwise such a rule is not sent to it.", Danger: "Traffic that is no attack is then hit as well: tmctl routes says which."},
+		document.Field{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means what its profile says.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
+		document.Field{Key: "program_rate", Value: document.Scalar(&p.ProgramRate, document.Number(0, 100_000)), Help: "Rules a second this router can put into its hardware: additions are sent no faster, most urgent first, withdrawals at once; 0 means what its profile says, which for most is no pace.", Danger: "Too low, a rule waits; tmctl peers shows how many do."},
+		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(0, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is split or not sent to this router; 0 means what its profile says, which is 5 for generic.", Danger: "FRR 8.4 resets the session above 5."},
 		document.Field{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
 		document.Field{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
 	)
+}
+
+// widenable are the components that may be widened: all but the prefixes.
+func widenable() []string {
+	return slices.DeleteFunc(compile.Components(), func(w string) bool { return w == "destination" || w == "source" })
 }
 
 func (j *Journal) schema() document.Value {

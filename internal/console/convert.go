@@ -127,6 +127,8 @@ func peerProto(p Peer) *tmv1.Peer {
 		PendingRoutes: uint32(p.PendingRoutes), UnsupportedRoutes: uint32(p.UnsupportedRoutes), NotPlacedRoutes: uint32(p.NotPlacedRoutes),
 		QuarantinedRoutes: uint32(p.QuarantinedRoutes), FailedRoutes: uint32(p.FailedRoutes),
 		EstablishedCount: p.EstablishedCount, LastError: p.LastError, LastErrorTime: timeProto(p.LastErrorTime),
+		Profile: p.Profile, HardwareEntries: uint32(p.HardwareEntries), InstalledRules: uint32(p.InstalledRules), NotInstalledRules: uint32(p.NotInstalledRules),
+		HitPackets: p.HitPackets, ProbeTime: timeProto(p.ProbeTime), ProbeError: p.ProbeError,
 	}
 }
 
@@ -139,13 +141,26 @@ var routeStates = map[RouteState]tmv1.PeerRoute_State{
 	RouteFailed:      tmv1.PeerRoute_STATE_FAILED,
 }
 
+var installed = map[Installed]tmv1.PeerRoute_Installed{
+	InstalledYes:     tmv1.PeerRoute_INSTALLED_YES,
+	InstalledNo:      tmv1.PeerRoute_INSTALLED_NO,
+	InstalledUnknown: tmv1.PeerRoute_INSTALLED_UNKNOWN,
+}
+
 func routeProto(r Route) *tmv1.SpeakerRoute {
 	return &tmv1.SpeakerRoute{
 		Spec: &tmv1.RouteSpec{
 			Route: r.Route.String(), Deadline: timeProto(r.Deadline), CreateTime: timeProto(r.Created), Owners: r.Owners, Approved: r.Approved,
 		},
 		Peers: mapSlice(r.Peers, func(p PeerRoute) *tmv1.PeerRoute {
-			return &tmv1.PeerRoute{Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, SendTime: timeProto(p.Sent)}
+			out := &tmv1.PeerRoute{
+				Peer: p.Peer, State: routeStates[p.State], Reason: p.Reason, SendTime: timeProto(p.Sent), Rules: p.Rules, Widened: p.Widened,
+			}
+			if f := p.Probe; f != nil {
+				out.Installed, out.InstalledReason, out.ProbeTime = installed[f.Installed], f.Reason, timeProto(f.Time)
+				out.HitPackets, out.HitOctets = f.Packets, f.Octets
+			}
+			return out
 		}),
 	}
 }

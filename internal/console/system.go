@@ -178,6 +178,15 @@ type Peer struct {
 
 	// Of all desired routes, how many are in each other state.
 	PendingRoutes, UnsupportedRoutes, NotPlacedRoutes, QuarantinedRoutes, FailedRoutes int
+
+	Profile         string // what kind of router it is
+	HardwareEntries int    // the rules it is to have take, as the profile counts
+
+	// What it said of its rules when it was last asked. ProbeTime is zero when it never answered.
+	InstalledRules, NotInstalledRules int
+	HitPackets                        uint64
+	ProbeTime                         time.Time
+	ProbeError                        string
 }
 
 // Routes are the desired routes and what became of them.
@@ -212,10 +221,31 @@ const (
 
 // PeerRoute is the state of a route at one router.
 type PeerRoute struct {
-	Peer   string
-	State  RouteState
-	Reason string
-	Sent   time.Time
+	Peer    string
+	State   RouteState
+	Reason  string
+	Sent    time.Time
+	Rules   []string // what the router gets for it, where that is not the route itself
+	Widened string   // what these match that the route does not
+	Probe   *RouteProbe
+}
+
+// Installed is what a router's own tool says of a route.
+type Installed string
+
+// What it may say.
+const (
+	InstalledYes     Installed = "yes"
+	InstalledNo      Installed = "no"
+	InstalledUnknown Installed = "unknown"
+)
+
+// RouteProbe is what a router said of a route it was sent.
+type RouteProbe struct {
+	Installed       Installed
+	Reason          string
+	Packets, Octets *uint64 // it hit; nil where the router does not count
+	Time            time.Time
 }
 
 // Announce asks for a manual mitigation of one route.

@@ -254,6 +254,9 @@ func (r *FRR) vtysh(ctx context.Context, args ...string) (string, error) {
 	return r.in.Run(ctx, append([]string{"vtysh", "--vty_socket", r.dir}, args...)...)
 }
 
+// Shell is the program that passes its last argument, a command, to this router's command line.
+func (r *FRR) Shell() []string { return []string{"vtysh", "--vty_socket", r.dir, "-c"} }
+
 // Name of the router.
 func (r *FRR) Name() string { return r.in.name + "/" + r.config.Name }
 

@@ -7,6 +7,7 @@ import (
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -45,15 +46,28 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 			UnsupportedRoutes: uint32(p.Routes[Unsupported]), NotPlacedRoutes: uint32(p.Routes[NotPlaced]),
 			QuarantinedRoutes: uint32(p.Routes[Quarantined]), FailedRoutes: uint32(p.Routes[Failed]), EstablishedCount: p.Established,
 			LastError: p.LastError, LastErrorTime: toTime(p.LastErrorTime),
+			Profile: p.Profile, HardwareEntries: uint32(p.Cost), InstalledRules: uint32(p.Probed.Installed), NotInstalledRules: uint32(p.Probed.NotInstalled),
+			HitPackets: p.Probed.Packets, ProbeTime: toTime(p.Probed.At), ProbeError: p.Probed.Error,
 		})
 	}
 	out.Routes = make([]*pb.SpeakerRoute, 0, len(s.Routes))
 	for _, r := range s.Routes {
 		sr := &pb.SpeakerRoute{Spec: toSpec(r.Desired, r.Route.String())}
 		for _, p := range r.Peers {
-			sr.Peers = append(sr.Peers, &pb.PeerRoute{
+			pr := &pb.PeerRoute{
 				Peer: p.Peer, State: pb.PeerRoute_State(p.State), Reason: p.Reason, SendTime: toTime(p.Sent),
-			})
+				Rules: p.Rules, Widened: p.Widened,
+			}
+			if f := p.Found; !f.At.IsZero() {
+				pr.Installed, pr.InstalledReason, pr.ProbeTime = installedToProto[f.State], f.Reason, toTime(f.At)
+				if f.HasPackets {
+					pr.HitPackets = &f.Packets
+				}
+				if f.HasOctets {
+					pr.HitOctets = &f.Octets
+				}
+			}
+			sr.Peers = append(sr.Peers, pr)
 		}
 		out.Routes = append(out.Routes, sr)
 	}
@@ -76,6 +90,11 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 				NotPlaced: int(p.GetNotPlacedRoutes()), Quarantined: int(p.GetQuarantinedRoutes()), Failed: int(p.GetFailedRoutes()),
 			},
 			LastError: p.GetLastError(), LastErrorTime: fromTime(p.GetLastErrorTime()),
+			Profile: p.GetProfile(), Cost: int(p.GetHardwareEntries()),
+			Probed: Probed{
+				Installed: int(p.GetInstalledRules()), NotInstalled: int(p.GetNotInstalledRules()), Packets: p.GetHitPackets(),
+				At: fromTime(p.GetProbeTime()), Error: p.GetProbeError(),
+			},
 		})
 	}
 	for _, r := range in.GetRoutes() {
@@ -89,13 +108,35 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Approved: spec.GetApproved(), Manual: spec.GetManual(),
 		}}
 		for _, p := range r.GetPeers() {
-			rs.Peers = append(rs.Peers, PeerRoute{
+			pr := PeerRoute{
 				Peer: p.GetPeer(), State: RouteState(p.GetState()), Reason: p.GetReason(), Sent: fromTime(p.GetSendTime()),
-			})
+				Rules: p.GetRules(), Widened: p.GetWidened(),
+			}
+			if at := fromTime(p.GetProbeTime()); !at.IsZero() {
+				pr.Found = Found{
+					State: installedFromProto(p.GetInstalled()), Reason: p.GetInstalledReason(), At: at,
+					Packets: p.GetHitPackets(), Octets: p.GetHitOctets(), HasPackets: p.HitPackets != nil, HasOctets: p.HitOctets != nil,
+				}
+			}
+			rs.Peers = append(rs.Peers, pr)
 		}
 		s.Routes = append(s.Routes, rs)
 	}
 	return s
+}
+
+var installedToProto = map[probe.State]pb.PeerRoute_Installed{
+	probe.Unknown: pb.PeerRoute_INSTALLED_UNKNOWN, probe.Installed: pb.PeerRoute_INSTALLED_YES, probe.NotInstalled: pb.PeerRoute_INSTALLED_NO,
+}
+
+func installedFromProto(i pb.PeerRoute_Installed) probe.State {
+	switch i {
+	case pb.PeerRoute_INSTALLED_YES:
+		return probe.Installed
+	case pb.PeerRoute_INSTALLED_NO:
+		return probe.NotInstalled
+	}
+	return probe.Unknown
 }
 
 func fromTables(ts []compile.Table) []string {

@@ -26,6 +26,7 @@ type metrics struct {
 	dropped        *prometheus.CounterVec
 	bgpErrors      *prometheus.CounterVec
 	quarantines    *prometheus.CounterVec
+	probes         *prometheus.CounterVec
 	routeSeconds   *prometheus.HistogramVec
 	info           *prometheus.GaugeVec
 }
@@ -95,6 +96,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help:    "From a new route's arrival, the session being up, to its UPDATE on the peer's connection.",
 			Buckets: append(slices.Clone(fast), 30, 60, 300),
 		}, []string{"peer"}),
+		probes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_probes_total",
+			Help: "Times a peer was asked what it installed, by result: ok, or error when there was no answer that could be read.",
+		}, []string{"peer", "result"}),
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "trafficmonitor_speaker_info", Help: "Always 1; the version of the speaker.",
 		}, []string{"version"}),
@@ -112,7 +117,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.routeSeconds, m.info,
+		m.bgpErrors, m.quarantines, m.routeSeconds, m.probes, m.info,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -128,6 +133,9 @@ func (m *metrics) peer(name string) {
 		c.WithLabelValues(name)
 	}
 	m.routeSeconds.WithLabelValues(name)
+	for _, result := range []string{"ok", "error"} {
+		m.probes.WithLabelValues(name, result)
+	}
 }
 
 // routeCollector counts routes per peer when it is asked.
@@ -137,10 +145,21 @@ var routeDescs = map[RouteState]*prometheus.Desc{
 	Sent:        routeDesc("sent", "Routes whose UPDATE was written to the peer's connection in this session. Not: installed in its hardware."),
 	Pending:     routeDesc("pending", "Routes that wait for the peer's session, for their turn or for its pace: the length of its queue."),
 	Unsupported: routeDesc("unsupported", "Desired routes the peer does not get, because it does not take their family or their shape."),
-	NotPlaced:   routeDesc("not_placed", "Desired routes the peer does not get, because it has no room for so many (max_rules)."),
+	NotPlaced:   routeDesc("not_placed", "Desired routes the peer does not get, because it has no room for so many (max_rules, max_cost)."),
 	Quarantined: routeDesc("quarantined", "Desired routes the peer does not get, because it resets the session upon them."),
 	Failed:      routeDesc("failed", "Desired routes GoBGP did not take for the peer; they are tried again."),
 }
+
+var (
+	hardwareDesc = prometheus.NewDesc("trafficmonitor_speaker_hardware_entries",
+		"Entries of the peer's hardware that the rules it is to have take, as its profile counts them.", []string{"peer"}, nil)
+	installedDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_installed",
+		"FlowSpec rules of which the peer said at the last probe that they are installed; probed peers only.", []string{"peer"}, nil)
+	notInstalledDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_not_installed",
+		"FlowSpec rules the peer was sent and of which it said at the last probe that they are not installed; probed peers only.", []string{"peer"}, nil)
+	hitDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_hit_packets",
+		"Packets hit by the rules installed now, as far as the peer counts them; falls when rules go. Probed peers only.", []string{"peer"}, nil)
+)
 
 func routeDesc(state, help string) *prometheus.Desc {
 	return prometheus.NewDesc("trafficmonitor_speaker_routes_"+state, help, []string{"peer"}, nil)
@@ -149,6 +168,9 @@ func routeDesc(state, help string) *prometheus.Desc {
 // Describe implements prometheus.Collector.
 func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
+		ch <- d
+	}
+	for _, d := range []*prometheus.Desc{hardwareDesc, installedDesc, notInstalledDesc, hitDesc} {
 		ch <- d
 	}
 }
@@ -162,6 +184,16 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 		_, in := r.counts(r.guard.snapshot())
 		for state, d := range routeDescs {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(in[state]), r.peer.Name)
+		}
+		gauge := func(d *prometheus.Desc, v float64) {
+			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.peer.Name)
+		}
+		gauge(hardwareDesc, float64(r.cost()))
+		if r.prober.asks() {
+			p := r.prober.all()
+			gauge(installedDesc, float64(p.Installed))
+			gauge(notInstalledDesc, float64(p.NotInstalled))
+			gauge(hitDesc, float64(p.Packets))
 		}
 	}
 }

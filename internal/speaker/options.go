@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
@@ -71,9 +72,13 @@ type Peer struct {
 	TTLSecurity  bool // RFC 5082: only packets with a hop limit of 255
 	// Families to offer; all when empty.
 	Families []compile.Table
-	// MaxRules and MaxItems are what the router takes; see compile.Profile.
-	MaxRules, MaxItems int
-	ProgramRate        int // rules a second the router can put into its hardware; 0 means no pace
+	// Profile is what kind of router it is; MaxRules, MaxItems and MaxCost, where they are not 0, are what this one takes and
+	// holds. Widen names the components that may match more there.
+	Profile                     compile.Profile
+	MaxRules, MaxItems, MaxCost int
+	Widen                       []string
+	Probe                       Probe
+	ProgramRate                 int // rules a second the router can put into its hardware; 0 means what the profile says
 	// NextHop4 and NextHop6 replace those of Options for this router.
 	NextHop4, NextHop6 netip.Addr
 	HoldTime           time.Duration // 90 s when 0
@@ -86,6 +91,8 @@ const (
 	defaultGracefulRestart = 120 * time.Second
 	defaultHoldTime        = 90 * time.Second
 	defaultConnectRetry    = 5 * time.Second
+	defaultProbeInterval   = 30 * time.Second
+	defaultProbeTimeout    = 10 * time.Second
 	maxMD5                 = 80 // TCP_MD5SIG_MAXKEYLEN
 
 	communityBlackhole uint32 = 65535<<16 | 666 // RFC 7999
@@ -102,7 +109,16 @@ func (p Peer) tables() []compile.Table {
 }
 
 func (p Peer) profile() compile.Profile {
-	return compile.Profile{Tables: p.tables(), MaxItems: p.MaxItems, MaxRules: p.MaxRules}
+	c := p.Profile
+	c.Tables, c.Widen = p.tables(), p.Widen
+	c.MaxRules = cmp.Or(p.MaxRules, c.MaxRules)
+	if p.MaxItems > 0 {
+		c.MaxItems, c.ItemsOf = p.MaxItems, nil
+	}
+	if p.MaxCost > 0 {
+		c.Budget = compile.Budget{Shared: p.MaxCost}
+	}
+	return c
 }
 
 // Check reports everything that is wrong with the options. Run calls it too.
@@ -223,11 +239,26 @@ func (p *Peer) check(o Options, bad func(format string, args ...any)) {
 			bad("families: %w", err)
 		}
 	}
-	if p.MaxRules < 0 || p.MaxItems < 0 {
-		bad("max_rules and max_items are 0 (default) or more")
+	if p.MaxRules < 0 || p.MaxItems < 0 || p.MaxCost < 0 {
+		bad("max_rules, max_items and max_cost are 0 (the profile's) or more")
 	}
+	c := p.profile()
+	for _, err := range c.Check() {
+		bad("profile %s: %w", c.Name, err)
+	}
+	p.MaxRules = cmp.Or(p.MaxRules, p.Profile.MaxRules)
+	p.ProgramRate = cmp.Or(p.ProgramRate, p.Profile.ProgrammingRate)
 	if p.ProgramRate < 0 || p.ProgramRate > 100_000 {
 		bad("program_rate: %d rules a second is outside 0 (no pace) to 100000", p.ProgramRate)
+	}
+	if len(p.Probe.Argv) > 0 {
+		p.Probe.Interval, p.Probe.Timeout = cmp.Or(p.Probe.Interval, defaultProbeInterval), cmp.Or(p.Probe.Timeout, defaultProbeTimeout)
+		if !slices.Contains(probe.Parsers(), p.Probe.Parser) {
+			bad("probe: profile %s does not say how to read the router's answer: nothing can be asked; leave probe.run out, or name a profile with a probe", c.Name)
+		}
+		if p.Probe.Interval < time.Second || p.Probe.Timeout < 100*time.Millisecond {
+			bad("probe: interval %s and timeout %s are at least 1s and 100ms", p.Probe.Interval, p.Probe.Timeout)
+		}
 	}
 	p.HoldTime = cmp.Or(p.HoldTime, defaultHoldTime)
 	if p.HoldTime < minHoldTime*time.Second || p.HoldTime > 65535*time.Second || p.HoldTime%time.Second != 0 {

@@ -13,7 +13,7 @@ import (
 type placement struct {
 	rules   []item              // most valuable first, each once
 	refused map[string]unplaced // by ID of a route: why the router does not get it
-	of      map[string][]string // by ID of a route that is said in other rules: their IDs
+	of      map[string][]item   // by ID of a route that is said in other rules: these
 	widened map[string]string   // by ID of a route: what its rules match besides, in words
 	cost    int                 // entries of the router's hardware, as its profile counts
 }
@@ -30,12 +30,11 @@ type unplaced struct {
 //
 // It is pure but for encoded, which holds the octets of rules made before, by text, and is replaced by those of this set.
 func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits, encodedRules *map[string]*encoded) placement {
-	entries := make([]compile.Entry, len(set))
-	for i, it := range set {
-		entries[i] = compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}
+	res := compile.Compile(compileEntries(set), p)
+	out := placement{
+		refused: map[string]unplaced{}, of: map[string][]item{}, widened: map[string]string{},
+		cost: res.IPv4Cost + res.IPv6Cost,
 	}
-	res := compile.Compile(entries, p)
-	out := placement{refused: map[string]unplaced{}, of: map[string][]string{}, widened: map[string]string{}, cost: res.IPv4Cost + res.IPv6Cost}
 	for i, d := range res.Decisions {
 		if d.Outcome != compile.Placed {
 			out.refused[set[i].id] = unplaced{d.Outcome, d.Reason}
@@ -57,7 +56,6 @@ func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits
 			own := it.Desired
 			own.Route = r
 			rule := newItem(own)
-			out.of[it.id] = append(out.of[it.id], rule.id)
 			rules, owners = append(rules, rule), append(owners, it.id)
 		}
 	}
@@ -107,14 +105,25 @@ func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits
 	}
 	clear(seen)
 	for i, rule := range rules {
-		if _, refused := out.refused[owners[i]]; !refused && !seen[rule.id] {
+		if _, refused := out.refused[owners[i]]; refused {
+			delete(out.widened, owners[i])
+			continue
+		}
+		if rule.id != owners[i] {
+			out.of[owners[i]] = append(out.of[owners[i]], rule)
+		}
+		if !seen[rule.id] {
 			seen[rule.id] = true
 			out.rules = append(out.rules, rule)
 		}
 	}
-	for id := range out.refused {
-		delete(out.of, id)
-		delete(out.widened, id)
-	}
 	return out
+}
+
+func compileEntries(set []item) []compile.Entry {
+	entries := make([]compile.Entry, len(set))
+	for i, it := range set {
+		entries[i] = compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}
+	}
+	return entries
 }

@@ -10,6 +10,8 @@ import (
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
+
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // router is one GoBGP server with one neighbour: the guard of a router.
@@ -35,17 +37,21 @@ type router struct {
 	wake  chan struct{} // there may be something to send
 	// judged is called without the lock when what is in quarantine changed; may be nil.
 	judged func()
+	limits safety.Limits
+	prober *prober
 
 	mu      sync.Mutex
-	set     []item            // the whole set; guarded by mu
-	not     map[string]notFor // by route ID: why the router does not get it; guarded by mu
-	out     *outbox           // guarded by mu
-	pair    *pair             // the established session; guarded by mu
-	direct  []byte            // withdrawals to write to it as they are; guarded by mu
-	writing bool              // the sender writes such; guarded by mu
-	eager   bool              // the last session's end taught something; guarded by mu
-	told    time.Time         // when watchers were last told of routes written; guarded by mu
-	alive   bool              // StopBgp was not called; guarded by mu
+	set     []item              // the whole set; guarded by mu
+	placed  placement           // as the router gets it; guarded by mu
+	made    map[string]*encoded // rules made for this router, by text; guarded by mu
+	not     map[string]notFor   // by route ID: why the router does not get it; guarded by mu
+	out     *outbox             // guarded by mu
+	pair    *pair               // the established session; guarded by mu
+	direct  []byte              // withdrawals to write to it as they are; guarded by mu
+	writing bool                // the sender writes such; guarded by mu
+	eager   bool                // the last session's end taught something; guarded by mu
+	told    time.Time           // when watchers were last told of routes written; guarded by mu
+	alive   bool                // StopBgp was not called; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -62,9 +68,10 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 	}
 	r := &router{
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
-		attrs: attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN},
-		bgp:   server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
-		wake:  make(chan struct{}, 1), not: map[string]notFor{}, alive: true,
+		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN},
+		bgp:    server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
+		limits: o.Safety, prober: newProber(p),
+		wake: make(chan struct{}, 1), not: map[string]notFor{}, alive: true,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
 	}
 	g.up, g.wrote, g.down, g.reset = r.sessionUp, r.wrote, r.sessionDown, r.reconnect

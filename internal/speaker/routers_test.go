@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
+	"github.com/amooglesoft/trafficmonitor/internal/profile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -393,4 +395,55 @@ func TestHostileRouterBesideRealOne(t *testing.T) {
 			t.Errorf("%s: %d sessions", p.Name, p.Established)
 		}
 	}
+}
+
+// FRR gets rules in the shapes its profile says it can enforce, and is asked with its own tool what it made of them: here
+// nothing, for this kernel has no ipset.
+func TestRealRouterTellsWhatItInstalled(t *testing.T) {
+	f := newFabric(t, nil, "frr")
+	set, err := profile.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	frr, ok := set.Get("frr")
+	if !ok {
+		t.Fatal("no profile frr")
+	}
+	if err := f.process.Stop(within(t, 10*time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	p := &f.config.Peers[0]
+	p.Profile = frr.Router
+	p.Probe = Probe{
+		Argv: f.routers["frr"].(*lab.FRR).Shell(), Parser: frr.Probe.Parser, IPv4: frr.Probe.IPv4, IPv6: frr.Probe.IPv6,
+		Interval: time.Second, Timeout: 20 * time.Second,
+	}
+	f.start()
+	f.waitEstablished()
+	const two, one6, limit = "destination 192.0.2.1/32 protocol udp source-port 53,100-200 then discard",
+		"destination 2001:db8::1/128 protocol tcp tcp-flags syn&!ack length 40-60 then discard", "destination 192.0.2.2/32 protocol udp then rate-limit 8Mbps"
+	f.set(two, one6, limit)
+	f.expect("frr", "destination 192.0.2.1/32 protocol udp source-port 53 then discard", "destination 192.0.2.1/32 protocol udp source-port 100-200 then discard", one6)
+
+	var at map[string]PeerRoute
+	waitFor(t, "FRR's answer", func() bool {
+		at = map[string]PeerRoute{}
+		for _, r := range f.status().Routes {
+			at[r.Route.String()] = r.Peers[0]
+		}
+		return !at[two].Found.At.IsZero() && !at[one6].Found.At.IsZero()
+	})
+	for _, text := range []string{two, one6} {
+		if p := at[text]; p.State != Sent || p.Found.State != probe.NotInstalled || !strings.Contains(p.Found.Reason, "not installed in PBR") {
+			t.Errorf("%s: %+v", text, p)
+		}
+	}
+	if p := at[limit]; p.State != Unsupported || !strings.Contains(p.Reason, "does not do rate-limit 8Mbps (profile frr)") || !p.Found.At.IsZero() {
+		t.Errorf("%+v", p)
+	}
+	if s := f.status().Peers[0]; s.Probed.NotInstalled != 3 || s.Probed.Installed != 0 || s.Probed.Error != "" || s.Probed.At.IsZero() || s.Established != 1 {
+		t.Errorf("%+v", s)
+	}
+	f.set()
+	f.expect("frr")
 }

@@ -10,6 +10,7 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 const (
@@ -28,12 +29,11 @@ func (r *router) apply(set []item) {
 	r.poke()
 }
 
-// place decides which routes of the set the router is to have. Those of a table it did not offer in its last session, and
-// those in quarantine, take no room. The caller holds mu.
+// place decides which routes of the set the router is to have, and as which rules. Those of a table it did not offer in
+// its last session, and those in quarantine, take no room. The caller holds mu.
 func (r *router) place(now time.Time) {
 	r.not = map[string]notFor{}
 	set := make([]item, 0, len(r.set))
-	entries := make([]compile.Entry, 0, len(r.set))
 	for _, it := range r.set {
 		if t := it.enc.table; r.out.tables != nil && !slices.Contains(r.out.tables, t) && slices.Contains(r.peer.tables(), t) {
 			r.not[it.id] = notFor{Unsupported, fmt.Sprintf("the router does not offer %s: activate it there for this neighbour", t)}
@@ -41,23 +41,35 @@ func (r *router) place(now time.Time) {
 			r.not[it.id] = notFor{Quarantined, q.reason(r.peer.Name)}
 		} else {
 			set = append(set, it)
-			entries = append(entries, compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created})
 		}
 	}
-	res := compile.Compile(entries, r.peer.profile())
-	for i, d := range res.Decisions {
-		switch d.Outcome {
-		case compile.Refused:
-			r.not[set[i].id] = notFor{Unsupported, d.Reason}
-		case compile.NotPlaced:
-			r.not[set[i].id] = notFor{NotPlaced, d.Reason}
+	r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
+	for r.jailRules() { // a route one rule of which is in quarantine makes room for others
+		set = slices.DeleteFunc(set, func(it item) bool { _, not := r.not[it.id]; return not })
+		r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
+	}
+	for id, u := range r.placed.refused {
+		state := Unsupported
+		if u.outcome == compile.NotPlaced {
+			state = NotPlaced
+		}
+		r.not[id] = notFor{state, u.reason}
+	}
+	r.withdrawDirectly(r.out.set(now, r.placed.rules))
+}
+
+// jailRules takes out routes of several rules one of which is in quarantine, and reports whether there were any. The
+// caller holds mu.
+func (r *router) jailRules() (found bool) {
+	for id, rules := range r.placed.of {
+		for _, rule := range rules {
+			if q := r.out.blame.quarantined(rule.id); q != nil {
+				r.not[id] = notFor{Quarantined, q.reason(r.peer.Name)}
+				found = true
+			}
 		}
 	}
-	order := make([]item, len(res.Accepted))
-	for i, n := range res.Accepted {
-		order[i] = set[n]
-	}
-	r.withdrawDirectly(r.out.set(now, order))
+	return found
 }
 
 // withdrawDirectly queues withdrawals of what GoBGP knows nothing of. The caller holds mu.
@@ -238,9 +250,16 @@ func (r *router) drain() {
 func (r *router) remember(items []item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, it := range items {
-		if e, err := encode(it.Route); err == nil {
-			r.out.stale[routeKey(e.table, e.nlri)] = e
+	p := r.peer.profile()
+	for i, d := range compile.Compile(compileEntries(items), p).Decisions {
+		rules := d.Rules
+		if rules == nil {
+			rules = []route.Route{items[i].Route}
+		}
+		for _, text := range rules {
+			if e, err := encode(text); err == nil {
+				r.out.stale[routeKey(e.table, e.nlri)] = e
+			}
 		}
 	}
 }
@@ -336,8 +355,59 @@ func (r *router) routeState(it item, s session) PeerRoute {
 	return r.stateOf(it, s)
 }
 
-// stateOf is routeState; the caller holds mu.
+// stateOf is routeState; the caller holds mu. Of a route that is several rules here it is the state of the worst.
 func (r *router) stateOf(it item, s session) PeerRoute {
+	rules := r.placed.of[it.id]
+	if rules == nil {
+		p := r.ruleState(it, s)
+		if p.State == Sent {
+			p.Found = r.prober.of(time.Now(), []string{it.id})
+		}
+		return p
+	}
+	var p PeerRoute
+	ids := make([]string, len(rules))
+	for i, rule := range rules {
+		if q := r.ruleState(rule, s); i == 0 || severity(q.State) > severity(p.State) {
+			p = q
+		}
+	}
+	p.Widened = r.placed.widened[it.id]
+	for i, rule := range rules {
+		p.Rules, ids[i] = append(p.Rules, rule.text), rule.id
+	}
+	if p.State == Sent {
+		p.Found = r.prober.of(time.Now(), ids)
+	}
+	return p
+}
+
+// sentRules returns the rules whose UPDATEs were written to the router's connection before now, in this session.
+func (r *router) sentRules(now time.Time) []item {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []item
+	for _, h := range r.out.held {
+		if !h.written.IsZero() && h.written.Before(now) {
+			out = append(out, h.item)
+		}
+	}
+	return out
+}
+
+// cost returns the entries of hardware that the router's rules take.
+func (r *router) cost() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.placed.cost
+}
+
+// severity orders the states of rules that are one route: a part that is missing says more than one that is there.
+func severity(s RouteState) int {
+	return slices.Index([]RouteState{Sent, Pending, NotPlaced, Unsupported, Failed, Quarantined}, s)
+}
+
+func (r *router) ruleState(it item, s session) PeerRoute {
 	p := PeerRoute{Peer: r.peer.Name, State: Pending}
 	if n, ok := r.not[it.id]; ok {
 		p.State, p.Reason = n.state, n.reason
@@ -372,7 +442,7 @@ func (r *router) counts(s session) (desired int, in map[RouteState]int) {
 		in[n.state]++
 	}
 	for _, it := range r.out.order {
-		in[r.stateOf(it, s).State]++
+		in[r.ruleState(it, s).State]++
 	}
 	return len(r.out.order), in
 }

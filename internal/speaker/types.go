@@ -113,6 +113,10 @@ type PeerStatus struct {
 	Established   uint64             // times the session came up since the speaker's start
 	LastError     string             // last NOTIFICATION or transport error in words, with what to do
 	LastErrorTime time.Time
+
+	Profile string // what kind of router it is
+	Cost    int    // entries of its hardware, as the profile counts
+	Probed  Probed // what it said of its rules
 }
 
 // RouteStatus is one route in the speaker.
@@ -123,10 +127,13 @@ type RouteStatus struct {
 
 // PeerRoute says what became of a route at one router.
 type PeerRoute struct {
-	Peer   string
-	State  RouteState
-	Reason string
-	Sent   time.Time
+	Peer    string
+	State   RouteState
+	Reason  string
+	Sent    time.Time
+	Rules   []string // what the router gets for it, where that is not the route itself
+	Widened string   // what these match that the route does not, in words
+	Found   Found    // what the router said of it
 }
 
 // Button is the pressed red button: nothing is announced until it is released.

@@ -193,7 +193,8 @@ func (c *cli) routesTable(r *tmv1.ListRoutesResponse) string {
 				if p.Peer != name {
 					continue
 				}
-				state = word(p.State.String(), "STATE_")
+				state = word(p.State.String(), "STATE_") + installedWords(p)
+				routeNotes(&notes, name, x.GetSpec().GetRoute(), p)
 				switch p.State {
 				case tmv1.PeerRoute_STATE_UNSUPPORTED, tmv1.PeerRoute_STATE_NOT_PLACED, tmv1.PeerRoute_STATE_QUARANTINED, tmv1.PeerRoute_STATE_FAILED:
 					fmt.Fprintf(&notes, "%s does not have \"%s\": %s\n", clean(name), clean(x.GetSpec().GetRoute()), clean(p.Reason))
@@ -207,6 +208,42 @@ func (c *cli) routesTable(r *tmv1.ListRoutesResponse) string {
 		fmt.Fprintf(&notes, "! %d announced though not desired: the speaker withdraws them with its next set, at the latest at their deadline\n", n)
 	}
 	return joinNotes(t.String(), notes.String())
+}
+
+// installedWords says what the router said of a route that was sent, and what it hit there.
+func installedWords(p *tmv1.PeerRoute) string {
+	var s string
+	switch p.Installed {
+	case tmv1.PeerRoute_INSTALLED_YES:
+		s = ", installed"
+	case tmv1.PeerRoute_INSTALLED_NO:
+		s = ", NOT installed"
+	case tmv1.PeerRoute_INSTALLED_UNKNOWN:
+		s = ", installed?"
+	default:
+		return ""
+	}
+	if p.HitPackets != nil {
+		s += fmt.Sprintf(", hit %d packets", *p.HitPackets)
+	}
+	return s
+}
+
+// routeNotes tells how a route differs at a router from what was asked for.
+func routeNotes(w *strings.Builder, peer, route string, p *tmv1.PeerRoute) {
+	peer, route = clean(peer), clean(route)
+	if len(p.Rules) > 0 {
+		fmt.Fprintf(w, "%s has \"%s\" as: %s\n", peer, route, clean(strings.Join(p.Rules, "; ")))
+	}
+	if p.Widened != "" {
+		fmt.Fprintf(w, "%s hits more than \"%s\": %s\n", peer, route, clean(p.Widened))
+	}
+	switch p.Installed {
+	case tmv1.PeerRoute_INSTALLED_NO:
+		fmt.Fprintf(w, "%s did not install \"%s\": %s\n", peer, route, clean(p.InstalledReason))
+	case tmv1.PeerRoute_INSTALLED_UNKNOWN:
+		fmt.Fprintf(w, "whether %s installed \"%s\" is not known: %s\n", peer, route, clean(p.InstalledReason))
+	}
 }
 
 func (c *cli) holdsCommand() *cobra.Command {

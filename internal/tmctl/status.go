@@ -173,18 +173,33 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 	}
 	var t table
 	var notes strings.Builder
-	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "PENDING", "LACKS", "FAMILIES", "ESTABLISHED")
+	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "PENDING", "LACKS", "INSTALLED", "PROFILE", "FAMILIES", "ESTABLISHED")
 	for _, p := range r.Peers {
 		t.row(p.Name, p.Address, fmt.Sprint(p.Asn), word(p.State.String(), "SESSION_STATE_"), c.ago(p.StateTime),
-			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), fmt.Sprint(p.PendingRoutes), dash(lacks(p)), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
+			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), fmt.Sprint(p.PendingRoutes), dash(lacks(p)), probed(p), dash(p.Profile), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
 		if len(p.MissingFamilies) > 0 {
 			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
+		}
+		if p.ProbeError != "" {
+			fmt.Fprintf(&notes, "%s: the last probe had no answer: %s\n", clean(p.Name), clean(p.ProbeError))
 		}
 		if p.LastError != "" {
 			fmt.Fprintf(&notes, "%s: last error, %s ago: %s\n", clean(p.Name), c.ago(p.LastErrorTime), clean(p.LastError))
 		}
 	}
 	return joinNotes(t.String(), notes.String())
+}
+
+// probed says of how many rules the router told that they are installed.
+func probed(p *tmv1.Peer) string {
+	if p.ProbeTime == nil {
+		return "-"
+	}
+	s := fmt.Sprint(p.InstalledRules)
+	if p.NotInstalledRules > 0 {
+		s += fmt.Sprintf(", NOT %d", p.NotInstalledRules)
+	}
+	return s
 }
 
 // lacks says what a router does not get of the desired routes, and why.

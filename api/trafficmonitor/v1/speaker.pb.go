@@ -162,6 +162,63 @@ func (PeerRoute_State) EnumDescriptor() ([]byte, []int) {
 	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 0}
 }
 
+// Installed says what the router's own tool says of a route it was sent.
+type PeerRoute_Installed int32
+
+const (
+	// It was not asked, or not yet.
+	PeerRoute_INSTALLED_UNSPECIFIED PeerRoute_Installed = 0
+	// Packets meet it.
+	PeerRoute_INSTALLED_YES PeerRoute_Installed = 1
+	// They do not; installed_reason says why.
+	PeerRoute_INSTALLED_NO PeerRoute_Installed = 2
+	// It does not tell, or its answer could not be read for certain; installed_reason says which.
+	PeerRoute_INSTALLED_UNKNOWN PeerRoute_Installed = 3
+)
+
+// Enum value maps for PeerRoute_Installed.
+var (
+	PeerRoute_Installed_name = map[int32]string{
+		0: "INSTALLED_UNSPECIFIED",
+		1: "INSTALLED_YES",
+		2: "INSTALLED_NO",
+		3: "INSTALLED_UNKNOWN",
+	}
+	PeerRoute_Installed_value = map[string]int32{
+		"INSTALLED_UNSPECIFIED": 0,
+		"INSTALLED_YES":         1,
+		"INSTALLED_NO":          2,
+		"INSTALLED_UNKNOWN":     3,
+	}
+)
+
+func (x PeerRoute_Installed) Enum() *PeerRoute_Installed {
+	p := new(PeerRoute_Installed)
+	*p = x
+	return p
+}
+
+func (x PeerRoute_Installed) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PeerRoute_Installed) Descriptor() protoreflect.EnumDescriptor {
+	return file_trafficmonitor_v1_speaker_proto_enumTypes[2].Descriptor()
+}
+
+func (PeerRoute_Installed) Type() protoreflect.EnumType {
+	return &file_trafficmonitor_v1_speaker_proto_enumTypes[2]
+}
+
+func (x PeerRoute_Installed) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PeerRoute_Installed.Descriptor instead.
+func (PeerRoute_Installed) EnumDescriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 1}
+}
+
 // RouteSpec is one route as it travels from the store to the speaker.
 type RouteSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1104,7 +1161,21 @@ type Peer struct {
 	// Routes the router resets the session upon.
 	QuarantinedRoutes uint32 `protobuf:"varint,16,opt,name=quarantined_routes,json=quarantinedRoutes,proto3" json:"quarantined_routes,omitempty"`
 	// Routes GoBGP did not take; they are tried again.
-	FailedRoutes  uint32 `protobuf:"varint,17,opt,name=failed_routes,json=failedRoutes,proto3" json:"failed_routes,omitempty"`
+	FailedRoutes uint32 `protobuf:"varint,17,opt,name=failed_routes,json=failedRoutes,proto3" json:"failed_routes,omitempty"`
+	// The router's profile: what kind of router it is.
+	Profile string `protobuf:"bytes,30,opt,name=profile,proto3" json:"profile,omitempty"`
+	// Entries of hardware that the rules it is to have take, as its profile counts them.
+	HardwareEntries uint32 `protobuf:"varint,31,opt,name=hardware_entries,json=hardwareEntries,proto3" json:"hardware_entries,omitempty"`
+	// FlowSpec rules of which the router said at the last probe that they are installed.
+	InstalledRules uint32 `protobuf:"varint,32,opt,name=installed_rules,json=installedRules,proto3" json:"installed_rules,omitempty"`
+	// FlowSpec rules of which it said that they are not.
+	NotInstalledRules uint32 `protobuf:"varint,33,opt,name=not_installed_rules,json=notInstalledRules,proto3" json:"not_installed_rules,omitempty"`
+	// Packets its installed rules hit, as far as it counts them.
+	HitPackets uint64 `protobuf:"varint,34,opt,name=hit_packets,json=hitPackets,proto3" json:"hit_packets,omitempty"`
+	// When it last answered a probe; missing when it is not probed.
+	ProbeTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=probe_time,json=probeTime,proto3" json:"probe_time,omitempty"`
+	// Why the last probe had no answer, in words.
+	ProbeError    string `protobuf:"bytes,36,opt,name=probe_error,json=probeError,proto3" json:"probe_error,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1258,6 +1329,55 @@ func (x *Peer) GetFailedRoutes() uint32 {
 	return 0
 }
 
+func (x *Peer) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *Peer) GetHardwareEntries() uint32 {
+	if x != nil {
+		return x.HardwareEntries
+	}
+	return 0
+}
+
+func (x *Peer) GetInstalledRules() uint32 {
+	if x != nil {
+		return x.InstalledRules
+	}
+	return 0
+}
+
+func (x *Peer) GetNotInstalledRules() uint32 {
+	if x != nil {
+		return x.NotInstalledRules
+	}
+	return 0
+}
+
+func (x *Peer) GetHitPackets() uint64 {
+	if x != nil {
+		return x.HitPackets
+	}
+	return 0
+}
+
+func (x *Peer) GetProbeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProbeTime
+	}
+	return nil
+}
+
+func (x *Peer) GetProbeError() string {
+	if x != nil {
+		return x.ProbeError
+	}
+	return ""
+}
+
 // SpeakerRoute is one route in the speaker.
 type SpeakerRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1323,7 +1443,21 @@ type PeerRoute struct {
 	// Why, where the state needs a reason.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When it was last sent.
-	SendTime      *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	SendTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=send_time,json=sendTime,proto3" json:"send_time,omitempty"`
+	// The rules the router gets for the route, in their text form, where that is not the route itself.
+	Rules []string `protobuf:"bytes,10,rep,name=rules,proto3" json:"rules,omitempty"`
+	// What these rules match that the route does not, in words; empty where they match the same.
+	Widened string `protobuf:"bytes,11,opt,name=widened,proto3" json:"widened,omitempty"`
+	// What the router says of it.
+	Installed PeerRoute_Installed `protobuf:"varint,12,opt,name=installed,proto3,enum=trafficmonitor.v1.PeerRoute_Installed" json:"installed,omitempty"`
+	// Why, where installed needs a reason.
+	InstalledReason string `protobuf:"bytes,13,opt,name=installed_reason,json=installedReason,proto3" json:"installed_reason,omitempty"`
+	// Packets it hit there since it was installed; missing where the router does not count them.
+	HitPackets *uint64 `protobuf:"varint,14,opt,name=hit_packets,json=hitPackets,proto3,oneof" json:"hit_packets,omitempty"`
+	// Octets it hit there since it was installed; missing where the router does not count them.
+	HitOctets *uint64 `protobuf:"varint,15,opt,name=hit_octets,json=hitOctets,proto3,oneof" json:"hit_octets,omitempty"`
+	// When the router said so; missing when it was not asked.
+	ProbeTime     *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=probe_time,json=probeTime,proto3" json:"probe_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1382,6 +1516,55 @@ func (x *PeerRoute) GetReason() string {
 func (x *PeerRoute) GetSendTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.SendTime
+	}
+	return nil
+}
+
+func (x *PeerRoute) GetRules() []string {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *PeerRoute) GetWidened() string {
+	if x != nil {
+		return x.Widened
+	}
+	return ""
+}
+
+func (x *PeerRoute) GetInstalled() PeerRoute_Installed {
+	if x != nil {
+		return x.Installed
+	}
+	return PeerRoute_INSTALLED_UNSPECIFIED
+}
+
+func (x *PeerRoute) GetInstalledReason() string {
+	if x != nil {
+		return x.InstalledReason
+	}
+	return ""
+}
+
+func (x *PeerRoute) GetHitPackets() uint64 {
+	if x != nil && x.HitPackets != nil {
+		return *x.HitPackets
+	}
+	return 0
+}
+
+func (x *PeerRoute) GetHitOctets() uint64 {
+	if x != nil && x.HitOctets != nil {
+		return *x.HitOctets
+	}
+	return 0
+}
+
+func (x *PeerRoute) GetProbeTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProbeTime
 	}
 	return nil
 }
@@ -1447,7 +1630,7 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
-	" \x01(\tR\x0ewithdrawnAllBy\"\x8b\a\n" +
+	" \x01(\tR\x0ewithdrawnAllBy\"\xa6\t\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -1469,7 +1652,17 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x12unsupported_routes\x18\x0e \x01(\rR\x11unsupportedRoutes\x12*\n" +
 	"\x11not_placed_routes\x18\x0f \x01(\rR\x0fnotPlacedRoutes\x12-\n" +
 	"\x12quarantined_routes\x18\x10 \x01(\rR\x11quarantinedRoutes\x12#\n" +
-	"\rfailed_routes\x18\x11 \x01(\rR\ffailedRoutes\"\xd6\x01\n" +
+	"\rfailed_routes\x18\x11 \x01(\rR\ffailedRoutes\x12\x18\n" +
+	"\aprofile\x18\x1e \x01(\tR\aprofile\x12)\n" +
+	"\x10hardware_entries\x18\x1f \x01(\rR\x0fhardwareEntries\x12'\n" +
+	"\x0finstalled_rules\x18  \x01(\rR\x0einstalledRules\x12.\n" +
+	"\x13not_installed_rules\x18! \x01(\rR\x11notInstalledRules\x12\x1f\n" +
+	"\vhit_packets\x18\" \x01(\x04R\n" +
+	"hitPackets\x129\n" +
+	"\n" +
+	"probe_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\x12\x1f\n" +
+	"\vprobe_error\x18$ \x01(\tR\n" +
+	"probeError\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +
@@ -1480,12 +1673,23 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x19SESSION_STATE_ESTABLISHED\x10\x06\"t\n" +
 	"\fSpeakerRoute\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.RouteSpecR\x04spec\x122\n" +
-	"\x05peers\x18\x02 \x03(\v2\x1c.trafficmonitor.v1.PeerRouteR\x05peers\"\xc4\x02\n" +
+	"\x05peers\x18\x02 \x03(\v2\x1c.trafficmonitor.v1.PeerRouteR\x05peers\"\xed\x05\n" +
 	"\tPeerRoute\x12\x12\n" +
 	"\x04peer\x18\x01 \x01(\tR\x04peer\x128\n" +
 	"\x05state\x18\x02 \x01(\x0e2\".trafficmonitor.v1.PeerRoute.StateR\x05state\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x127\n" +
-	"\tsend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\"\x97\x01\n" +
+	"\tsend_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\bsendTime\x12\x14\n" +
+	"\x05rules\x18\n" +
+	" \x03(\tR\x05rules\x12\x18\n" +
+	"\awidened\x18\v \x01(\tR\awidened\x12D\n" +
+	"\tinstalled\x18\f \x01(\x0e2&.trafficmonitor.v1.PeerRoute.InstalledR\tinstalled\x12)\n" +
+	"\x10installed_reason\x18\r \x01(\tR\x0finstalledReason\x12$\n" +
+	"\vhit_packets\x18\x0e \x01(\x04H\x00R\n" +
+	"hitPackets\x88\x01\x01\x12\"\n" +
+	"\n" +
+	"hit_octets\x18\x0f \x01(\x04H\x01R\thitOctets\x88\x01\x01\x129\n" +
+	"\n" +
+	"probe_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\"\x97\x01\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rSTATE_PENDING\x10\x01\x12\x0e\n" +
@@ -1494,7 +1698,14 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x11STATE_UNSUPPORTED\x10\x03\x12\x14\n" +
 	"\x10STATE_NOT_PLACED\x10\x04\x12\x15\n" +
 	"\x11STATE_QUARANTINED\x10\x05\x12\x10\n" +
-	"\fSTATE_FAILED\x10\x062\x96\x05\n" +
+	"\fSTATE_FAILED\x10\x06\"b\n" +
+	"\tInstalled\x12\x19\n" +
+	"\x15INSTALLED_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rINSTALLED_YES\x10\x01\x12\x10\n" +
+	"\fINSTALLED_NO\x10\x02\x12\x15\n" +
+	"\x11INSTALLED_UNKNOWN\x10\x03B\x0e\n" +
+	"\f_hit_packetsB\r\n" +
+	"\v_hit_octets2\x96\x05\n" +
 	"\x0eSpeakerService\x12V\n" +
 	"\tSetRoutes\x12#.trafficmonitor.v1.SetRoutesRequest\x1a$.trafficmonitor.v1.SetRoutesResponse\x12k\n" +
 	"\x10GetSpeakerStatus\x12*.trafficmonitor.v1.GetSpeakerStatusRequest\x1a+.trafficmonitor.v1.GetSpeakerStatusResponse\x12a\n" +
@@ -1515,65 +1726,69 @@ func file_trafficmonitor_v1_speaker_proto_rawDescGZIP() []byte {
 	return file_trafficmonitor_v1_speaker_proto_rawDescData
 }
 
-var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(Peer_SessionState)(0),                          // 0: trafficmonitor.v1.Peer.SessionState
 	(PeerRoute_State)(0),                            // 1: trafficmonitor.v1.PeerRoute.State
-	(*RouteSpec)(nil),                               // 2: trafficmonitor.v1.RouteSpec
-	(*SetRoutesRequest)(nil),                        // 3: trafficmonitor.v1.SetRoutesRequest
-	(*SetRoutesResponse)(nil),                       // 4: trafficmonitor.v1.SetRoutesResponse
-	(*RefusedRoute)(nil),                            // 5: trafficmonitor.v1.RefusedRoute
-	(*GetSpeakerStatusRequest)(nil),                 // 6: trafficmonitor.v1.GetSpeakerStatusRequest
-	(*GetSpeakerStatusResponse)(nil),                // 7: trafficmonitor.v1.GetSpeakerStatusResponse
-	(*WatchSpeakerRequest)(nil),                     // 8: trafficmonitor.v1.WatchSpeakerRequest
-	(*WatchSpeakerResponse)(nil),                    // 9: trafficmonitor.v1.WatchSpeakerResponse
-	(*WithdrawAllRequest)(nil),                      // 10: trafficmonitor.v1.WithdrawAllRequest
-	(*WithdrawAllResponse)(nil),                     // 11: trafficmonitor.v1.WithdrawAllResponse
-	(*ReleaseWithdrawAllRequest)(nil),               // 12: trafficmonitor.v1.ReleaseWithdrawAllRequest
-	(*ReleaseWithdrawAllResponse)(nil),              // 13: trafficmonitor.v1.ReleaseWithdrawAllResponse
-	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 14: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 15: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	(*SpeakerStatus)(nil),                           // 16: trafficmonitor.v1.SpeakerStatus
-	(*Peer)(nil),                                    // 17: trafficmonitor.v1.Peer
-	(*SpeakerRoute)(nil),                            // 18: trafficmonitor.v1.SpeakerRoute
-	(*PeerRoute)(nil),                               // 19: trafficmonitor.v1.PeerRoute
-	(*timestamppb.Timestamp)(nil),                   // 20: google.protobuf.Timestamp
+	(PeerRoute_Installed)(0),                        // 2: trafficmonitor.v1.PeerRoute.Installed
+	(*RouteSpec)(nil),                               // 3: trafficmonitor.v1.RouteSpec
+	(*SetRoutesRequest)(nil),                        // 4: trafficmonitor.v1.SetRoutesRequest
+	(*SetRoutesResponse)(nil),                       // 5: trafficmonitor.v1.SetRoutesResponse
+	(*RefusedRoute)(nil),                            // 6: trafficmonitor.v1.RefusedRoute
+	(*GetSpeakerStatusRequest)(nil),                 // 7: trafficmonitor.v1.GetSpeakerStatusRequest
+	(*GetSpeakerStatusResponse)(nil),                // 8: trafficmonitor.v1.GetSpeakerStatusResponse
+	(*WatchSpeakerRequest)(nil),                     // 9: trafficmonitor.v1.WatchSpeakerRequest
+	(*WatchSpeakerResponse)(nil),                    // 10: trafficmonitor.v1.WatchSpeakerResponse
+	(*WithdrawAllRequest)(nil),                      // 11: trafficmonitor.v1.WithdrawAllRequest
+	(*WithdrawAllResponse)(nil),                     // 12: trafficmonitor.v1.WithdrawAllResponse
+	(*ReleaseWithdrawAllRequest)(nil),               // 13: trafficmonitor.v1.ReleaseWithdrawAllRequest
+	(*ReleaseWithdrawAllResponse)(nil),              // 14: trafficmonitor.v1.ReleaseWithdrawAllResponse
+	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 15: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 16: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	(*SpeakerStatus)(nil),                           // 17: trafficmonitor.v1.SpeakerStatus
+	(*Peer)(nil),                                    // 18: trafficmonitor.v1.Peer
+	(*SpeakerRoute)(nil),                            // 19: trafficmonitor.v1.SpeakerRoute
+	(*PeerRoute)(nil),                               // 20: trafficmonitor.v1.PeerRoute
+	(*timestamppb.Timestamp)(nil),                   // 21: google.protobuf.Timestamp
 }
 var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
-	20, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
-	20, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
-	2,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
-	5,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
-	16, // 4: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	16, // 5: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	20, // 6: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
-	17, // 7: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
-	18, // 8: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	21, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
+	21, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
+	6,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
+	17, // 4: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	17, // 5: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	21, // 6: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
+	18, // 7: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
+	19, // 8: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
 	0,  // 9: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
-	20, // 10: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
-	20, // 11: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
-	2,  // 12: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	19, // 13: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
-	1,  // 14: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	20, // 15: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
-	3,  // 16: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
-	6,  // 17: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
-	8,  // 18: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
-	10, // 19: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
-	12, // 20: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	14, // 21: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	4,  // 22: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	7,  // 23: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	9,  // 24: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	11, // 25: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	13, // 26: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	15, // 27: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	21, // 10: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
+	21, // 11: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	21, // 12: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
+	3,  // 13: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
+	20, // 14: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	1,  // 15: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
+	21, // 16: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	2,  // 17: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
+	21, // 18: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
+	4,  // 19: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
+	7,  // 20: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
+	9,  // 21: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
+	11, // 22: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
+	13, // 23: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
+	15, // 24: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	5,  // 25: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	8,  // 26: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	10, // 27: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	12, // 28: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	14, // 29: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	16, // 30: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_speaker_proto_init() }
@@ -1581,12 +1796,13 @@ func file_trafficmonitor_v1_speaker_proto_init() {
 	if File_trafficmonitor_v1_speaker_proto != nil {
 		return
 	}
+	file_trafficmonitor_v1_speaker_proto_msgTypes[17].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_speaker_proto_rawDesc), len(file_trafficmonitor_v1_speaker_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,

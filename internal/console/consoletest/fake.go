@@ -98,11 +98,13 @@ func New() *Fake {
 			{
 				Name: "edge2", Address: "192.0.2.2", ASN: 64500, State: console.SessionActive, Since: ago(3 * time.Minute), DesiredRoutes: 3, PendingRoutes: 3,
 				EstablishedCount: 4, LastError: "hold timer expired", LastErrorTime: ago(3 * time.Minute),
+				Profile: "generic", ProbeError: "ask the router \"show x\": no answer within 10s",
 			},
 			{
 				Name: "edge1", Address: "192.0.2.1", ASN: 64500, State: console.SessionEstablished, Since: ago(26 * time.Hour),
 				Families: []string{"ipv4-flowspec", "ipv4-unicast"}, MissingFamilies: []string{"ipv6-flowspec"},
 				DesiredRoutes: 2, SentRoutes: 2, UnsupportedRoutes: 1, QuarantinedRoutes: 1, EstablishedCount: 1,
+				Profile: "frr", HardwareEntries: 3, InstalledRules: 2, NotInstalledRules: 1, HitPackets: 6780, ProbeTime: ago(10 * time.Second),
 			},
 		},
 		IncidentList: []detect.Incident{
@@ -158,7 +160,11 @@ func New() *Fake {
 					{Peer: "edge2", State: console.RoutePending, Reason: "session is active"},
 				}},
 				{Route: dns, Deadline: in(5 * time.Minute), Created: ago(5 * time.Minute), Owners: []string{"m-1"}, Peers: []console.PeerRoute{
-					{Peer: "edge1", State: console.RouteSent, Sent: ago(5 * time.Minute)},
+					{
+						Peer: "edge1", State: console.RouteSent, Sent: ago(5 * time.Minute),
+						Rules: []string{dns.String()}, Widened: "dscp 10 is not matched there: every dscp matches",
+						Probe: &console.RouteProbe{Installed: console.InstalledYes, Packets: ptr[uint64](6780), Octets: ptr[uint64](395784), Time: ago(10 * time.Second)},
+					},
 					{Peer: "edge2", State: console.RoutePending, Reason: "session is active"},
 				}},
 				{Route: syn, Deadline: in(210 * time.Second), Created: ago(90 * time.Second), Owners: []string{"m-2"}, Peers: []console.PeerRoute{
@@ -167,7 +173,9 @@ func New() *Fake {
 				}},
 			},
 			Unexpected: []console.Route{{Route: stray, Deadline: in(time.Minute), Created: ago(9 * time.Minute), Owners: []string{"m-9"}, Peers: []console.PeerRoute{
-				{Peer: "edge1", State: console.RouteSent, Sent: ago(9 * time.Minute)},
+				{Peer: "edge1", State: console.RouteSent, Sent: ago(9 * time.Minute), Probe: &console.RouteProbe{
+					Installed: console.InstalledNo, Reason: "the router does not show it", Time: ago(10 * time.Second),
+				}},
 			}}},
 		},
 		PolicyNow: console.Policy{
@@ -420,3 +428,5 @@ func (f *Fake) Subscribe(fn func(console.Event)) (cancel func()) {
 		}
 	}
 }
+
+func ptr[T any](v T) *T { return &v }

@@ -1,0 +1,213 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Probe says how a router is asked what it installed; without Argv it is not asked.
+type Probe struct {
+	Argv       []string // a program and its arguments; the router's command becomes the last one
+	Parser     string   // see package probe
+	IPv4, IPv6 string   // the router's commands; empty for none
+	Interval   time.Duration
+	Timeout    time.Duration
+}
+
+// Found is what a router said of a rule.
+type Found struct {
+	State                 probe.State
+	Reason                string
+	Packets, Octets       uint64 // hit since the rule was installed
+	HasPackets, HasOctets bool
+	At                    time.Time // zero when it was not asked
+}
+
+// Probed is what a router said at the last probe of all rules it was sent.
+type Probed struct {
+	Installed, NotInstalled int
+	Packets                 uint64    // hit by the installed rules, as far as it counts them
+	At                      time.Time // of the last answer; zero when there was none
+	Error                   string    // why the last probe had none
+}
+
+// prober asks one router again and again what became of the rules it was sent.
+type prober struct {
+	peer string
+	p    Probe
+	ask  func(ctx context.Context, show string) ([]byte, error)
+
+	mu    sync.Mutex
+	found map[string]Found // by ID of a rule; guarded by mu
+	at    time.Time        // when the last answer came; guarded by mu
+	err   string           // why the last one was none; guarded by mu
+}
+
+func newProber(p Peer) *prober {
+	c := probe.Command{Argv: p.Probe.Argv, Timeout: p.Probe.Timeout}
+	return &prober{peer: p.Name, p: p.Probe, ask: c.Ask}
+}
+
+// asks reports whether the router is probed at all.
+func (b *prober) asks() bool { return len(b.p.Argv) > 0 }
+
+// run asks until ctx ends. sent returns the rules whose UPDATEs were written before now.
+func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) []item, changed func()) {
+	if !b.asks() {
+		return
+	}
+	timer := time.NewTimer(b.p.Interval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if rules := sent(time.Now()); len(rules) > 0 {
+			err := b.once(ctx, time.Now(), rules)
+			if ctx.Err() != nil {
+				return
+			}
+			result := "ok"
+			if err != nil {
+				result = "error"
+			}
+			m.probes.WithLabelValues(b.peer, result).Inc()
+		} else {
+			b.forget()
+		}
+		changed()
+		timer.Reset(b.p.Interval)
+	}
+}
+
+// once asks for the state of these rules. What was found before stays when there is no answer, with its time.
+func (b *prober) once(ctx context.Context, now time.Time, rules []item) error {
+	var errs []error
+	found := make(map[string]Found, len(rules))
+	for _, f := range []struct {
+		family route.Family
+		table  compile.Table
+		show   string
+	}{{route.IPv4, compile.IPv4FlowSpec, b.p.IPv4}, {route.IPv6, compile.IPv6FlowSpec, b.p.IPv6}} {
+		var mine []item
+		for _, it := range rules {
+			if it.enc.table == f.table {
+				mine = append(mine, it)
+			}
+		}
+		if len(mine) == 0 || f.show == "" {
+			continue
+		}
+		out, err := b.ask(ctx, f.show)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		reading, err := probe.Parse(b.p.Parser, f.family, out)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%q: %w", f.show, err))
+			continue
+		}
+		index := reading.Index()
+		for _, it := range mine {
+			r := index.Find(it.Route.Match)
+			found[it.id] = Found{r.State, r.Why, r.Packets, r.Octets, r.HasPackets, r.HasOctets, now}
+		}
+	}
+	err := errors.Join(errs...)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err != nil {
+		b.err = err.Error()
+		for _, it := range rules { // an older answer is better than none, and says how old it is
+			if old, ok := b.found[it.id]; ok && found[it.id].At.IsZero() {
+				found[it.id] = old
+			}
+		}
+	} else {
+		b.err = ""
+	}
+	if len(errs) == 0 || len(found) > 0 {
+		b.found = found
+	}
+	if len(errs) == 0 {
+		b.at = now
+	}
+	return err
+}
+
+// forget drops what was found of rules that are gone.
+func (b *prober) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.found, b.err = nil, ""
+}
+
+// staleAfter is how many intervals an answer tells of the present.
+const staleAfter = 3
+
+// of puts together what was found of the rules with these IDs, which are one route at this router.
+func (b *prober) of(now time.Time, ids []string) Found {
+	if !b.asks() || len(ids) == 0 {
+		return Found{}
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := Found{State: probe.Installed, HasPackets: true, HasOctets: true}
+	for i, id := range ids {
+		f, ok := b.found[id]
+		if !ok {
+			return Found{} // not asked about yet
+		}
+		if now.Sub(f.At) > staleAfter*b.p.Interval+b.p.Timeout {
+			f.State, f.Reason = probe.Unknown, "the last answer is too old: "+b.err
+		}
+		if i == 0 || f.At.Before(all.At) {
+			all.At = f.At
+		}
+		if worse(f.State) > worse(all.State) {
+			all.State, all.Reason = f.State, f.Reason
+		}
+		all.Packets += f.Packets
+		all.Octets += f.Octets
+		all.HasPackets, all.HasOctets = all.HasPackets && f.HasPackets, all.HasOctets && f.HasOctets
+	}
+	return all
+}
+
+// worse orders states: a route one rule of which is missing is not installed.
+func worse(s probe.State) int {
+	switch s {
+	case probe.NotInstalled:
+		return 2
+	case probe.Unknown:
+		return 1
+	}
+	return 0
+}
+
+// all sums up what was found.
+func (b *prober) all() Probed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := Probed{At: b.at, Error: b.err}
+	for _, f := range b.found {
+		switch f.State {
+		case probe.Installed:
+			p.Installed++
+		case probe.NotInstalled:
+			p.NotInstalled++
+		}
+		p.Packets += f.Packets
+	}
+	return p
+}

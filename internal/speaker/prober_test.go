@@ -1,0 +1,153 @@
+package speaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
+)
+
+const junosHead = "Filter: __flowspec_default_inet__\nCounters:\nName Bytes Packets\n"
+
+func testProber(answers map[string]string) *prober {
+	b := newProber(Peer{Name: "r", Probe: Probe{Argv: []string{"x"}, Parser: "junos", IPv4: "show 4", IPv6: "show 6", Interval: time.Minute, Timeout: time.Second}})
+	b.ask = func(_ context.Context, show string) ([]byte, error) {
+		a, ok := answers[show]
+		if !ok {
+			return nil, errors.New("ask the router " + show + ": connection refused")
+		}
+		return []byte(a), nil
+	}
+	return b
+}
+
+func TestProber(t *testing.T) {
+	set := admitted(t, testLimits(), nil, "destination 192.0.2.1/32 protocol udp then discard", "destination 192.0.2.2/32 protocol udp then discard",
+		"destination 2001:db8::1/128 protocol udp then discard", "destination 192.0.2.3/32 then blackhole")
+	answers := map[string]string{"show 4": junosHead + "192.0.2.1,*,proto=17 700 7\n"}
+	b := testProber(answers)
+	of := func(now time.Time, n ...int) Found {
+		var ids []string
+		for _, i := range n {
+			ids = append(ids, set[i].id)
+		}
+		return b.of(now, ids)
+	}
+	if f := of(placeNow, 0); !f.At.IsZero() {
+		t.Errorf("before it was asked: %+v", f)
+	}
+	err := b.once(t.Context(), placeNow, set)
+	if err == nil || !strings.Contains(err.Error(), "show 6: connection refused") || b.all().Error != err.Error() || !b.all().At.IsZero() {
+		t.Errorf("got %v, %+v", err, b.all())
+	}
+	if f := of(placeNow, 0); f.State != probe.Installed || f.Packets != 7 || f.Octets != 700 || !f.At.Equal(placeNow) {
+		t.Errorf("%+v", f)
+	}
+	if f := of(placeNow, 1); f.State != probe.NotInstalled || f.Reason != "the router does not show it" {
+		t.Errorf("%+v", f)
+	}
+	if f := of(placeNow, 2); !f.At.IsZero() {
+		t.Errorf("nobody told of it: %+v", f)
+	}
+	if f := of(placeNow, 3); !f.At.IsZero() {
+		t.Errorf("a blackhole is no rule of a filter: %+v", f)
+	}
+	// A route of two rules is installed when both are.
+	if f := of(placeNow, 0, 1); f.State != probe.NotInstalled || f.Packets != 7 {
+		t.Errorf("%+v", f)
+	}
+
+	// An answer that fails leaves the older one, which gets old.
+	answers["show 6"] = "Filter: __flowspec_default_inet6__\nCounters:\nName Bytes Packets\n2001:db8::1,*,proto=17 10 1\n"
+	if err := b.once(t.Context(), placeNow, set); err != nil {
+		t.Fatal(err)
+	}
+	if p := b.all(); p != (Probed{Installed: 2, NotInstalled: 1, Packets: 8, At: placeNow}) {
+		t.Errorf("%+v", p)
+	}
+	delete(answers, "show 4")
+	later := placeNow.Add(time.Minute)
+	if err := b.once(t.Context(), later, set); err == nil {
+		t.Error("no error")
+	}
+	if f := of(later, 0); f.State != probe.Installed || !f.At.Equal(placeNow) {
+		t.Errorf("%+v", f)
+	}
+	if f := of(placeNow.Add(10*time.Minute), 0); f.State != probe.Unknown || !strings.Contains(f.Reason, "too old") {
+		t.Errorf("%+v", f)
+	}
+	answers["show 4"] = "error: syntax error, expecting <command>\n"
+	if err := b.once(t.Context(), later, set); err == nil || !strings.Contains(err.Error(), `"show 4": the answer is not one of junos`) {
+		t.Errorf("got %v", err)
+	}
+	b.forget()
+	if p := b.all(); p.Installed != 0 || p.Error != "" {
+		t.Errorf("%+v", p)
+	}
+}
+
+// From a router's answer to the status, through a program that is really run, for a route that is two rules there.
+func TestProbedRoutes(t *testing.T) {
+	answer := filepath.Join(t.TempDir(), "answer")
+	write := func(rules string) {
+		t.Helper()
+		if err := os.WriteFile(answer+".new", []byte(junosHead+rules), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(answer+".new", answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("192.0.2.1,*,proto=17,srcport=53 100 1\n192.0.2.1,*,proto=17,srcport>=100&<=200 900 3\n")
+	f := newFakeRouter(t).serve()
+	p := f.peer("r")
+	p.Profile = compile.Profile{Name: "x", Split: 4, Unmixed: true}
+	p.Probe = Probe{Argv: []string{"/bin/sh", "-c", `[ "$0" = "show 4" ] && exec cat ` + answer}, Parser: "junos", IPv4: "show 4", Interval: time.Second, Timeout: 10 * time.Second}
+	s := start(t, testOptions(t, p))
+	const both = "destination 192.0.2.1/32 protocol udp source-port 53,100-200 then discard"
+	s.set(1, 1, desired(t, both))
+	var st PeerRoute
+	waitFor(t, "an answer", func() bool {
+		st = s.stateAt(t, "r", both)
+		return !st.Found.At.IsZero()
+	})
+	if st.State != Sent || st.Found.State != probe.Installed || st.Found.Packets != 4 || st.Found.Octets != 1000 || !slices.Contains(st.Rules, "destination 192.0.2.1/32 protocol udp source-port 53 then discard") {
+		t.Errorf("%+v", st)
+	}
+	if ps := s.status().Peers[0]; ps.Profile != "x" || ps.Cost != 2 || ps.Probed.Installed != 2 || ps.Probed.Packets != 4 || ps.Probed.At.IsZero() {
+		t.Errorf("%+v", ps)
+	}
+
+	write("192.0.2.1,*,proto=17,srcport=53 100 1\n")
+	waitFor(t, "the missing rule is seen", func() bool {
+		st = s.stateAt(t, "r", both)
+		return st.Found.State == probe.NotInstalled
+	})
+	if st.Found.Reason != "the router does not show it" {
+		t.Errorf("%+v", st)
+	}
+	if err := os.Remove(answer); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the error is told", func() bool { return strings.Contains(s.status().Peers[0].Probed.Error, `ask the router "show 4"`) })
+}
+
+func TestProbeOptions(t *testing.T) {
+	o := testOptions(t, Peer{Name: "r", Address: mustParse("destination 192.0.2.9/32 then blackhole").Match.Destination.Addr(), ASN: 1})
+	o.Peers[0].Profile.Name = "bird"
+	o.Peers[0].Probe = Probe{Argv: []string{"ssh"}, Interval: time.Millisecond}
+	err := o.Check()
+	for _, want := range []string{"profile bird does not say how to read the router's answer", "interval 1ms"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("nothing says %q: %v", want, fmt.Sprint(err))
+		}
+	}
+}
