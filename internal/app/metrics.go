@@ -65,7 +65,7 @@ func (s situation) Collect(ch chan<- prometheus.Metric) {
 	// Before the store was read there is nothing to say; zeros would say that nothing is announced.
 	if routes, snap, ok := s.c.announce.Desired(now); ok {
 		show(routesDesc, float64(len(routes)))
-		states := map[mitigation.State]int{mitigation.Active: 0, mitigation.Ended: 0, mitigation.Refused: 0}
+		states := map[mitigation.State]int{mitigation.Pending: 0, mitigation.Active: 0, mitigation.Ended: 0, mitigation.Refused: 0}
 		for _, m := range snap.Records.Mitigations {
 			states[m.State]++
 		}

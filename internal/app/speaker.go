@@ -28,7 +28,7 @@ func safetyLimits(c config.Controller) safety.Limits {
 		MaxRulesPerTarget: s.MaxRulesPerTarget, MaxRulesPerOwner: s.MaxRulesPerOwner,
 		MaxRulesPerResponse: s.MaxRulesPerResponse, MaxRulesPerGroup: s.MaxRulesPerGroup, MaxAge: s.MaxAge,
 		BlackholeMinLength4: s.BlackholeMinLength4, BlackholeMinLength6: s.BlackholeMinLength6,
-		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare,
+		SourceMinLength4: s.SourceMinLength4, SourceMinLength6: s.SourceMinLength6, MaxOwnShare: s.MaxOwnShare, SecondPersonAbove: uint64(s.SecondPersonAbove),
 		AutomaticActions: s.AutomaticActions, RedirectTargets: s.RedirectTargets, RedirectAddresses: s.RedirectAddresses,
 		AllowSourceBlackhole: s.AllowSourceBlackhole,
 		AllowWideBlackhole:   s.AllowWideBlackhole, AllowLongAge: s.AllowLongAge, AllowLargeShare: s.AllowLargeShare,

@@ -157,7 +157,7 @@ func (s *system) Mitigations(_ context.Context, ended bool) ([]mitigation.Mitiga
 	}
 	var out []mitigation.Mitigation
 	for _, m := range snap.Records.Mitigations {
-		if ended || m.State == mitigation.Active {
+		if ended || m.State == mitigation.Active || m.State == mitigation.Pending {
 			out = append(out, m)
 		}
 	}
@@ -233,12 +233,42 @@ func (s *system) Announce(ctx context.Context, a console.Announce) (mitigation.M
 		return mitigation.Mitigation{}, console.ErrInvalid{Fields: []console.FieldError{{Field: "ttl", Reason: fmt.Sprintf("%s is longer than safety.max_age, %s", a.TTL, most)}}}
 	}
 	m, err := s.engine.Announce(ctx, mitigation.Request{
-		Route: a.Route, TTL: a.TTL, Requester: a.Requester, Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved,
+		Route: a.Route, TTL: a.TTL, Requester: a.Requester, Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved, AskApproval: a.AskApproval,
 	}, a.ValidateOnly)
 	if err == nil && a.RequestID != "" && (len(m.Routes) != 1 || !m.Routes[0].Equal(a.Route)) {
 		return m, console.ErrConflict{Reason: fmt.Sprintf("request_id %q was used before for another route: %s", a.RequestID, m.Routes[0])}
 	}
 	return m, s.translate(err)
+}
+
+func (s *system) Approve(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {
+	m, err := s.engine.Approve(ctx, engineAnswer(a))
+	return m, s.word(a, err)
+}
+
+func (s *system) Reject(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {
+	m, err := s.engine.Reject(ctx, engineAnswer(a))
+	return m, s.word(a, err)
+}
+
+func (s *system) Extend(ctx context.Context, a console.Answer, by time.Duration) (mitigation.Mitigation, error) {
+	m, err := s.engine.Extend(ctx, engineAnswer(a), by)
+	return m, s.word(a, err)
+}
+
+func engineAnswer(a console.Answer) engine.Answer {
+	return engine.Answer{ID: a.ID, Requester: a.Requester, Reason: a.Reason}
+}
+
+// word translates what the machine has against a person's word.
+func (s *system) word(a console.Answer, err error) error {
+	switch {
+	case errors.Is(err, mitigation.ErrNotFound):
+		return console.ErrNotFound{What: fmt.Sprintf("live mitigation %q", a.ID)}
+	case errors.Is(err, mitigation.ErrNotAsked), errors.Is(err, mitigation.ErrSamePerson), errors.Is(err, mitigation.ErrTooLong):
+		return console.ErrConflict{Reason: err.Error()}
+	}
+	return s.translate(err)
 }
 
 func (s *system) Withdraw(ctx context.Context, w console.Withdraw) (console.Withdrawn, error) {

@@ -26,6 +26,18 @@ const (
 	MitigationRefused  Kind = "mitigation_refused"  // by the safety kernel, a quota or a hold
 	MitigationObserved Kind = "mitigation_observed" // policy says to watch only
 
+	MitigationProposed    Kind = "mitigation_proposed"    // nothing is announced: its ladder waits
+	MitigationVerified    Kind = "mitigation_verified"    // sensors show that it works
+	MitigationIneffective Kind = "mitigation_ineffective" // sensors show that it does not
+	MitigationEscalated   Kind = "mitigation_escalated"   // a further step of its ladder was taken
+	MitigationEased       Kind = "mitigation_eased"       // a milder one, to see whether the attack is over
+	MitigationHeld        Kind = "mitigation_held"        // a freeze or hold keeps automation off it
+
+	ApprovalAsked    Kind = "approval_asked" // of persons, before something is announced
+	ApprovalGiven    Kind = "approval_given"
+	ApprovalRejected Kind = "approval_rejected"
+	ManualExtend     Kind = "manual_extend" // an engineer wants it to stay longer
+
 	RouteSent      Kind = "route_sent" // to a peer
 	RouteWithdrawn Kind = "route_withdrawn"
 	RouteRefused   Kind = "route_refused" // by the speaker's own check of the encoded bytes
@@ -69,6 +81,8 @@ const (
 var kinds = []Kind{
 	IncidentOnset, IncidentGrown, IncidentEnded,
 	MitigationCreated, MitigationExtended, MitigationChanged, MitigationEnded, MitigationRefused, MitigationObserved,
+	MitigationProposed, MitigationVerified, MitigationIneffective, MitigationEscalated, MitigationEased, MitigationHeld,
+	ApprovalAsked, ApprovalGiven, ApprovalRejected, ManualExtend,
 	RouteSent, RouteWithdrawn, RouteRefused,
 	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, Quarantined, QuarantineLifted, RedButton, BreakerOpened,
 	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, PolicyNotify, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,

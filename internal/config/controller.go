@@ -57,6 +57,7 @@ type Safety struct {
 	RedirectTargets                                                []route.RouteTarget
 	RedirectAddresses                                              []netip.Prefix
 	AllowSourceBlackhole                                           bool
+	SecondPersonAbove                                              int // hosts; 0: never
 	AllowWideBlackhole, AllowLongAge, AllowLargeShare              bool
 }
 
@@ -212,7 +213,7 @@ func DefaultController() Controller {
 			MaxAge:              24 * time.Hour,
 			BlackholeMinLength4: 32, BlackholeMinLength6: 128,
 			SourceMinLength4: 24, SourceMinLength6: 48,
-			MaxOwnShare: 0.05, AutomaticActions: []string{"rate-limit", "discard", "blackhole"},
+			MaxOwnShare: 0.05, SecondPersonAbove: 256, AutomaticActions: []string{"rate-limit", "discard", "blackhole"},
 		},
 		Store: Store{LeaseTTL: 2 * time.Second, Keep: 24 * time.Hour},
 		Speaker: Speaker{

@@ -89,6 +89,18 @@ var rpcs = []rpcCall{
 		})
 		return err
 	}},
+	{"ApproveMitigation", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.ApproveMitigation(ctx, &tmv1.ApproveMitigationRequest{Id: "m-1", Reason: "r", Requester: "someone else"})
+		return err
+	}},
+	{"RejectMitigation", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.RejectMitigation(ctx, &tmv1.RejectMitigationRequest{Id: "m-1", Reason: "r", Requester: "someone else"})
+		return err
+	}},
+	{"ExtendMitigation", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
+		_, err := c.ExtendMitigation(ctx, &tmv1.ExtendMitigationRequest{Id: "m-1", By: durationpb.New(time.Minute), Reason: "r", Requester: "someone else"})
+		return err
+	}},
 	{"WithdrawMitigations", true, func(ctx context.Context, c tmv1.ConsoleServiceClient) error {
 		_, err := c.WithdrawMitigations(ctx, &tmv1.WithdrawMitigationsRequest{
 			Selector: &tmv1.WithdrawMitigationsRequest_All{All: true}, Reason: "r", Requester: "someone else",
@@ -187,6 +199,9 @@ func TestAuthorisationMatrix(t *testing.T) {
 				f.Calls()
 				err := r.call(t.Context(), client)
 				may := who.read && !r.write || who.write && r.write
+				if r.name == "ApproveMitigation" || r.name == "RejectMitigation" {
+					may = who.approved
+				}
 				switch {
 				case may && err != nil:
 					t.Errorf("%v", err)
@@ -206,6 +221,8 @@ func TestAuthorisationMatrix(t *testing.T) {
 							t.Errorf("approved %v, want %v", call.Approved, who.approved)
 						}
 					case console.Withdraw:
+						requester = call.Requester
+					case console.Answer:
 						requester = call.Requester
 					case console.DeleteHold:
 						requester = call.Requester

@@ -134,6 +134,26 @@ func TestWriting(t *testing.T) {
 		t.Errorf("system was asked for %+v, want %+v", got, want)
 	}
 
+	word := console.Answer{ID: "m-1", Reason: "seen it", Requester: "ann (bufconn)"}
+	approved, err := c.ApproveMitigation(ctx, &tmv1.ApproveMitigationRequest{Id: "m-1", Reason: "seen it", Requester: "ann"})
+	if err != nil || approved.Mitigation.Phase != tmv1.Mitigation_PHASE_ANNOUNCED {
+		t.Errorf("approve: %v %v", approved, err)
+	}
+	rejected, err := c.RejectMitigation(ctx, &tmv1.RejectMitigationRequest{Id: "m-1", Reason: "seen it", Requester: "ann"})
+	if err != nil || rejected.Mitigation.Phase != tmv1.Mitigation_PHASE_REJECTED || rejected.Mitigation.EndReason != "rejected_by_hand: ann (bufconn): seen it" {
+		t.Errorf("reject: %v %v", rejected, err)
+	}
+	extended, err := c.ExtendMitigation(ctx, &tmv1.ExtendMitigationRequest{Id: "m-1", Reason: "seen it", Requester: "ann", By: durationpb.New(time.Hour)})
+	if err != nil || extended.Mitigation.Deadline.AsTime().Sub(consoletest.Now) != time.Hour+5*time.Minute {
+		t.Errorf("extend: %v %v", extended, err)
+	}
+	if got := f.Calls(); len(got) != 3 || !cmp.Equal(got[0], any(word)) || !cmp.Equal(got[2], any(word)) {
+		t.Errorf("system was asked for %+v, want %+v", got, word)
+	}
+	if _, err := c.ApproveMitigation(ctx, &tmv1.ApproveMitigationRequest{Id: "m-9", Reason: "seen it", Requester: "ann"}); status.Code(err) != codes.NotFound {
+		t.Errorf("approve what is not there: %v", err)
+	}
+
 	done, err := c.WithdrawMitigations(ctx, &tmv1.WithdrawMitigationsRequest{
 		Selector: &tmv1.WithdrawMitigationsRequest_Target{Target: "203.0.113.0/24"}, Reason: "mistake", Requester: "eva", Hold: durationpb.New(0),
 	})
@@ -194,6 +214,12 @@ func TestInvalidRequestsNameTheField(t *testing.T) {
 		{"empty withdraw", withdraw(&tmv1.WithdrawMitigationsRequest{}), map[string]string{"selector": "exactly one", "reason": "must not be empty", "requester": "must not"}},
 		{"empty id", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_Id{}, Reason: "r", Requester: "e"}), map[string]string{"id": "must not be empty"}},
 		{"bits beyond", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_Target{Target: "192.0.2.1/24"}, Reason: "r", Requester: "e"}), map[string]string{"target": "192.0.2.0/24"}},
+		{"empty answer", func() error { _, err := c.ApproveMitigation(ctx, &tmv1.ApproveMitigationRequest{}); return err }, map[string]string{"id": "must not be empty", "reason": "must not", "requester": "must not"}},
+		{"empty rejection", func() error { _, err := c.RejectMitigation(ctx, &tmv1.RejectMitigationRequest{}); return err }, map[string]string{"id": "must not be empty", "reason": "must not", "requester": "must not"}},
+		{"extension by nothing", func() error {
+			_, err := c.ExtendMitigation(ctx, &tmv1.ExtendMitigationRequest{Id: "m-1", Reason: "r", Requester: "e"})
+			return err
+		}, map[string]string{"by": "must"}},
 		{"all false", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_All{}, Reason: "r", Requester: "e"}), map[string]string{"all": "must be true"}},
 		{"negative hold", withdraw(&tmv1.WithdrawMitigationsRequest{Selector: &tmv1.WithdrawMitigationsRequest_All{All: true}, Reason: "r", Requester: "e", Hold: durationpb.New(-1)}), map[string]string{"hold": "below 0s"}},
 		{"empty quarantine", func() error {

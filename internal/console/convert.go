@@ -200,9 +200,47 @@ func testName(t detect.Test) string {
 }
 
 var mitigationStates = map[mitigation.State]tmv1.Mitigation_State{
+	mitigation.Pending: tmv1.Mitigation_STATE_PENDING,
 	mitigation.Active:  tmv1.Mitigation_STATE_ACTIVE,
 	mitigation.Ended:   tmv1.Mitigation_STATE_ENDED,
 	mitigation.Refused: tmv1.Mitigation_STATE_REFUSED,
+}
+
+var mitigationPhases = map[mitigation.Phase]tmv1.Mitigation_Phase{
+	mitigation.Proposed: tmv1.Mitigation_PHASE_PROPOSED, mitigation.AwaitingApproval: tmv1.Mitigation_PHASE_AWAITING_APPROVAL,
+	mitigation.Announced: tmv1.Mitigation_PHASE_ANNOUNCED, mitigation.Verified: tmv1.Mitigation_PHASE_VERIFIED,
+	mitigation.Ineffective: tmv1.Mitigation_PHASE_INEFFECTIVE, mitigation.Escalated: tmv1.Mitigation_PHASE_ESCALATED,
+	mitigation.Easing: tmv1.Mitigation_PHASE_EASING, mitigation.OnHold: tmv1.Mitigation_PHASE_HELD,
+	mitigation.Withdrawn: tmv1.Mitigation_PHASE_WITHDRAWN, mitigation.Expired: tmv1.Mitigation_PHASE_EXPIRED,
+	mitigation.Failed: tmv1.Mitigation_PHASE_FAILED, mitigation.Rejected: tmv1.Mitigation_PHASE_REJECTED,
+}
+
+func effectProto(f mitigation.Effect) *tmv1.Effect {
+	if f.BeforePPS == 0 && f.Measured.IsZero() {
+		return nil
+	}
+	return &tmv1.Effect{
+		BeforePps: f.BeforePPS, BeforeBps: f.BeforeBPS, Pps: f.PPS, Bps: f.BPS, Reduction: f.Reduction,
+		MeasureTime: timeProto(f.Measured), VerifyTime: timeProto(f.Verified), Sensors: f.Sensors,
+	}
+}
+
+func askProto(a *mitigation.Ask) *tmv1.ApprovalRequest {
+	if a == nil {
+		return nil
+	}
+	out := &tmv1.ApprovalRequest{Needed: uint32(a.Needs), Reason: a.Why, CreateTime: timeProto(a.Since), Open: a.Open()}
+	for _, x := range a.By {
+		out.Approvals = append(out.Approvals, approvalProto(x))
+	}
+	if a.Rejected != nil {
+		out.Rejection = approvalProto(*a.Rejected)
+	}
+	return out
+}
+
+func approvalProto(a mitigation.Approval) *tmv1.Approval {
+	return &tmv1.Approval{Requester: a.Who, Time: timeProto(a.When), Reason: a.Reason}
 }
 
 func mitigationProto(m mitigation.Mitigation) *tmv1.Mitigation {
@@ -215,6 +253,11 @@ func mitigationProto(m mitigation.Mitigation) *tmv1.Mitigation {
 		Requester: m.Requester, Reason: m.Reason,
 		CreateTime: timeProto(m.Created), Deadline: timeProto(m.Deadline), MaxDeadline: timeProto(m.MaxDeadline),
 		Extensions: m.Extensions, EndTime: timeProto(m.Ended), EndReason: end, Evidence: m.Evidence,
+		Phase: mitigationPhases[m.Phase], PhaseTime: timeProto(m.Since), Steps: uint32(m.Rung.Steps), StepName: m.Rung.Name, Scope: m.Scope,
+		Effect: effectProto(m.Effect), Approval: askProto(m.Ask), Flaps: m.Flaps,
+	}
+	if m.Rung.Steps > 0 {
+		out.Step = uint32(m.Rung.Step + 1)
 	}
 	for _, v := range m.Vectors {
 		out.Vectors = append(out.Vectors, v.String())

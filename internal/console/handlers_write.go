@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/rpc"
@@ -49,6 +50,7 @@ func (s *service) CreateMitigation(ctx context.Context, req *tmv1.CreateMitigati
 		Requester:    c.requester(ctx, req.GetRequester()),
 		Approved:     approved(ctx),
 		ValidateOnly: req.GetValidateOnly(),
+		AskApproval:  req.GetAskApproval(),
 	}
 	if err := c.err(); err != nil {
 		return nil, s.changed(ctx, "CreateMitigation", a.Requester, err)
@@ -60,6 +62,67 @@ func (s *service) CreateMitigation(ctx context.Context, req *tmv1.CreateMitigati
 		return nil, err
 	}
 	return &tmv1.CreateMitigationResponse{Mitigation: mitigationProto(m)}, nil
+}
+
+// answer reads a person's word about a mitigation.
+func (c *check) answer(ctx context.Context, req interface {
+	GetId() string
+	GetReason() string
+	GetRequester() string
+},
+) Answer {
+	a := Answer{ID: c.id("id", req.GetId()), Reason: c.reason(req.GetReason()), Requester: c.requester(ctx, req.GetRequester())}
+	if req.GetId() == "" {
+		c.add("id", "must not be empty: name the mitigation")
+	}
+	return a
+}
+
+// word does what a person says about a mitigation, unless c found something wrong.
+func (s *service) word(ctx context.Context, method string, c *check, a Answer, do func() (mitigation.Mitigation, error)) (*tmv1.Mitigation, error) {
+	err := c.err()
+	var m mitigation.Mitigation
+	if err == nil {
+		m, err = do()
+	}
+	if err := s.changed(ctx, method, a.Requester, err, slog.String("mitigation", a.ID), slog.String("reason", a.Reason)); err != nil {
+		return nil, err
+	}
+	return mitigationProto(m), nil
+}
+
+// ApproveMitigation is a person's yes.
+func (s *service) ApproveMitigation(ctx context.Context, req *tmv1.ApproveMitigationRequest) (*tmv1.ApproveMitigationResponse, error) {
+	var c check
+	a := c.answer(ctx, req)
+	m, err := s.word(ctx, "ApproveMitigation", &c, a, func() (mitigation.Mitigation, error) { return s.system.Approve(ctx, a) })
+	if err != nil {
+		return nil, err
+	}
+	return &tmv1.ApproveMitigationResponse{Mitigation: m}, nil
+}
+
+// RejectMitigation is a person's no.
+func (s *service) RejectMitigation(ctx context.Context, req *tmv1.RejectMitigationRequest) (*tmv1.RejectMitigationResponse, error) {
+	var c check
+	a := c.answer(ctx, req)
+	m, err := s.word(ctx, "RejectMitigation", &c, a, func() (mitigation.Mitigation, error) { return s.system.Reject(ctx, a) })
+	if err != nil {
+		return nil, err
+	}
+	return &tmv1.RejectMitigationResponse{Mitigation: m}, nil
+}
+
+// ExtendMitigation keeps a mitigation longer.
+func (s *service) ExtendMitigation(ctx context.Context, req *tmv1.ExtendMitigationRequest) (*tmv1.ExtendMitigationResponse, error) {
+	var c check
+	a := c.answer(ctx, req)
+	by := c.duration("by", req.GetBy(), time.Second)
+	m, err := s.word(ctx, "ExtendMitigation", &c, a, func() (mitigation.Mitigation, error) { return s.system.Extend(ctx, a, by) })
+	if err != nil {
+		return nil, err
+	}
+	return &tmv1.ExtendMitigationResponse{Mitigation: m}, nil
 }
 
 // WithdrawMitigations ends mitigations by identifier, by target, or all.

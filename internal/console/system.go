@@ -28,7 +28,7 @@ type System interface {
 	Incidents(ctx context.Context, ended bool) ([]detect.Incident, error)
 	// Explain says in sentences what is seen of a target, and why there is, or is no, incident.
 	Explain(ctx context.Context, target netip.Prefix) ([]string, error)
-	// Mitigations returns the active mitigations and, when ended is set, also those that ended lately or were refused.
+	// Mitigations returns the pending and active mitigations and, when ended is set, also those that ended lately or were refused.
 	Mitigations(ctx context.Context, ended bool) ([]mitigation.Mitigation, error)
 	// Holds returns the targets automation keeps its hands off.
 	Holds(ctx context.Context) ([]mitigation.Hold, error)
@@ -36,6 +36,11 @@ type System interface {
 	Routes(ctx context.Context) (Routes, error)
 	// Announce makes a manual mitigation. With the RequestID of an earlier call it returns that call's mitigation.
 	Announce(ctx context.Context, a Announce) (mitigation.Mitigation, error)
+	// Approve, Reject and Extend are a person's word about a mitigation; [ErrNotFound] when there is no such one, [ErrConflict]
+	// when nothing awaits that word, or not of this person.
+	Approve(ctx context.Context, a Answer) (mitigation.Mitigation, error)
+	Reject(ctx context.Context, a Answer) (mitigation.Mitigation, error)
+	Extend(ctx context.Context, a Answer, by time.Duration) (mitigation.Mitigation, error)
 	// Withdraw ends mitigations and sets holds.
 	Withdraw(ctx context.Context, w Withdraw) (Withdrawn, error)
 	// DeleteHold ends the hold on exactly this target; [ErrNotFound] when there is none.
@@ -257,7 +262,11 @@ type Announce struct {
 	Requester    string
 	Approved     bool // the requester may do what safety reserves for approvers
 	ValidateOnly bool // check only; the answer is the mitigation as it would be
+	AskApproval  bool // ask an approver where only one may announce it
 }
+
+// Answer is a person's word about a mitigation.
+type Answer struct{ ID, Reason, Requester string }
 
 // Withdraw selects mitigations to end: exactly one of ID, Target and All is set.
 type Withdraw struct {

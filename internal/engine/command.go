@@ -54,7 +54,19 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 		if m, repeated = e.machine.Announce(now, r); repeated {
 			return nil
 		}
-		if vs := e.check(now, m.ID); len(vs) > 0 {
+		vs := e.check(now, m.ID)
+		if r.Ask = e.needs(now, r, vs); r.Ask != nil {
+			// A person is asked only for what the kernel then lets pass.
+			e.machine.Drop(m.ID)
+			asked := r
+			asked.Ask, asked.Approved = nil, true
+			m, _ = e.machine.Announce(now, asked)
+			if vs = e.check(now, m.ID); len(vs) == 0 {
+				e.machine.Drop(m.ID)
+				m, _ = e.machine.Announce(now, r)
+			}
+		}
+		if len(vs) > 0 {
 			if !validateOnly {
 				e.refuse(now, m, vs, nil)
 			}
@@ -66,6 +78,13 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 		if _, err := e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}}); err != nil {
 			return &StoreError{err}
 		}
+		if m.Ask != nil {
+			e.log.Info("mitigation awaits approval", "mitigation", m.ID, "rule", r.Route, "requester", m.Requester, "reason", m.Reason, "asked", m.Ask.Why)
+			about := e.about(m)
+			about["requester"], about["reason"] = m.Requester, m.Reason
+			e.o.Emit(audit.ApprovalAsked, fmt.Sprintf("%s asks for the approval of %s: %s; %s", m.Requester, r.Route, m.Ask.Why, m.Reason), about)
+			return nil
+		}
 		e.log.Info("mitigation announced", "mitigation", m.ID, "rule", r.Route, "requester", m.Requester, "reason", m.Reason, "expires", m.Deadline)
 		e.o.Emit(audit.ManualAnnounce, fmt.Sprintf("%s by %s until %s: %s", r.Route, m.Requester, m.Deadline.UTC().Format(time.TimeOnly), m.Reason), map[string]string{
 			"mitigation": m.ID, "target": m.Target.String(), "route": r.Route.String(), "requester": m.Requester, "reason": m.Reason,
@@ -74,6 +93,109 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 		return nil
 	})
 	return m, err
+}
+
+// needs says what persons are asked before an engineer's request is announced; nil when nobody is.
+func (e *Engine) needs(now time.Time, r mitigation.Request, vs []safety.Violation) *mitigation.Ask {
+	most := e.o.Safety.SecondPersonAbove
+	if reach := safety.Reach(e.o.Safety.Own, r.Route); most > 0 && reach > most {
+		return &mitigation.Ask{Needs: 1, Since: now, Why: fmt.Sprintf("it reaches %d of our hosts, more than %d (safety.second_person_above)", reach, most)}
+	}
+	if len(vs) > 0 && r.AskApproval && !r.Approved {
+		return &mitigation.Ask{Needs: 1, Since: now, Why: fmt.Sprintf("%s: %s", vs[0].Invariant, vs[0].Reason)}
+	}
+	return nil
+}
+
+// Answer is a person's word about a mitigation.
+type Answer struct{ ID, Requester, Reason string }
+
+// Approve is a person's yes to what awaits approval. What was asked for is done with the last one that is needed.
+func (e *Engine) Approve(ctx context.Context, a Answer) (m mitigation.Mitigation, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		before, c, err := e.machine.Approve(now, a.ID, a.Requester, a.Reason)
+		if err != nil {
+			return err
+		}
+		m = c.Put[0]
+		if m.State == mitigation.Active && before.State != mitigation.Active {
+			if vs := e.check(now, m.ID); len(vs) > 0 {
+				e.machine.Restore(before)
+				return &RefusedError{vs}
+			}
+		}
+		if _, err := e.commit(c); err != nil {
+			return &StoreError{err}
+		}
+		e.answered(audit.ApprovalGiven, "approves", m, a)
+		if m.Phase != before.Phase {
+			e.tell(c)
+		}
+		if !m.Manual() && !m.Ask.Open() {
+			e.advance(now, m)
+			if e.machine != nil {
+				if after, ok := e.machine.Find(m.ID); ok {
+					m = after
+				}
+			}
+		}
+		return nil
+	})
+	return m, err
+}
+
+// Reject is a person's no to what awaits approval.
+func (e *Engine) Reject(ctx context.Context, a Answer) (m mitigation.Mitigation, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		_, c, err := e.machine.Reject(now, a.ID, a.Requester, a.Reason)
+		if err != nil {
+			return err
+		}
+		m = c.Put[0]
+		if _, err := e.commit(c); err != nil {
+			return &StoreError{err}
+		}
+		e.answered(audit.ApprovalRejected, "rejects", m, a)
+		return nil
+	})
+	return m, err
+}
+
+// Extend is an engineer's word that an announced mitigation stays longer.
+func (e *Engine) Extend(ctx context.Context, a Answer, by time.Duration) (m mitigation.Mitigation, err error) {
+	err = e.do(ctx, func(now time.Time) error {
+		if e.machine == nil {
+			return ErrNotLeading
+		}
+		before, c, err := e.machine.Extend(a.ID, by, e.o.Safety.MaxAge, a.Requester, a.Reason)
+		if err != nil {
+			return err
+		}
+		if vs := e.check(now, a.ID); len(vs) > 0 {
+			e.machine.Restore(before)
+			return &RefusedError{vs}
+		}
+		m = c.Put[0]
+		if _, err := e.commit(c); err != nil {
+			return &StoreError{err}
+		}
+		e.answered(audit.ManualExtend, fmt.Sprintf("extends to %s", m.Deadline.UTC().Format(time.RFC3339)), m, a)
+		return nil
+	})
+	return m, err
+}
+
+func (e *Engine) answered(kind audit.Kind, does string, m mitigation.Mitigation, a Answer) {
+	about := e.about(m)
+	about["requester"], about["reason"] = a.Requester, a.Reason
+	e.log.Info("mitigation", "mitigation", m.ID, "event", kind, "rule", m.Routes[0], "requester", a.Requester, "reason", a.Reason)
+	e.o.Emit(kind, fmt.Sprintf("%s %s %s: %s", a.Requester, does, m.Routes[0], a.Reason), about)
 }
 
 // Withdrawal selects mitigations to end by hand.
@@ -157,7 +279,7 @@ func (e *Engine) SetFreeze(ctx context.Context, frozen bool, requester, reason s
 // SetPolicy puts a policy in force.
 func (e *Engine) SetPolicy(ctx context.Context, p *policy.Policy) error {
 	return e.do(ctx, func(now time.Time) error {
-		e.policy = p
+		e.policy, e.adopt = p, true
 		e.detector.SetRules(p.Rules())
 		if e.machine != nil {
 			e.machine.SetGroups(p.Groups, policy.DefaultGroup)

@@ -128,14 +128,14 @@ func TestCollateralIsAsked(t *testing.T) {
 	}
 }
 
-// A first step that is for later waits, one that needs approval or is for some routers only is not taken.
+// A step that is for later waits, one that needs approval is not taken without.
 func TestFirstStep(t *testing.T) {
 	for step, after := range map[string]time.Duration{
 		"{action: rate-limit 1 Mbps, after: 15s}":        15 * time.Second,
 		"{action: rate-limit 1 Mbps}":                    time.Millisecond,
 		"{action: rate-limit 1 Mbps, approval: 1}":       0,
 		"{action: rate-limit 1 Mbps, scope: edge-1}":     0,
-		"{action: notify}, {action: discard, after: 1s}": 0,
+		"{action: notify}, {action: discard, after: 2s}": 2 * time.Second,
 	} {
 		runWith(t, func(o *Options) {
 			o.Policy = parsed(t, "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: ["+step+"]}]\n")

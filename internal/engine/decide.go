@@ -10,9 +10,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
-	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
-	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
@@ -59,6 +57,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			if len(e.ended) > maxEnded {
 				e.ended = e.ended[1:]
 			}
+			e.over(now, inc.ID)
 			for _, v := range ev.Vectors {
 				delete(e.retry, sight{inc.Target, inc.Direction, v})
 				delete(e.said, sight{inc.Target, inc.Direction, v})
@@ -91,25 +90,19 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		answer := e.policy.Answer(asked, now)
 		e.uncomputed(answer.Problems)
 		about := map[string]string{"incident": inc.ID, "target": inc.Target.String(), "vector": v.String()}
-		sig := signature.For(inc.Target, v)
-		if !answer.Observe && answer.Action.Kind != route.Blackhole && v != vector.Total && sig.Match.Equal(route.Match{Destination: inc.Target}) {
+		p, why := e.plan(now, inc, v, answer)
+		if why != "" {
 			answer.Observe = true
-			answer.Reason += fmt.Sprintf("; no match tells %s from other traffic, so that would be done to all traffic of %s: only observed (a response to total, or a blackhole, says so openly)", v, inc.Target)
+			answer.Reason += "; " + why
 		}
-		if answer.Observe {
+		if answer.Observe && (why != "" || !p.Proposed) {
 			if e.news(k, answer.Reason) {
 				e.unanswered(answer, about)
 			}
 			continue
 		}
-		r := route.Route{Match: sig.Match, Action: answer.Action}
-		if answer.Action.Kind == route.Blackhole {
-			r.Match = route.Match{Destination: inc.Target}
-		}
-		m, err := e.machine.Respond(now, mitigation.Plan{
-			Target: inc.Target, Vector: v, Incident: inc.ID, Answer: answer.Path, Route: r, TTL: answer.TTL, Extend: answer.Extend, MaxAge: min(answer.MaxAge, e.o.Safety.MaxAge),
-			Reason: fmt.Sprintf("%s; %s", inc.Reason, answer.Reason),
-		})
+		r := p.Route
+		m, err := e.machine.Respond(now, p)
 		switch {
 		case errors.Is(err, mitigation.ErrCovered):
 			continue
@@ -118,6 +111,13 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			if text := fmt.Sprintf("%s against %s is withheld: %v", r, v, err); e.news(k, text) {
 				e.o.Emit(audit.MitigationRefused, text, about)
 			}
+			continue
+		}
+		if p.Proposed {
+			if !e.propose(now, m, answer, about) {
+				return
+			}
+			delete(e.said, k)
 			continue
 		}
 		if refusals := e.check(now, m.ID); len(refusals) > 0 {
@@ -285,7 +285,7 @@ func (e *Engine) enforceSafety(now time.Time) {
 
 // announceChange records that a stored mitigation was extended or ended.
 func (e *Engine) announceChange(m mitigation.Mitigation) {
-	about := map[string]string{"mitigation": m.ID, "target": m.Target.String(), "route": m.Routes[0].String(), "deadline": m.Deadline.UTC().Format(time.RFC3339Nano)}
+	about := e.about(m)
 	if m.State == mitigation.Active {
 		kind := audit.MitigationExtended
 		if m.Extend == 0 {
@@ -302,8 +302,11 @@ func (e *Engine) announceChange(m mitigation.Mitigation) {
 	about["reason"] = m.EndReason
 	e.log.Info("mitigation ended", "mitigation", m.ID, "rule", m.Routes[0], "reason", m.EndReason, "detail", m.EndDetail)
 	kind := audit.MitigationEnded
-	if m.EndReason == mitigation.EndWithdrawn {
+	switch m.EndReason {
+	case mitigation.EndWithdrawn:
 		kind = audit.ManualWithdraw
+	case mitigation.EndRejected:
+		kind = audit.ApprovalRejected
 	}
 	e.o.Emit(kind, strings.TrimSuffix(fmt.Sprintf("%s ended: %s: %s", m.Routes[0], m.EndReason, m.EndDetail), ": "), about)
 }

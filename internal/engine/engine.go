@@ -57,6 +57,8 @@ type Options struct {
 	Breaker     *breaker.Options
 	BreakerHold time.Duration
 	Journal     func(now time.Time, r traffic.Report) // keeps a report for replay, with the time the core was told; must not block; may be nil
+	// Placed tells how many routers have a mitigation's routes, and of how many that are told; may be nil.
+	Placed func(mitigation.Mitigation) (installed, routers int)
 	// JournalSamples does the same with samples, which say when they were taken.
 	JournalSamples func(now time.Time, s []traffic.Sample)
 	Log            *slog.Logger
@@ -90,6 +92,7 @@ type Engine struct {
 	retry     map[sight]time.Time // when automation may try again
 	problems  map[string]bool     // of the policy in force, told once
 	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
+	adopt     bool                // the policy is new: a mitigation may find itself on another ladder
 	refusals  budget              // of refusals that are stored
 	ended     []detect.Incident   // newest last, at most maxEnded
 	revision  uint64              // of the directive, within the term
@@ -328,18 +331,18 @@ func (e *Engine) tick(now time.Time) {
 	if e.machine == nil {
 		return
 	}
+	e.unseen(now)
 	if c := e.machine.Tick(now, func(m mitigation.Mitigation) bool { return e.wanted(m, now) }); !c.Empty() {
 		if _, err := e.commit(c); err != nil {
 			return
 		}
-		for _, m := range c.Put {
-			e.announceChange(m)
-		}
+		e.tell(c)
 		for _, p := range c.DeleteHolds {
 			e.o.Emit(audit.HoldLifted, fmt.Sprintf("the hold on %s ended", p), map[string]string{"target": p.String()})
 		}
 	}
 	e.enforceSafety(now)
+	e.ladders(now)
 	e.refine(now)
 	if e.machine != nil {
 		e.machine.Forget(now.Add(-e.o.Keep)) // the store prunes its records by itself

@@ -437,7 +437,7 @@ func TestWhatThePolicyAsksForNoLongerEnds(t *testing.T) {
 		if got := b.announced(); len(got) != 0 {
 			t.Errorf("still announced: %q", got)
 		}
-		if k := b.kinds(); !strings.Contains(k, "mitigation_changed mitigation_ended") || strings.Contains(k, "mitigation_extended") {
+		if k := b.kinds(); !strings.Contains(k, "mitigation_changed mitigation_verified mitigation_ended") || strings.Contains(k, "mitigation_extended") {
 			t.Errorf("events: %s", k)
 		}
 	})

@@ -31,6 +31,8 @@ type metrics struct {
 	commitErrors prometheus.Counter
 	uncomputed   prometheus.Counter
 	notified     prometheus.Counter
+	moves        *prometheus.CounterVec
+	verified     prometheus.Histogram
 	shadowed     *prometheus.CounterVec
 
 	active      prometheus.Gauge
@@ -71,8 +73,12 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		queue: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "trafficmonitor_engine_queue_seconds", Help: "Time a report waits for the engine.", Buckets: buckets,
 		}),
-		incidents:       counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
-		decided:         counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
+		incidents: counter("trafficmonitor_incident_vectors_total", "Vectors that passed their limit at a target.", "vector"),
+		decided:   counter("trafficmonitor_mitigations_made_total", "Mitigations made by automation; counted by the leader.", "action"),
+		moves:     counter("trafficmonitor_mitigation_moves_total", "Times a mitigation entered a phase of its life (docs/lifecycle.md); counted by the leader.", "phase"),
+		verified: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "trafficmonitor_mitigation_time_to_verified_seconds", Help: "From the announcement to the first measurement that shows its effect; counted by the leader.", Buckets: []float64{.25, .5, 1, 2, 3, 5, 10, 30, 60},
+		}),
 		ended:           counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
 		refined:         counter("trafficmonitor_mitigations_refined_total", "Times automation gave a mitigation another rule: a narrower one that spares normal traffic, or one that follows an attack that changed.", "why"),
 		refused:         counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
@@ -94,7 +100,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		speakerSets:     counter("trafficmonitor_speaker_sets_total", "Times the whole set was handed to the speaker.", "result"),
 		lag:             gauge("trafficmonitor_speaker_behind_seconds", "For how long the speaker has not had the newest set; 0 when it has it."),
 	}
-	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.uncomputed, m.notified, m.crowded, m.unkept, m.baselineEvicted,
+	reg.MustRegister(m.stages, m.queue, m.withheld, m.commitErrors, m.uncomputed, m.notified, m.verified, m.crowded, m.unkept, m.baselineEvicted,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "trafficmonitor_engine_queue_reports", Help: "Reports waiting for the engine."},
 			func() float64 { return float64(len(e.reports)) }),
 	)

@@ -28,7 +28,7 @@ func TestHoldStopsExtensions(t *testing.T) {
 	o := sees(900_000)
 	o.Vector = vector.NTP
 	m.Observe(o, Usual{})
-	if c := m.Tick(ntp.Deadline.Add(-time.Second), nil); !c.Empty() {
+	if c := m.Tick(ntp.Deadline.Add(-time.Second), nil); len(c.Put) != 1 || c.Put[0].Phase != OnHold || !c.Put[0].Deadline.Equal(ntp.Deadline) {
 		t.Errorf("automation extended a rule of a target it is held off: %+v", c)
 	}
 	if at := m.Deadline(); !at.Equal(ntp.Deadline) {
@@ -115,8 +115,8 @@ func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
 		t.Errorf("not extended: %+v", c)
 	}
 	m.Refuse(t0, y.ID, "test")
-	if len(m.seen) != 0 {
-		t.Errorf("evidence of nothing is kept: %v", m.seen)
+	if len(m.looks) != 0 {
+		t.Errorf("evidence of nothing is kept: %v", m.looks)
 	}
 }
 

@@ -25,26 +25,46 @@ type Machine struct {
 	frozen  map[string]Freeze           // by group
 	groups  func(netip.Prefix) []string // of a target; nil: of none
 	noGroup string                      // what a target is said to be in that is in none
-	seen    map[sight]bool              // newest evidence of each mitigated vector: does its traffic go on?
+	looks   map[sight]*look             // newest evidence of each vector that a live mitigation answers
 	denied  map[string]time.Time        // by mitigation, when an extension was last denied
+	doubts  map[string]time.Time        // by mitigation, since when it was measured not to work
 	latest  time.Time                   // Created of the youngest made here
-	live    []*Mitigation               // the active ones, oldest first; nil when they changed
-}
-
-type sight struct {
-	target netip.Prefix
-	vector vector.ID
+	live    []*Mitigation               // the pending and active ones, oldest first; nil when they changed
+	acting  []*Mitigation               // the active ones among them
 }
 
 // Change is what a step wants stored. The zero Change is nothing.
 type Change struct {
 	Put         []Mitigation
+	Moves       []Move // of those in Put that moved
 	Holds       []Hold
 	DeleteHolds []netip.Prefix
 	SetFreeze   bool
 	Freeze      *Freeze  // with SetFreeze; nil lifts it
 	Freezes     []Freeze // of groups
 	Unfreeze    []string // groups whose freeze is lifted
+}
+
+// Move is that a mitigation entered another phase, or took a step in the same.
+type Move struct {
+	ID       string
+	From, To Phase
+	Why      string
+}
+
+// add takes in a mitigation as it is now.
+func (c *Change) add(x *Mitigation, from Phase, why string) {
+	if from != x.Phase {
+		c.move(x, from, why)
+		return
+	}
+	c.Put = append(c.Put, *x)
+}
+
+// move is add of one that a step was taken with, be it in the same phase.
+func (c *Change) move(x *Mitigation, from Phase, why string) {
+	c.Put = append(c.Put, *x)
+	c.Moves = append(c.Moves, Move{ID: x.ID, From: from, To: x.Phase, Why: why})
 }
 
 // Empty reports whether nothing is to be stored.
@@ -63,13 +83,23 @@ type Plan struct {
 	Extend   time.Duration
 	MaxAge   time.Duration
 	Reason   string
+
+	Scope []string // the routers that are told; empty: all
+	Rung  Rung     // where it stands on its ladder; Since is set by Respond
+	// Proposed means that nothing is announced yet: the ladder waits for its time or condition, or for what Ask asks.
+	Proposed bool
+	Ask      *Ask
+	// What sensors see of the vector, per second, and of the target's other traffic, before anything is done.
+	PPS, BPS, Other float64
+	Sensors         []string // that see it
 }
 
 // Why a plan was not followed.
 var (
 	ErrFrozen  = errors.New("automation is frozen")
 	ErrHeld    = errors.New("automation is held off the target")
-	ErrCovered = errors.New("an active mitigation covers it")
+	ErrCovered = errors.New("a live mitigation covers it")
+	ErrFull    = errors.New("too many mitigations wait already")
 )
 
 // ErrNotFound says that no such mitigation or hold exists.
@@ -77,8 +107,9 @@ var ErrNotFound = errors.New("not found")
 
 // New returns a machine that goes on from what is stored.
 func New(r Records) *Machine {
-	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, frozen: map[string]Freeze{}, seen: map[sight]bool{}, denied: map[string]time.Time{}}
+	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, frozen: map[string]Freeze{}, looks: map[sight]*look{}, denied: map[string]time.Time{}, doubts: map[string]time.Time{}}
 	for _, x := range r.Mitigations {
+		x.Complete()
 		m.all[x.ID] = &x
 	}
 	for _, f := range r.Frozen {
@@ -88,10 +119,8 @@ func New(r Records) *Machine {
 		m.holds[h.Target] = h
 	}
 	// Evidence is not stored: what was mitigated when we took over must be seen again before it is extended.
-	for _, x := range m.active() {
-		for _, v := range x.Vectors {
-			m.seen[sight{x.Target, v}] = false
-		}
+	for _, x := range m.alive() {
+		m.watch(x)
 	}
 	return m
 }
@@ -105,25 +134,70 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	if h, ok := m.Held(now, p.Target); ok {
 		return Mitigation{}, fmt.Errorf("%w %s until %s by %s: %s", ErrHeld, h.Target, h.Until.UTC().Format(time.RFC3339), h.Requester, h.Reason)
 	}
-	for _, x := range m.active() {
-		covered := x.Refined && x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && x.Routes[0].Action == p.Route.Action
-		for _, r := range x.Routes {
-			covered = covered || r.ID() == p.Route.ID()
+	pending := 0
+	for _, x := range m.alive() {
+		covered := x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && !x.Manual() &&
+			(x.Rung.Ladder != "" || x.State == Pending || x.Refined && x.Routes[0].Action == p.Route.Action)
+		if x.State == Pending {
+			pending++
+		} else {
+			for _, r := range x.Routes {
+				covered = covered || r.ID() == p.Route.ID() && !p.Proposed
+			}
 		}
 		if covered {
 			return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrCovered, x.ID, x.Requester)
 		}
 	}
-	x := &Mitigation{
-		Target: p.Target, State: Active, Incident: p.Incident, Vectors: []vector.ID{p.Vector}, Routes: []route.Route{p.Route},
-		Answer: p.Answer, Groups: m.groupsOf(p.Target),
-		Requester: Automation, Reason: p.Reason, Created: m.created(now), Deadline: now.Add(min(p.TTL, p.MaxAge)),
-		MaxDeadline: now.Add(p.MaxAge), Extend: p.Extend,
+	if p.Proposed && pending >= maxPending {
+		return Mitigation{}, fmt.Errorf("%w: %d", ErrFull, pending)
 	}
+	x := &Mitigation{
+		Target: p.Target, Incident: p.Incident, Vectors: []vector.ID{p.Vector}, Routes: []route.Route{p.Route}, Scope: p.Scope,
+		Answer: p.Answer, Groups: m.groupsOf(p.Target),
+		Requester: Automation, Reason: p.Reason, Created: m.created(now), Rung: p.Rung, Ask: p.Ask,
+		Effect: Effect{BeforePPS: p.PPS, BeforeBPS: p.BPS, BeforeOther: p.Other, Sensors: p.Sensors},
+	}
+	x.Rung.Since = x.Created
+	switch {
+	case p.Ask != nil:
+		x.enter(x.Created, AwaitingApproval)
+	case p.Proposed:
+		x.enter(x.Created, Proposed)
+	default:
+		x.enter(x.Created, Announced)
+	}
+	ttl := p.TTL
+	if x.State == Active {
+		x.Flaps = m.flaps(now, p)
+		ttl <<= min(x.Flaps, mostDoubled)
+	}
+	x.Deadline, x.MaxDeadline, x.Extend = now.Add(min(ttl, p.MaxAge)), now.Add(p.MaxAge), p.Extend
 	x.ID = m.newID(now, p.Route.ID())
 	m.all[x.ID], m.live = x, nil
-	m.seen[sight{p.Target, p.Vector}] = true
+	m.watch(x)
 	return *x, nil
+}
+
+const (
+	maxPending = 1000 // whoever attacks chooses the targets
+	// An attack that comes again within its ttl after its answer ended is answered for twice as long, each time, up to
+	// sixteen times.
+	mostDoubled = 4
+)
+
+// flaps counts how often in a row the same attack was answered and came again soon after.
+func (m *Machine) flaps(now time.Time, p Plan) uint32 {
+	var last *Mitigation
+	for _, x := range m.all {
+		if x.Phase == Expired && !x.Manual() && x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && (last == nil || x.Ended.After(last.Ended)) {
+			last = x
+		}
+	}
+	if last == nil || now.Sub(last.Ended) > p.TTL {
+		return 0
+	}
+	return last.Flaps + 1
 }
 
 // Refine gives an active mitigation of automation another route, because more is known of the attack; its deadlines stay.
@@ -159,6 +233,9 @@ type Request struct {
 	Reason    string
 	RequestID string
 	Approved  bool
+	Ask       *Ask // who must approve it before it is announced; nil: nobody
+	// AskApproval asks an approver where only one may announce it, instead of refusing it.
+	AskApproval bool
 }
 
 // Announce follows an engineer's request. A request that was made before under the same id returns what it made then;
@@ -177,8 +254,13 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 		target = r.Route.Match.Source
 	}
 	n := &Mitigation{
-		Target: target, State: Active, Routes: []route.Route{r.Route}, Requester: r.Requester, Reason: r.Reason,
+		Target: target, Routes: []route.Route{r.Route}, Requester: r.Requester, Reason: r.Reason,
 		RequestID: r.RequestID, Approved: r.Approved, Groups: m.groupsOf(target), Created: m.created(now), Deadline: now.Add(r.TTL), MaxDeadline: now.Add(r.TTL),
+	}
+	n.enter(n.Created, Announced)
+	if r.Ask != nil {
+		n.Ask = r.Ask
+		n.enter(n.Created, AwaitingApproval)
 	}
 	n.ID = m.newID(now, r.Route.ID())
 	m.all[n.ID], m.live = n, nil
@@ -188,9 +270,7 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 // Refuse takes a mitigation back that the safety kernel did not let pass, before it was ever stored as active.
 func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 	x := m.all[id]
-	x.State, x.Ended, x.EndReason, x.EndDetail = Refused, now, EndUnsafe, detail
-	m.live = nil
-	m.unwatch(x)
+	m.finish(x, now, Rejected, EndUnsafe, detail)
 	return *x
 }
 
@@ -203,17 +283,18 @@ func (m *Machine) Drop(id string) {
 	}
 }
 
-// Withdraw ends the active mitigations that pick selects and holds automation off their targets for hold; a hold of
+// Withdraw ends the live mitigations that pick selects and holds automation off their targets for hold; a hold of
 // zero sets none.
 func (m *Machine) Withdraw(now time.Time, pick func(Mitigation) bool, hold time.Duration, requester, reason string) Change {
 	var c Change
 	held := map[netip.Prefix]bool{}
-	for _, x := range m.active() {
+	for _, x := range m.alive() {
 		if !pick(*x) {
 			continue
 		}
-		m.finish(x, now, EndWithdrawn, fmt.Sprintf("%s: %s", requester, reason))
-		c.Put = append(c.Put, *x)
+		from := x.Phase
+		m.finish(x, now, Withdrawn, EndWithdrawn, fmt.Sprintf("%s: %s", requester, reason))
+		c.add(x, from, reason)
 		if hold > 0 && !held[x.Target] {
 			held[x.Target] = true
 			h := Hold{Target: x.Target, Until: now.Add(hold), Requester: requester, Reason: reason}
@@ -233,90 +314,36 @@ func (m *Machine) DeleteHold(target netip.Prefix) (Change, error) {
 	return Change{DeleteHolds: []netip.Prefix{target}}, nil
 }
 
-// Watches tells whether an active mitigation lives on what is seen of a vector at a target.
-func (m *Machine) Watches(target netip.Prefix, v vector.ID) bool {
-	_, ok := m.seen[sight{target, v}]
-	return ok
-}
-
-// Usual is what a target normally receives of a vector, in packets and bits per second; zero where it is not known.
-type Usual struct{ PPS, BPS float64 }
-
-// Observe takes in what the sensors see of a mitigated vector: its traffic goes on when the trickle that the router
-// lets pass is there, beside what is usual. A vector that is not observed keeps its last evidence, and a sensor that went
-// silent counts with its last word, for silence is no evidence.
-func (m *Machine) Observe(o traffic.Observation, usual Usual) {
-	k := sight{o.Target, o.Vector}
-	if _, ok := m.seen[k]; !ok {
-		return
-	}
-	if len(o.Missing) > 0 && len(o.Sensors) == 0 {
-		return
-	}
-	m.seen[k] = m.goesOn(o, usual)
-}
-
-// trickle is the share of a rate limit that must come through to count as evidence, and unsteady the share by which what is
-// usual may be exceeded without being any.
-const (
-	trickle  = 0.5
-	unsteady = 0.1
-)
-
-// fills tells whether what comes through fills so much of a limit as an attack does, beside what is usual. A rule that was
-// refined lets what is usual pass beside its limit, any other one holds it to the limit, too. Where what is usual hides the
-// trickle, that is no evidence: the rule ends in time, and if the attack goes on it is recognised again within moments.
-func fills(passes, limit, usual float64, refined bool) bool {
-	if !refined {
-		limit -= usual
-	}
-	return passes-usual*(1+unsteady) >= trickle*max(limit, 0)
-}
-
-func (m *Machine) goesOn(o traffic.Observation, usual Usual) bool {
-	for _, x := range m.active() {
-		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) {
-			continue
-		}
-		for _, r := range x.Routes {
-			switch r.Action.Kind {
-			case route.RateBytes:
-				if fills(o.BPS+o.HeldBPS, float64(r.Action.Rate)*8, usual.BPS, x.Refined) {
-					return true
-				}
-			case route.RatePackets:
-				if fills(o.PPS+o.HeldPPS, float64(r.Action.Rate), usual.PPS, x.Refined) {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
 // askAgain is how long after a denied extension it is asked for again.
 const askAgain = time.Second
 
-// Tick ends what is due and extends what evidence asks for, shortly before its deadline so that the routers see no gap. Nil
-// may allows every extension; one that it denies is asked for again a second later, until the deadline.
+// Tick ends what is due, extends what evidence asks for, shortly before its deadline so that the routers see no gap, and
+// says what was measured. Nil may allows every extension; one that it denies is asked for again a second later, until the
+// deadline.
 func (m *Machine) Tick(now time.Time, may func(Mitigation) bool) Change {
 	var c Change
-	for _, x := range m.active() {
+	for _, x := range m.alive() {
+		from := x.Phase
 		switch {
 		case !now.Before(x.Deadline):
 			why := EndDeadline
-			if !x.Manual() && !x.Deadline.Before(x.MaxDeadline) {
+			if !x.Manual() && x.State == Active && !x.Deadline.Before(x.MaxDeadline) {
 				why = EndMaxAge
 			}
-			m.finish(x, now, why, "")
-			c.Put = append(c.Put, *x)
+			m.finish(x, now, ended(why), why, "")
+			c.add(x, from, why)
 		case m.mayExtend(x) && !now.Before(m.extendAt(x)) && may != nil && !may(*x):
 			m.denied[x.ID] = now
 		case m.mayExtend(x) && !now.Before(m.extendAt(x)):
+			m.measure(x)
 			x.Deadline = earliest(x.Deadline.Add(x.Extend), x.MaxDeadline)
 			x.Extensions++
 			x.Evidence = fmt.Sprintf("the traffic goes on: extended to %s (%d times so far)", x.Deadline.UTC().Format(time.RFC3339), x.Extensions)
-			c.Put = append(c.Put, *x)
+			c.add(x, from, x.Evidence)
+		default:
+			if why := m.judge(now, x); why != "" {
+				c.add(x, from, why)
+			}
 		}
 	}
 	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
@@ -336,7 +363,7 @@ func (m *Machine) Deadline() time.Time {
 			first = at
 		}
 	}
-	for _, x := range m.active() {
+	for _, x := range m.alive() {
 		if m.mayExtend(x) {
 			add(m.extendAt(x)) // the end of a hold, or the deadline, may be earlier
 		}
@@ -364,13 +391,16 @@ func (m *Machine) extendAt(x *Mitigation) time.Time {
 }
 
 func (m *Machine) mayExtend(x *Mitigation) bool {
-	if x.Manual() || x.Extend <= 0 || !x.Deadline.Before(x.MaxDeadline) {
+	if x.State != Active || x.Manual() || x.Extend <= 0 || !x.Deadline.Before(x.MaxDeadline) {
 		return false
 	}
 	if _, frozen := m.FrozenFor(x.Target); frozen {
 		return false
 	}
-	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool { return m.seen[sight{x.Target, v}] })
+	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool {
+		l := m.looks[sight{x.Target, v}]
+		return l != nil && l.goesOn
+	})
 }
 
 // covers reports whether the hold keeps automation off a target: one inside it, and one around it, for a rule for a
@@ -407,6 +437,23 @@ func (m *Machine) Active() []Mitigation {
 	return out
 }
 
+// Find returns a mitigation by its ID.
+func (m *Machine) Find(id string) (Mitigation, bool) {
+	if x := m.all[id]; x != nil {
+		return *x, true
+	}
+	return Mitigation{}, false
+}
+
+// Live returns the pending and active mitigations, oldest first.
+func (m *Machine) Live() []Mitigation {
+	out := make([]Mitigation, 0, len(m.alive()))
+	for _, x := range m.alive() {
+		out = append(out, *x)
+	}
+	return out
+}
+
 // Records returns all that is known, sorted.
 func (m *Machine) Records() Records {
 	r := Records{Freeze: m.freeze}
@@ -425,7 +472,7 @@ func (m *Machine) Records() Records {
 // Forget drops mitigations that ended before t.
 func (m *Machine) Forget(t time.Time) (ids []string) {
 	for id, x := range m.all {
-		if x.State != Active && x.Ended.Before(t) {
+		if (x.State == Ended || x.State == Refused) && x.Ended.Before(t) {
 			delete(m.all, id)
 			ids = append(ids, id)
 		}
@@ -434,38 +481,39 @@ func (m *Machine) Forget(t time.Time) (ids []string) {
 	return ids
 }
 
-func (m *Machine) finish(x *Mitigation, now time.Time, why, detail string) {
-	x.State, x.Ended, x.EndReason, x.EndDetail = Ended, now, why, detail
+func (m *Machine) finish(x *Mitigation, now time.Time, p Phase, why, detail string) {
+	x.enter(now, p)
+	x.Ended, x.EndReason, x.EndDetail = now, why, detail
 	m.live = nil
 	delete(m.denied, x.ID)
+	delete(m.doubts, x.ID)
 	m.unwatch(x)
 }
 
-// unwatch drops the evidence of a mitigation that is active no more, unless another one lives on it.
-func (m *Machine) unwatch(x *Mitigation) {
-	for _, v := range x.Vectors {
-		shared := slices.ContainsFunc(m.active(), func(y *Mitigation) bool {
-			return y.Target == x.Target && slices.Contains(y.Vectors, v)
-		})
-		if !shared {
-			delete(m.seen, sight{x.Target, v})
-		}
-	}
-}
-
-// active returns the active mitigations, oldest first. It is asked with every report, so the answer is kept; the slice
-// is never changed, so that what ends while one goes through it does no harm.
-func (m *Machine) active() []*Mitigation {
+// alive returns the pending and active mitigations, oldest first. It is asked with every report, so the answer is kept; the
+// slice is never changed, so that what ends while one goes through it does no harm.
+func (m *Machine) alive() []*Mitigation {
 	if m.live == nil {
-		m.live = make([]*Mitigation, 0, 8)
+		m.live, m.acting = make([]*Mitigation, 0, 8), make([]*Mitigation, 0, 8)
 		for _, x := range m.all {
-			if x.State == Active {
+			if x.State == Active || x.State == Pending {
 				m.live = append(m.live, x)
 			}
 		}
 		slices.SortFunc(m.live, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+		for _, x := range m.live {
+			if x.State == Active {
+				m.acting = append(m.acting, x)
+			}
+		}
 	}
 	return m.live
+}
+
+// active returns those of alive that are announced.
+func (m *Machine) active() []*Mitigation {
+	m.alive()
+	return m.acting
 }
 
 // created makes the times of creation differ, so that the safety kernel, which keeps what is older, keeps what was there.
@@ -503,7 +551,7 @@ func (m *Machine) LetEnd(pick func(Mitigation) bool) Change {
 		if !x.Manual() && x.Extend > 0 && pick(*x) {
 			x.Extend = 0
 			x.Evidence = "the policy asks for it no longer: it ends at its deadline"
-			c.Put = append(c.Put, *x)
+			c.add(x, x.Phase, x.Evidence)
 		}
 	}
 	return c
@@ -514,8 +562,22 @@ func (m *Machine) EndUnsafe(now time.Time, detail map[string]string) Change {
 	var c Change
 	for _, x := range m.active() {
 		if why, ok := detail[x.ID]; ok {
-			m.finish(x, now, EndUnsafe, why)
-			c.Put = append(c.Put, *x)
+			from := x.Phase
+			m.finish(x, now, Failed, EndUnsafe, why)
+			c.add(x, from, why)
+		}
+	}
+	return c
+}
+
+// Over ends what waits for an answer to an incident that is over.
+func (m *Machine) Over(now time.Time, incident string) Change {
+	var c Change
+	for _, x := range m.alive() {
+		if x.State == Pending && !x.Manual() && x.Incident == incident {
+			from := x.Phase
+			m.finish(x, now, Expired, EndOver, "the attack was over before anything was announced")
+			c.add(x, from, x.EndDetail)
 		}
 	}
 	return c

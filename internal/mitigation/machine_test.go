@@ -122,7 +122,7 @@ func TestFreeze(t *testing.T) {
 		t.Errorf("frozen automation answered %v", err)
 	}
 	m.Observe(sees(900_000), Usual{})
-	if c := m.Tick(x.Deadline.Add(-time.Second), nil); !c.Empty() {
+	if c := m.Tick(x.Deadline.Add(-time.Second), nil); len(c.Put) != 1 || c.Put[0].Phase != OnHold || !c.Put[0].Deadline.Equal(x.Deadline) {
 		t.Errorf("frozen automation extended: %+v", c)
 	}
 	if c := m.Tick(x.Deadline, nil); len(c.Put) != 1 || c.Put[0].State != Ended {

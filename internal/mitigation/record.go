@@ -10,14 +10,15 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// State of a mitigation.
+// State says what a mitigation is to the routers.
 type State string
 
-// The states. A refused mitigation never announced anything.
+// The states.
 const (
-	Active  State = "active"
-	Ended   State = "ended"
-	Refused State = "refused"
+	Pending State = "pending" // nothing was announced yet
+	Active  State = "active"  // its routes are announced
+	Ended   State = "ended"   // they are no more
+	Refused State = "refused" // they may not be
 )
 
 // Automation is the requester of a mitigation nobody asked for by hand.
@@ -28,10 +29,10 @@ const (
 	EndDeadline   = "deadline"          // its deadline passed and no evidence asked for more
 	EndMaxAge     = "max_age"           // it reached the age none may exceed
 	EndWithdrawn  = "withdrawn_by_hand" // an engineer withdrew it
-	EndReplaced   = "replaced"          // another mitigation took over its routes
 	EndUnsafe     = "refused_by_safety" // the safety kernel refused it
-	EndNoPolicy   = "policy_no_longer"  // a new policy no longer asks for it
 	EndRolledBack = "rolled_back"       // the circuit breaker withdrew it, for it did harm
+	EndOver       = "over"              // the attack was measured to be over
+	EndRejected   = "rejected_by_hand"  // an approver said no
 )
 
 // Mitigation is our answer to an incident or to an engineer, as it is stored. It owns its routes until Deadline.
@@ -39,11 +40,14 @@ type Mitigation struct {
 	ID        string        `json:"id"`
 	Target    netip.Prefix  `json:"target"`
 	State     State         `json:"state"`
+	Phase     Phase         `json:"phase,omitempty"`    // where in its life it is; never empty in what a Machine returns
+	Since     time.Time     `json:"since,omitzero"`     // when it entered the phase
 	Incident  string        `json:"incident,omitempty"` // empty for a manual one
 	Vectors   []vector.ID   `json:"vectors,omitempty"`  // sorted
 	Answer    string        `json:"answer,omitempty"`   // path of the policy's response that asked for it; empty for a manual one
 	Groups    []string      `json:"groups,omitempty"`   // of the policy, that the target was in when it was made, but for the default one
-	Routes    []route.Route `json:"routes"`             // sorted by text; a stored mitigation has at least one
+	Routes    []route.Route `json:"routes"`             // sorted by text; at least one: of a pending one what it would announce
+	Scope     []string      `json:"scope,omitempty"`    // the routers that are told, sorted; empty: all
 	Requester string        `json:"requester"`          // Automation, or who asked for it
 	Reason    string        `json:"reason"`
 	RequestID string        `json:"request_id,omitempty"` // makes a manual request repeatable
@@ -60,10 +64,63 @@ type Mitigation struct {
 	EndReason string    `json:"end_reason,omitempty"` // one of the End constants
 	EndDetail string    `json:"end_detail,omitempty"` // who and why, in words
 	Evidence  string    `json:"evidence,omitempty"`   // what the sensors show of its effect, in words
+
+	Rung   Rung   `json:"rung,omitzero"`   // where it stands on its policy's ladder
+	Ask    *Ask   `json:"ask,omitempty"`   // what persons are asked to approve; never changed in place
+	Effect Effect `json:"effect,omitzero"` // what was measured of it, as of the last change
+	Flaps  uint32 `json:"flaps,omitempty"` // how many before it ended shortly before the attack came again
 }
 
 // Manual reports whether an engineer asked for the mitigation.
 func (m Mitigation) Manual() bool { return m.Requester != Automation }
+
+// Rung is where a mitigation of automation stands on the ladder of its policy.
+type Rung struct {
+	Ladder    string        `json:"ladder,omitempty"` // which ladder: see Ladder
+	Step      int           `json:"step"`             // its index; -1 before the first
+	Steps     int           `json:"steps,omitempty"`  // how many the ladder has
+	Name      string        `json:"name,omitempty"`   // of the step
+	Since     time.Time     `json:"since,omitzero"`   // when it was taken
+	DownAfter time.Duration `json:"down_after,omitempty"`
+	// While it eases: the step it came from, and of both how often easing was in vain, which makes the next wait longer.
+	From  int    `json:"from,omitempty"`
+	Eased uint32 `json:"eased,omitempty"`
+}
+
+// Ask is a question to persons: may the step be taken?
+type Ask struct {
+	Step     int        `json:"step"`  // index on the ladder; 0 of an engineer's request
+	Needs    int        `json:"needs"` // how many persons must approve
+	Why      string     `json:"why"`
+	Since    time.Time  `json:"since"`
+	By       []Approval `json:"by,omitempty"`
+	Rejected *Approval  `json:"rejected,omitempty"` // who said no; it is not asked again
+}
+
+// Open reports whether an answer is awaited.
+func (a *Ask) Open() bool { return a != nil && a.Rejected == nil && len(a.By) < a.Needs }
+
+// Approval is one person's answer.
+type Approval struct {
+	Who    string    `json:"who"`
+	When   time.Time `json:"when"`
+	Reason string    `json:"reason"`
+}
+
+// Effect is what sensors measured of a mitigation's vector, per second: before its step took effect, and since. Rates beside
+// what is usual for the target; Other is of its other traffic.
+type Effect struct {
+	BeforePPS   float64   `json:"before_pps,omitempty"`
+	BeforeBPS   float64   `json:"before_bps,omitempty"`
+	BeforeOther float64   `json:"before_other_pps,omitempty"`
+	PPS         float64   `json:"pps,omitempty"`
+	BPS         float64   `json:"bps,omitempty"`
+	Other       float64   `json:"other_pps,omitempty"`
+	Reduction   float64   `json:"reduction,omitempty"` // by how much the packets fell, 0 to 1
+	Measured    time.Time `json:"measured,omitzero"`   // until when; zero: nothing was measured
+	Verified    time.Time `json:"verified,omitzero"`   // when the effect was first shown
+	Sensors     []string  `json:"sensors,omitempty"`   // those that saw the attack before, without which nothing is measured; at most 64
+}
 
 // Hold keeps automation off a prefix until it ends: off every target inside it, and off networks that contain it.
 type Hold struct {

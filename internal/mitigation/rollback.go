@@ -13,12 +13,13 @@ const Breaker = "breaker"
 func (m *Machine) RollBack(now time.Time, ids []string, hold time.Duration, why string) Change {
 	c := m.Withdraw(now, func(x Mitigation) bool {
 		_, frozen := m.FrozenFor(x.Target)
-		return !x.Manual() && !frozen && slices.Contains(ids, x.ID)
+		return x.State == Active && !x.Manual() && !frozen && slices.Contains(ids, x.ID)
 	}, hold, Breaker, why)
 	for i := range c.Put {
 		x := m.all[c.Put[i].ID]
+		x.enter(now, ended(EndRolledBack))
 		x.EndReason, x.EndDetail = EndRolledBack, why
-		c.Put[i] = *x
+		c.Put[i], c.Moves[i].To, c.Moves[i].Why = *x, x.Phase, why
 	}
 	return c
 }

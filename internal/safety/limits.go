@@ -33,6 +33,9 @@ type Limits struct {
 	// MaxOwnShare is the part of our own address space, per family, that may be cut off at one time (see the package's
 	// comment); 0 to 1.
 	MaxOwnShare float64
+	// SecondPersonAbove is how many of our hosts (see [Reach]) an engineer's route may reach without a second person's approval;
+	// 0 never asks. It limits who announces, not what may be: the kernel does not check it.
+	SecondPersonAbove uint64
 
 	// Where traffic may be sent: by a redirect into a VRF, and by a redirect, a copy or the next hop of a blackhole. Nowhere
 	// where they are empty.
@@ -85,6 +88,7 @@ func Defaults() Limits {
 		SourceMinLength6:    48,
 		MaxOwnShare:         0.05,
 		AutomaticActions:    []string{"rate-limit", "discard", "blackhole"},
+		SecondPersonAbove:   256,
 	}
 }
 

@@ -37,7 +37,7 @@ func (t *Term) prune(ctx context.Context) {
 func old(r mitigation.Records, then time.Time, most int) []string {
 	var ended []mitigation.Mitigation
 	for _, m := range r.Mitigations {
-		if m.State != mitigation.Active {
+		if m.State == mitigation.Ended || m.State == mitigation.Refused {
 			ended = append(ended, m)
 		}
 	}

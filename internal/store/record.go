@@ -111,6 +111,7 @@ func decodeMitigation(id string, b []byte) (mitigation.Mitigation, error) {
 		}
 		m.Vectors = append(m.Vectors, vector.ID(v))
 	}
+	m.Complete()
 	return m, checkMitigation(id, m)
 }
 
@@ -130,9 +131,15 @@ func checkMitigation(id string, m mitigation.Mitigation) error {
 		bad("target: %w", err)
 	}
 	switch m.State {
-	case mitigation.Active, mitigation.Ended, mitigation.Refused:
+	case mitigation.Pending, mitigation.Active, mitigation.Ended, mitigation.Refused:
 	default:
 		bad("state %q is not known", m.State)
+	}
+	switch { // records of older versions have none
+	case m.Phase != "" && m.Phase.State() == "":
+		bad("phase %q is not known", m.Phase)
+	case m.Phase != "" && m.Phase.State() != m.State:
+		bad("phase %q is none of a mitigation that is %s", m.Phase, m.State)
 	}
 	if len(m.Routes) == 0 {
 		bad("no routes")

@@ -231,8 +231,15 @@ func TestRoundTrip(t *testing.T) {
 	v6.Requester, v6.RequestID, v6.Approved, v6.Evidence, v6.Vectors = "ann", "r1", true, "fell to 0.1 %", nil
 	// Keep is 7 days: what ended earlier than that would be pruned.
 	v6.Ended = time.Now().UTC()
+	v6.Phase, v6.Since, v6.Scope, v6.Flaps = mitigation.Withdrawn, epoch.Add(time.Second), []string{"edge1"}, 2
+	v6.Rung = mitigation.Rung{Ladder: "responses[0] 01020304", Step: 1, Steps: 3, Name: "discard", Since: epoch, DownAfter: time.Minute, From: 2, Eased: 1}
+	v6.Ask = &mitigation.Ask{Step: 2, Needs: 2, Why: "wide", Since: epoch, By: []mitigation.Approval{{Who: "ann", When: epoch, Reason: "seen"}}, Rejected: &mitigation.Approval{Who: "bob", When: epoch, Reason: "no"}}
+	v6.Effect = mitigation.Effect{BeforePPS: 1, BeforeBPS: 2, BeforeOther: 3, PPS: 4, BPS: 5, Other: 6, Reduction: 0.5, Measured: epoch, Verified: epoch, Sensors: []string{"rack1"}}
+	old := sample(t, 1) // stored before there were phases
+	stored := old
+	stored.Complete()
 	want := mitigation.Records{
-		Mitigations: []mitigation.Mitigation{sample(t, 1), v6},
+		Mitigations: []mitigation.Mitigation{stored, v6},
 		Holds: []mitigation.Hold{
 			{Target: netip.MustParsePrefix("192.0.2.0/24"), Until: time.Now().Add(time.Hour).UTC(), Requester: "ann", Reason: "ours"},
 			{Target: netip.MustParsePrefix("2001:db8::/32"), Until: time.Now().Add(time.Hour).UTC(), Requester: "bob", Reason: "test"},
@@ -244,7 +251,7 @@ func TestRoundTrip(t *testing.T) {
 		},
 	}
 	rev := commit(t, l, Change{
-		Put:   []mitigation.Mitigation{v6, sample(t, 1)},
+		Put:   []mitigation.Mitigation{v6, old},
 		Holds: []mitigation.Hold{want.Holds[1], want.Holds[0]}, SetFreeze: true, Freeze: want.Freeze, Freezes: []mitigation.Freeze{want.Frozen[1], want.Frozen[0]},
 	})
 	snap := w.at(rev)

@@ -21,12 +21,14 @@ func (c *cli) announceCommand() *cobra.Command {
 		reason    string
 		requestID string
 		dryRun    bool
+		askFirst  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "announce ROUTE",
 		Short: "Announce a route by hand, until --ttl has passed",
 		Long: `Announce a route by hand, until --ttl has passed. ROUTE is the text form; it may be one argument or several words.
-The safety kernel has the last word. With --dry-run everything is checked and nothing is announced.`,
+The safety kernel has the last word. With --dry-run everything is checked and nothing is announced. What reaches more of our
+hosts than safety.second_person_above is announced when another person, an approver, said yes (tmctl approve).`,
 		Example: `  tmctl announce destination 203.0.113.5 protocol udp source-port 53 then discard --ttl 10m --reason "ticket 4711"
   tmctl announce 'destination 2001:db8::5 protocol tcp tcp-flags syn&!ack then rate-limit 1Mbps' --ttl 1h --reason "SYN flood"
   tmctl announce destination 203.0.113.5 then blackhole --ttl 30m --reason "link full" --dry-run`,
@@ -50,7 +52,7 @@ The safety kernel has the last word. With --dry-run everything is checked and no
 			}
 			made, err := ask(cmd.Context(), c, "announce \""+r.String()+"\"", func(ctx context.Context, cl tmv1.ConsoleServiceClient) (*tmv1.CreateMitigationResponse, error) {
 				return cl.CreateMitigation(ctx, &tmv1.CreateMitigationRequest{
-					Route: r.String(), Ttl: durationpb.New(ttl), Reason: reason, RequestId: requestID, ValidateOnly: dryRun, Requester: c.requester,
+					Route: r.String(), Ttl: durationpb.New(ttl), Reason: reason, RequestId: requestID, ValidateOnly: dryRun, Requester: c.requester, AskApproval: askFirst,
 				})
 			})
 			if err != nil {
@@ -58,7 +60,12 @@ The safety kernel has the last word. With --dry-run everything is checked and no
 			}
 			return c.print(made, func() error {
 				head := "Announced. It ends by itself; earlier with: tmctl withdraw " + clean(made.GetMitigation().GetId()) + " --reason ...\n"
-				if dryRun {
+				switch asks := made.GetMitigation().GetApproval().GetOpen(); {
+				case asks && dryRun:
+					head = "It would be asked of an approver; nothing was.\n"
+				case asks:
+					head = "Nothing is announced yet: it awaits the approval of another person.\n"
+				case dryRun:
 					head = "It would be announced; nothing was.\n"
 				}
 				return c.write(head + c.mitigationsTable([]*tmv1.Mitigation{made.GetMitigation()}))
@@ -69,6 +76,7 @@ The safety kernel has the last word. With --dry-run everything is checked and no
 	f.DurationVar(&ttl, "ttl", 0, "how long the route lasts; required")
 	f.StringVar(&reason, "reason", "", "why; required")
 	f.BoolVar(&dryRun, "dry-run", false, "check only, announce nothing")
+	f.BoolVar(&askFirst, "ask-approval", false, "where only an approver may announce it, ask one instead of being refused")
 	f.StringVar(&requestID, "request-id", "", "makes a repeated call return the first one's result; random when empty")
 	return cmd
 }

@@ -117,13 +117,17 @@ func (c *cli) mitigationsCommand() *cobra.Command {
 func (c *cli) mitigationsTable(mitigations []*tmv1.Mitigation) string {
 	var t table
 	var notes strings.Builder
-	t.row("MITIGATION", "TARGET", "STATE", "FOR", "AGE", "ENDS", "REQUESTER", "ROUTE")
+	t.row("MITIGATION", "TARGET", "PHASE", "FOR", "AGE", "ENDS", "REQUESTER", "ROUTE")
 	for _, m := range mitigations {
 		ends := c.until(m.Deadline)
-		if m.State != tmv1.Mitigation_STATE_ACTIVE {
+		if m.EndTime != nil {
 			ends = c.until(m.EndTime)
 		}
-		head := []string{m.Id, m.Target, word(m.State.String(), "STATE_"), dash(m.Incident), c.ago(m.CreateTime), ends, m.Requester}
+		phase := word(m.Phase.String(), "PHASE_")
+		if m.Phase == tmv1.Mitigation_PHASE_UNSPECIFIED { // an older controller
+			phase = word(m.State.String(), "STATE_")
+		}
+		head := []string{m.Id, m.Target, phase, dash(m.Incident), c.ago(m.CreateTime), ends, m.Requester}
 		routes := m.Routes
 		if len(routes) == 0 {
 			routes = []string{"-"}
@@ -136,6 +140,18 @@ func (c *cli) mitigationsTable(mitigations []*tmv1.Mitigation) string {
 			fmt.Fprintf(&notes, "%s %s: %s\n", clean(m.Id), word(m.State.String(), "STATE_"), clean(m.EndReason))
 		} else if m.Reason != "" {
 			fmt.Fprintf(&notes, "%s because: %s\n", clean(m.Id), clean(m.Reason))
+		}
+		if m.Steps > 0 {
+			fmt.Fprintf(&notes, "%s step %d of %d: %s\n", clean(m.Id), m.Step, m.Steps, dash(clean(m.StepName)))
+		}
+		if len(m.Scope) > 0 {
+			fmt.Fprintf(&notes, "%s at: %s\n", clean(m.Id), clean(strings.Join(m.Scope, ", ")))
+		}
+		if f := m.Effect; f.GetMeasureTime() != nil {
+			fmt.Fprintf(&notes, "%s measured: %s packets a second before, %s now (%s ago)\n", clean(m.Id), dash(trim(f.BeforePps)), trim(f.Pps), c.ago(f.MeasureTime))
+		}
+		if asks := c.asks(m); asks != "" {
+			fmt.Fprintf(&notes, "%s %s\n", clean(m.Id), asks)
 		}
 		if m.Evidence != "" {
 			fmt.Fprintf(&notes, "%s effect: %s\n", clean(m.Id), clean(m.Evidence))

@@ -150,7 +150,7 @@ Exit codes: 0 done; 1 failed or refused; 2 the command line or the request makes
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{ExitUsage, err} })
 	root.AddCommand(
 		c.statusCommand(), c.sensorsCommand(), c.peersCommand(), c.incidentsCommand(), c.explainCommand(), c.mitigationsCommand(), c.routesCommand(),
-		c.announceCommand(), c.withdrawCommand(), c.holdsCommand(), c.releaseHoldCommand(), c.releaseQuarantineCommand(), c.freezeCommand(true), c.freezeCommand(false),
+		c.announceCommand(), c.withdrawCommand(), c.approveCommand(), c.rejectCommand(), c.extendCommand(), c.holdsCommand(), c.releaseHoldCommand(), c.releaseQuarantineCommand(), c.freezeCommand(true), c.freezeCommand(false),
 		c.watchCommand(), c.auditCommand(), c.policyCommand(), c.replayCommand(), c.routeCommand(), c.profilesCommand(), c.pkiCommand(), c.versionCommand(),
 	)
 	root.CompletionOptions.SetDefaultShellCompDirective(cobra.ShellCompDirectiveNoFileComp)

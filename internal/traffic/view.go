@@ -50,6 +50,7 @@ type sensor struct {
 	name     string
 	number   uint32
 	last     time.Time // when its newest report came
+	from, to time.Time // what its newest report of an interval is about
 	stale    bool
 	outbound bool // it counts what leaves, too
 	report   uint16
@@ -150,6 +151,9 @@ func (v *View) Take(now time.Time, r Report) {
 		s = v.meet(r.Sensor)
 	}
 	s.last = now
+	if r.Cause == Interval {
+		s.from, s.to = r.Start, r.Start.Add(r.Span)
+	}
 	s.outbound = r.Outbound
 	if s.stale {
 		s.stale = false
@@ -635,6 +639,24 @@ func (v *View) Expire(now time.Time) {
 			v.mark(s, true)
 		}
 	}
+}
+
+// Whole returns a span of which all sensors named have told all they saw, the newest there is: what none of them reports was
+// not there. Ok is false when one is silent, or has not reported an interval yet.
+func (v *View) Whole(names []string) (from, to time.Time, ok bool) {
+	for i, name := range names {
+		s := v.sensors[name]
+		if s == nil || s.stale || s.to.IsZero() {
+			return time.Time{}, time.Time{}, false
+		}
+		if i == 0 || s.from.Before(from) {
+			from = s.from
+		}
+		if i == 0 || s.to.Before(to) {
+			to = s.to
+		}
+	}
+	return from, to, len(names) > 0
 }
 
 // Observe sums what all sensors say of one vector at one target.

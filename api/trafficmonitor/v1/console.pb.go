@@ -147,6 +147,8 @@ const (
 	Mitigation_STATE_ENDED Mitigation_State = 2
 	// It was refused before anything was announced; end_reason says by what.
 	Mitigation_STATE_REFUSED Mitigation_State = 3
+	// Nothing is announced yet.
+	Mitigation_STATE_PENDING Mitigation_State = 4
 )
 
 // Enum value maps for Mitigation_State.
@@ -156,12 +158,14 @@ var (
 		1: "STATE_ACTIVE",
 		2: "STATE_ENDED",
 		3: "STATE_REFUSED",
+		4: "STATE_PENDING",
 	}
 	Mitigation_State_value = map[string]int32{
 		"STATE_UNSPECIFIED": 0,
 		"STATE_ACTIVE":      1,
 		"STATE_ENDED":       2,
 		"STATE_REFUSED":     3,
+		"STATE_PENDING":     4,
 	}
 )
 
@@ -190,6 +194,99 @@ func (x Mitigation_State) Number() protoreflect.EnumNumber {
 // Deprecated: Use Mitigation_State.Descriptor instead.
 func (Mitigation_State) EnumDescriptor() ([]byte, []int) {
 	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16, 0}
+}
+
+// Phase of a mitigation's life: docs/lifecycle.md.
+type Mitigation_Phase int32
+
+const (
+	// Not said.
+	Mitigation_PHASE_UNSPECIFIED Mitigation_Phase = 0
+	// Pending: its ladder waits.
+	Mitigation_PHASE_PROPOSED Mitigation_Phase = 1
+	// Pending: persons must approve it first.
+	Mitigation_PHASE_AWAITING_APPROVAL Mitigation_Phase = 2
+	// Active: nothing is measured yet.
+	Mitigation_PHASE_ANNOUNCED Mitigation_Phase = 3
+	// Active: sensors show that it works.
+	Mitigation_PHASE_VERIFIED Mitigation_Phase = 4
+	// Active: sensors show that it does not.
+	Mitigation_PHASE_INEFFECTIVE Mitigation_Phase = 5
+	// Active: a further step of its ladder, of which nothing is measured yet.
+	Mitigation_PHASE_ESCALATED Mitigation_Phase = 6
+	// Active: a milder step, to see whether the attack is over.
+	Mitigation_PHASE_EASING Mitigation_Phase = 7
+	// Active: a freeze or hold keeps automation off it.
+	Mitigation_PHASE_HELD Mitigation_Phase = 8
+	// Ended by an engineer.
+	Mitigation_PHASE_WITHDRAWN Mitigation_Phase = 9
+	// Ended in time, or with the attack.
+	Mitigation_PHASE_EXPIRED Mitigation_Phase = 10
+	// Ended because the safety kernel let it pass no more.
+	Mitigation_PHASE_FAILED Mitigation_Phase = 11
+	// Refused by the safety kernel or a person.
+	Mitigation_PHASE_REJECTED Mitigation_Phase = 12
+)
+
+// Enum value maps for Mitigation_Phase.
+var (
+	Mitigation_Phase_name = map[int32]string{
+		0:  "PHASE_UNSPECIFIED",
+		1:  "PHASE_PROPOSED",
+		2:  "PHASE_AWAITING_APPROVAL",
+		3:  "PHASE_ANNOUNCED",
+		4:  "PHASE_VERIFIED",
+		5:  "PHASE_INEFFECTIVE",
+		6:  "PHASE_ESCALATED",
+		7:  "PHASE_EASING",
+		8:  "PHASE_HELD",
+		9:  "PHASE_WITHDRAWN",
+		10: "PHASE_EXPIRED",
+		11: "PHASE_FAILED",
+		12: "PHASE_REJECTED",
+	}
+	Mitigation_Phase_value = map[string]int32{
+		"PHASE_UNSPECIFIED":       0,
+		"PHASE_PROPOSED":          1,
+		"PHASE_AWAITING_APPROVAL": 2,
+		"PHASE_ANNOUNCED":         3,
+		"PHASE_VERIFIED":          4,
+		"PHASE_INEFFECTIVE":       5,
+		"PHASE_ESCALATED":         6,
+		"PHASE_EASING":            7,
+		"PHASE_HELD":              8,
+		"PHASE_WITHDRAWN":         9,
+		"PHASE_EXPIRED":           10,
+		"PHASE_FAILED":            11,
+		"PHASE_REJECTED":          12,
+	}
+)
+
+func (x Mitigation_Phase) Enum() *Mitigation_Phase {
+	p := new(Mitigation_Phase)
+	*p = x
+	return p
+}
+
+func (x Mitigation_Phase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Mitigation_Phase) Descriptor() protoreflect.EnumDescriptor {
+	return file_trafficmonitor_v1_console_proto_enumTypes[3].Descriptor()
+}
+
+func (Mitigation_Phase) Type() protoreflect.EnumType {
+	return &file_trafficmonitor_v1_console_proto_enumTypes[3]
+}
+
+func (x Mitigation_Phase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Mitigation_Phase.Descriptor instead.
+func (Mitigation_Phase) EnumDescriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16, 1}
 }
 
 // GetStatusRequest asks for the state of the system.
@@ -1563,7 +1660,25 @@ type Mitigation struct {
 	// Why it ended.
 	EndReason string `protobuf:"bytes,14,opt,name=end_reason,json=endReason,proto3" json:"end_reason,omitempty"`
 	// What the sensors show of its effect, in words.
-	Evidence      string `protobuf:"bytes,15,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	Evidence string `protobuf:"bytes,15,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Phase of its life.
+	Phase Mitigation_Phase `protobuf:"varint,16,opt,name=phase,proto3,enum=trafficmonitor.v1.Mitigation_Phase" json:"phase,omitempty"`
+	// When it entered the phase.
+	PhaseTime *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=phase_time,json=phaseTime,proto3" json:"phase_time,omitempty"`
+	// Its step of the policy's ladder, from 1 on; 0 before the first, and where there is no ladder.
+	Step uint32 `protobuf:"varint,18,opt,name=step,proto3" json:"step,omitempty"`
+	// How many steps the ladder has; 0 where there is none.
+	Steps uint32 `protobuf:"varint,19,opt,name=steps,proto3" json:"steps,omitempty"`
+	// Name of the step.
+	StepName string `protobuf:"bytes,20,opt,name=step_name,json=stepName,proto3" json:"step_name,omitempty"`
+	// Names of the routers that are told; empty: all.
+	Scope []string `protobuf:"bytes,21,rep,name=scope,proto3" json:"scope,omitempty"`
+	// What was measured of it, as of its last change.
+	Effect *Effect `protobuf:"bytes,22,opt,name=effect,proto3" json:"effect,omitempty"`
+	// What persons are, or were, asked to approve.
+	Approval *ApprovalRequest `protobuf:"bytes,23,opt,name=approval,proto3" json:"approval,omitempty"`
+	// How many before it ended shortly before the attack came again.
+	Flaps         uint32 `protobuf:"varint,24,opt,name=flaps,proto3" json:"flaps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1703,6 +1818,333 @@ func (x *Mitigation) GetEvidence() string {
 	return ""
 }
 
+func (x *Mitigation) GetPhase() Mitigation_Phase {
+	if x != nil {
+		return x.Phase
+	}
+	return Mitigation_PHASE_UNSPECIFIED
+}
+
+func (x *Mitigation) GetPhaseTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PhaseTime
+	}
+	return nil
+}
+
+func (x *Mitigation) GetStep() uint32 {
+	if x != nil {
+		return x.Step
+	}
+	return 0
+}
+
+func (x *Mitigation) GetSteps() uint32 {
+	if x != nil {
+		return x.Steps
+	}
+	return 0
+}
+
+func (x *Mitigation) GetStepName() string {
+	if x != nil {
+		return x.StepName
+	}
+	return ""
+}
+
+func (x *Mitigation) GetScope() []string {
+	if x != nil {
+		return x.Scope
+	}
+	return nil
+}
+
+func (x *Mitigation) GetEffect() *Effect {
+	if x != nil {
+		return x.Effect
+	}
+	return nil
+}
+
+func (x *Mitigation) GetApproval() *ApprovalRequest {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+func (x *Mitigation) GetFlaps() uint32 {
+	if x != nil {
+		return x.Flaps
+	}
+	return 0
+}
+
+// Effect is what sensors measured of a mitigation's vectors, beside what is usual.
+type Effect struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Packets per second before its step took effect.
+	BeforePps float64 `protobuf:"fixed64,1,opt,name=before_pps,json=beforePps,proto3" json:"before_pps,omitempty"`
+	// Bits per second then.
+	BeforeBps float64 `protobuf:"fixed64,2,opt,name=before_bps,json=beforeBps,proto3" json:"before_bps,omitempty"`
+	// Packets per second now.
+	Pps float64 `protobuf:"fixed64,3,opt,name=pps,proto3" json:"pps,omitempty"`
+	// Bits per second now.
+	Bps float64 `protobuf:"fixed64,4,opt,name=bps,proto3" json:"bps,omitempty"`
+	// The share by which the packets fell, 0 to 1.
+	Reduction float64 `protobuf:"fixed64,5,opt,name=reduction,proto3" json:"reduction,omitempty"`
+	// Until when it was measured; absent when nothing was.
+	MeasureTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=measure_time,json=measureTime,proto3" json:"measure_time,omitempty"`
+	// When the effect was first shown; absent when it was not.
+	VerifyTime *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=verify_time,json=verifyTime,proto3" json:"verify_time,omitempty"`
+	// Names of the sensors that saw the attack, without which nothing is measured; at most 64.
+	Sensors       []string `protobuf:"bytes,8,rep,name=sensors,proto3" json:"sensors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Effect) Reset() {
+	*x = Effect{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Effect) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Effect) ProtoMessage() {}
+
+func (x *Effect) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Effect.ProtoReflect.Descriptor instead.
+func (*Effect) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Effect) GetBeforePps() float64 {
+	if x != nil {
+		return x.BeforePps
+	}
+	return 0
+}
+
+func (x *Effect) GetBeforeBps() float64 {
+	if x != nil {
+		return x.BeforeBps
+	}
+	return 0
+}
+
+func (x *Effect) GetPps() float64 {
+	if x != nil {
+		return x.Pps
+	}
+	return 0
+}
+
+func (x *Effect) GetBps() float64 {
+	if x != nil {
+		return x.Bps
+	}
+	return 0
+}
+
+func (x *Effect) GetReduction() float64 {
+	if x != nil {
+		return x.Reduction
+	}
+	return 0
+}
+
+func (x *Effect) GetMeasureTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MeasureTime
+	}
+	return nil
+}
+
+func (x *Effect) GetVerifyTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.VerifyTime
+	}
+	return nil
+}
+
+func (x *Effect) GetSensors() []string {
+	if x != nil {
+		return x.Sensors
+	}
+	return nil
+}
+
+// ApprovalRequest asks persons.
+type ApprovalRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many must approve.
+	Needed uint32 `protobuf:"varint,1,opt,name=needed,proto3" json:"needed,omitempty"`
+	// Why they are asked.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Since when.
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Who approved so far.
+	Approvals []*Approval `protobuf:"bytes,4,rep,name=approvals,proto3" json:"approvals,omitempty"`
+	// Who said no; absent when nobody did.
+	Rejection *Approval `protobuf:"bytes,5,opt,name=rejection,proto3" json:"rejection,omitempty"`
+	// Whether an answer is awaited.
+	Open          bool `protobuf:"varint,6,opt,name=open,proto3" json:"open,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApprovalRequest) Reset() {
+	*x = ApprovalRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApprovalRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApprovalRequest) ProtoMessage() {}
+
+func (x *ApprovalRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApprovalRequest.ProtoReflect.Descriptor instead.
+func (*ApprovalRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ApprovalRequest) GetNeeded() uint32 {
+	if x != nil {
+		return x.Needed
+	}
+	return 0
+}
+
+func (x *ApprovalRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ApprovalRequest) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *ApprovalRequest) GetApprovals() []*Approval {
+	if x != nil {
+		return x.Approvals
+	}
+	return nil
+}
+
+func (x *ApprovalRequest) GetRejection() *Approval {
+	if x != nil {
+		return x.Rejection
+	}
+	return nil
+}
+
+func (x *ApprovalRequest) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+// Approval is one person's answer.
+type Approval struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who.
+	Requester string `protobuf:"bytes,1,opt,name=requester,proto3" json:"requester,omitempty"`
+	// When.
+	Time *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=time,proto3" json:"time,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Approval) Reset() {
+	*x = Approval{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Approval) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Approval) ProtoMessage() {}
+
+func (x *Approval) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Approval.ProtoReflect.Descriptor instead.
+func (*Approval) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Approval) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *Approval) GetTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Time
+	}
+	return nil
+}
+
+func (x *Approval) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ListRoutesRequest asks for the routes.
 type ListRoutesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1712,7 +2154,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +2166,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +2179,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
 }
 
 // ListRoutesResponse holds the routes, sorted by text.
@@ -1755,7 +2197,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +2209,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +2222,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*SpeakerRoute {
@@ -1818,14 +2260,16 @@ type CreateMitigationRequest struct {
 	// Only check, announce nothing.
 	ValidateOnly bool `protobuf:"varint,5,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`
 	// Who asks, where no client certificate says it.
-	Requester     string `protobuf:"bytes,6,opt,name=requester,proto3" json:"requester,omitempty"`
+	Requester string `protobuf:"bytes,6,opt,name=requester,proto3" json:"requester,omitempty"`
+	// Where only an approver may announce it, ask one instead of refusing it.
+	AskApproval   bool `protobuf:"varint,7,opt,name=ask_approval,json=askApproval,proto3" json:"ask_approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CreateMitigationRequest) Reset() {
 	*x = CreateMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +2281,7 @@ func (x *CreateMitigationRequest) String() string {
 func (*CreateMitigationRequest) ProtoMessage() {}
 
 func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +2294,7 @@ func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationRequest.ProtoReflect.Descriptor instead.
 func (*CreateMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *CreateMitigationRequest) GetRoute() string {
@@ -1895,6 +2339,13 @@ func (x *CreateMitigationRequest) GetRequester() string {
 	return ""
 }
 
+func (x *CreateMitigationRequest) GetAskApproval() bool {
+	if x != nil {
+		return x.AskApproval
+	}
+	return false
+}
+
 // CreateMitigationResponse holds the mitigation.
 type CreateMitigationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1906,7 +2357,7 @@ type CreateMitigationResponse struct {
 
 func (x *CreateMitigationResponse) Reset() {
 	*x = CreateMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2369,7 @@ func (x *CreateMitigationResponse) String() string {
 func (*CreateMitigationResponse) ProtoMessage() {}
 
 func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,10 +2382,349 @@ func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationResponse.ProtoReflect.Descriptor instead.
 func (*CreateMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateMitigationResponse) GetMitigation() *Mitigation {
+	if x != nil {
+		return x.Mitigation
+	}
+	return nil
+}
+
+// ApproveMitigationRequest says yes.
+type ApproveMitigationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why; required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who asks, where no client certificate says it.
+	Requester     string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveMitigationRequest) Reset() {
+	*x = ApproveMitigationRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveMitigationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveMitigationRequest) ProtoMessage() {}
+
+func (x *ApproveMitigationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveMitigationRequest.ProtoReflect.Descriptor instead.
+func (*ApproveMitigationRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ApproveMitigationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ApproveMitigationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ApproveMitigationRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+// ApproveMitigationResponse holds the mitigation as it is then.
+type ApproveMitigationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Mitigation    *Mitigation `protobuf:"bytes,1,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ApproveMitigationResponse) Reset() {
+	*x = ApproveMitigationResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ApproveMitigationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ApproveMitigationResponse) ProtoMessage() {}
+
+func (x *ApproveMitigationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ApproveMitigationResponse.ProtoReflect.Descriptor instead.
+func (*ApproveMitigationResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ApproveMitigationResponse) GetMitigation() *Mitigation {
+	if x != nil {
+		return x.Mitigation
+	}
+	return nil
+}
+
+// RejectMitigationRequest says no.
+type RejectMitigationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why; required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who asks, where no client certificate says it.
+	Requester     string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectMitigationRequest) Reset() {
+	*x = RejectMitigationRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectMitigationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectMitigationRequest) ProtoMessage() {}
+
+func (x *RejectMitigationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectMitigationRequest.ProtoReflect.Descriptor instead.
+func (*RejectMitigationRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RejectMitigationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RejectMitigationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *RejectMitigationRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+// RejectMitigationResponse holds the mitigation as it is then.
+type RejectMitigationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Mitigation    *Mitigation `protobuf:"bytes,1,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RejectMitigationResponse) Reset() {
+	*x = RejectMitigationResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RejectMitigationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RejectMitigationResponse) ProtoMessage() {}
+
+func (x *RejectMitigationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RejectMitigationResponse.ProtoReflect.Descriptor instead.
+func (*RejectMitigationResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RejectMitigationResponse) GetMitigation() *Mitigation {
+	if x != nil {
+		return x.Mitigation
+	}
+	return nil
+}
+
+// ExtendMitigationRequest keeps it longer.
+type ExtendMitigationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Why; required.
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Who asks, where no client certificate says it.
+	Requester string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
+	// By how much its deadline moves; required.
+	By            *durationpb.Duration `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendMitigationRequest) Reset() {
+	*x = ExtendMitigationRequest{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendMitigationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendMitigationRequest) ProtoMessage() {}
+
+func (x *ExtendMitigationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendMitigationRequest.ProtoReflect.Descriptor instead.
+func (*ExtendMitigationRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExtendMitigationRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ExtendMitigationRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ExtendMitigationRequest) GetRequester() string {
+	if x != nil {
+		return x.Requester
+	}
+	return ""
+}
+
+func (x *ExtendMitigationRequest) GetBy() *durationpb.Duration {
+	if x != nil {
+		return x.By
+	}
+	return nil
+}
+
+// ExtendMitigationResponse holds the mitigation as it is then.
+type ExtendMitigationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The mitigation.
+	Mitigation    *Mitigation `protobuf:"bytes,1,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExtendMitigationResponse) Reset() {
+	*x = ExtendMitigationResponse{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExtendMitigationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExtendMitigationResponse) ProtoMessage() {}
+
+func (x *ExtendMitigationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExtendMitigationResponse.ProtoReflect.Descriptor instead.
+func (*ExtendMitigationResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExtendMitigationResponse) GetMitigation() *Mitigation {
 	if x != nil {
 		return x.Mitigation
 	}
@@ -1964,7 +2754,7 @@ type WithdrawMitigationsRequest struct {
 
 func (x *WithdrawMitigationsRequest) Reset() {
 	*x = WithdrawMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1976,7 +2766,7 @@ func (x *WithdrawMitigationsRequest) String() string {
 func (*WithdrawMitigationsRequest) ProtoMessage() {}
 
 func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1989,7 +2779,7 @@ func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *WithdrawMitigationsRequest) GetSelector() isWithdrawMitigationsRequest_Selector {
@@ -2085,7 +2875,7 @@ type WithdrawMitigationsResponse struct {
 
 func (x *WithdrawMitigationsResponse) Reset() {
 	*x = WithdrawMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2097,7 +2887,7 @@ func (x *WithdrawMitigationsResponse) String() string {
 func (*WithdrawMitigationsResponse) ProtoMessage() {}
 
 func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2110,7 +2900,7 @@ func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WithdrawMitigationsResponse) GetMitigations() []*Mitigation {
@@ -2144,7 +2934,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2156,7 +2946,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2169,7 +2959,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Hold) GetTarget() string {
@@ -2209,7 +2999,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +3011,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +3024,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 // ListHoldsResponse holds the holds, sorted by target.
@@ -2248,7 +3038,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2260,7 +3050,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2273,7 +3063,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -2298,7 +3088,7 @@ type DeleteHoldRequest struct {
 
 func (x *DeleteHoldRequest) Reset() {
 	*x = DeleteHoldRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +3100,7 @@ func (x *DeleteHoldRequest) String() string {
 func (*DeleteHoldRequest) ProtoMessage() {}
 
 func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +3113,7 @@ func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHoldRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DeleteHoldRequest) GetTarget() string {
@@ -2356,7 +3146,7 @@ type DeleteHoldResponse struct {
 
 func (x *DeleteHoldResponse) Reset() {
 	*x = DeleteHoldResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2368,7 +3158,7 @@ func (x *DeleteHoldResponse) String() string {
 func (*DeleteHoldResponse) ProtoMessage() {}
 
 func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2381,7 +3171,7 @@ func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
 }
 
 // ConsoleServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -2401,7 +3191,7 @@ type ConsoleServiceReleaseQuarantineRequest struct {
 
 func (x *ConsoleServiceReleaseQuarantineRequest) Reset() {
 	*x = ConsoleServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2413,7 +3203,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) String() string {
 func (*ConsoleServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2426,7 +3216,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConsoleServiceReleaseQuarantineRequest) GetPeer() string {
@@ -2468,7 +3258,7 @@ type ConsoleServiceReleaseQuarantineResponse struct {
 
 func (x *ConsoleServiceReleaseQuarantineResponse) Reset() {
 	*x = ConsoleServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2480,7 +3270,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) String() string {
 func (*ConsoleServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2493,7 +3283,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConsoleServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -2522,7 +3312,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +3324,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +3337,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -2603,7 +3393,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +3405,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +3418,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -2670,7 +3460,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2682,7 +3472,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2695,7 +3485,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -2714,7 +3504,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2726,7 +3516,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2739,7 +3529,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{42}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -2761,7 +3551,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2773,7 +3563,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2786,7 +3576,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -2833,7 +3623,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3635,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3648,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{44}
 }
 
 // WatchEventsResponse is one event.
@@ -2882,7 +3672,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2894,7 +3684,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2907,7 +3697,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -2978,7 +3768,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2990,7 +3780,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3003,7 +3793,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
@@ -3081,7 +3871,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3093,7 +3883,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3106,7 +3896,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3159,7 +3949,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3171,7 +3961,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3184,7 +3974,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -3335,7 +4125,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"\x82\x01\n" +
 	"\x17ListMitigationsResponse\x12?\n" +
 	"\vmitigations\x18\x01 \x03(\v2\x1d.trafficmonitor.v1.MitigationR\vmitigations\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x8f\x05\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x95\n" +
+	"\n" +
 	"\n" +
 	"Mitigation\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
@@ -3357,17 +4148,68 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\bend_time\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x1d\n" +
 	"\n" +
 	"end_reason\x18\x0e \x01(\tR\tendReason\x12\x1a\n" +
-	"\bevidence\x18\x0f \x01(\tR\bevidence\"T\n" +
+	"\bevidence\x18\x0f \x01(\tR\bevidence\x129\n" +
+	"\x05phase\x18\x10 \x01(\x0e2#.trafficmonitor.v1.Mitigation.PhaseR\x05phase\x129\n" +
+	"\n" +
+	"phase_time\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\tphaseTime\x12\x12\n" +
+	"\x04step\x18\x12 \x01(\rR\x04step\x12\x14\n" +
+	"\x05steps\x18\x13 \x01(\rR\x05steps\x12\x1b\n" +
+	"\tstep_name\x18\x14 \x01(\tR\bstepName\x12\x14\n" +
+	"\x05scope\x18\x15 \x03(\tR\x05scope\x121\n" +
+	"\x06effect\x18\x16 \x01(\v2\x19.trafficmonitor.v1.EffectR\x06effect\x12>\n" +
+	"\bapproval\x18\x17 \x01(\v2\".trafficmonitor.v1.ApprovalRequestR\bapproval\x12\x14\n" +
+	"\x05flaps\x18\x18 \x01(\rR\x05flaps\"g\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fSTATE_ACTIVE\x10\x01\x12\x0f\n" +
 	"\vSTATE_ENDED\x10\x02\x12\x11\n" +
-	"\rSTATE_REFUSED\x10\x03\"\x13\n" +
+	"\rSTATE_REFUSED\x10\x03\x12\x11\n" +
+	"\rSTATE_PENDING\x10\x04\"\x94\x02\n" +
+	"\x05Phase\x12\x15\n" +
+	"\x11PHASE_UNSPECIFIED\x10\x00\x12\x12\n" +
+	"\x0ePHASE_PROPOSED\x10\x01\x12\x1b\n" +
+	"\x17PHASE_AWAITING_APPROVAL\x10\x02\x12\x13\n" +
+	"\x0fPHASE_ANNOUNCED\x10\x03\x12\x12\n" +
+	"\x0ePHASE_VERIFIED\x10\x04\x12\x15\n" +
+	"\x11PHASE_INEFFECTIVE\x10\x05\x12\x13\n" +
+	"\x0fPHASE_ESCALATED\x10\x06\x12\x10\n" +
+	"\fPHASE_EASING\x10\a\x12\x0e\n" +
+	"\n" +
+	"PHASE_HELD\x10\b\x12\x13\n" +
+	"\x0fPHASE_WITHDRAWN\x10\t\x12\x11\n" +
+	"\rPHASE_EXPIRED\x10\n" +
+	"\x12\x10\n" +
+	"\fPHASE_FAILED\x10\v\x12\x12\n" +
+	"\x0ePHASE_REJECTED\x10\f\"\x9e\x02\n" +
+	"\x06Effect\x12\x1d\n" +
+	"\n" +
+	"before_pps\x18\x01 \x01(\x01R\tbeforePps\x12\x1d\n" +
+	"\n" +
+	"before_bps\x18\x02 \x01(\x01R\tbeforeBps\x12\x10\n" +
+	"\x03pps\x18\x03 \x01(\x01R\x03pps\x12\x10\n" +
+	"\x03bps\x18\x04 \x01(\x01R\x03bps\x12\x1c\n" +
+	"\treduction\x18\x05 \x01(\x01R\treduction\x12=\n" +
+	"\fmeasure_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vmeasureTime\x12;\n" +
+	"\vverify_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"verifyTime\x12\x18\n" +
+	"\asensors\x18\b \x03(\tR\asensors\"\x88\x02\n" +
+	"\x0fApprovalRequest\x12\x16\n" +
+	"\x06needed\x18\x01 \x01(\rR\x06needed\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n" +
+	"\vcreate_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x129\n" +
+	"\tapprovals\x18\x04 \x03(\v2\x1b.trafficmonitor.v1.ApprovalR\tapprovals\x129\n" +
+	"\trejection\x18\x05 \x01(\v2\x1b.trafficmonitor.v1.ApprovalR\trejection\x12\x12\n" +
+	"\x04open\x18\x06 \x01(\bR\x04open\"p\n" +
+	"\bApproval\x12\x1c\n" +
+	"\trequester\x18\x01 \x01(\tR\trequester\x12.\n" +
+	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"\x13\n" +
 	"\x11ListRoutesRequest\"\xc0\x01\n" +
 	"\x12ListRoutesResponse\x127\n" +
 	"\x06routes\x18\x01 \x03(\v2\x1f.trafficmonitor.v1.SpeakerRouteR\x06routes\x12L\n" +
 	"\x11unexpected_routes\x18\x02 \x03(\v2\x1f.trafficmonitor.v1.SpeakerRouteR\x10unexpectedRoutes\x12#\n" +
-	"\rspeaker_error\x18\x03 \x01(\tR\fspeakerError\"\xd6\x01\n" +
+	"\rspeaker_error\x18\x03 \x01(\tR\fspeakerError\"\xf9\x01\n" +
 	"\x17CreateMitigationRequest\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12+\n" +
 	"\x03ttl\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x03ttl\x12\x16\n" +
@@ -3375,8 +4217,34 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x1c\n" +
-	"\trequester\x18\x06 \x01(\tR\trequester\"Y\n" +
+	"\trequester\x18\x06 \x01(\tR\trequester\x12!\n" +
+	"\fask_approval\x18\a \x01(\bR\vaskApproval\"Y\n" +
 	"\x18CreateMitigationResponse\x12=\n" +
+	"\n" +
+	"mitigation\x18\x01 \x01(\v2\x1d.trafficmonitor.v1.MitigationR\n" +
+	"mitigation\"`\n" +
+	"\x18ApproveMitigationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\"Z\n" +
+	"\x19ApproveMitigationResponse\x12=\n" +
+	"\n" +
+	"mitigation\x18\x01 \x01(\v2\x1d.trafficmonitor.v1.MitigationR\n" +
+	"mitigation\"_\n" +
+	"\x17RejectMitigationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\"Y\n" +
+	"\x18RejectMitigationResponse\x12=\n" +
+	"\n" +
+	"mitigation\x18\x01 \x01(\v2\x1d.trafficmonitor.v1.MitigationR\n" +
+	"mitigation\"\x8a\x01\n" +
+	"\x17ExtendMitigationRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
+	"\trequester\x18\x03 \x01(\tR\trequester\x12)\n" +
+	"\x02by\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x02by\"Y\n" +
+	"\x18ExtendMitigationResponse\x12=\n" +
 	"\n" +
 	"mitigation\x18\x01 \x01(\v2\x1d.trafficmonitor.v1.MitigationR\n" +
 	"mitigation\"\xcd\x01\n" +
@@ -3477,7 +4345,7 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1e\n" +
 	"\n" +
 	"incomplete\x18\x03 \x01(\tR\n" +
-	"incomplete2\xb9\f\n" +
+	"incomplete2\x83\x0f\n" +
 	"\x0eConsoleService\x12V\n" +
 	"\tGetStatus\x12#.trafficmonitor.v1.GetStatusRequest\x1a$.trafficmonitor.v1.GetStatusResponse\x12\\\n" +
 	"\vListSensors\x12%.trafficmonitor.v1.ListSensorsRequest\x1a&.trafficmonitor.v1.ListSensorsResponse\x12V\n" +
@@ -3487,7 +4355,10 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\x0fListMitigations\x12).trafficmonitor.v1.ListMitigationsRequest\x1a*.trafficmonitor.v1.ListMitigationsResponse\x12Y\n" +
 	"\n" +
 	"ListRoutes\x12$.trafficmonitor.v1.ListRoutesRequest\x1a%.trafficmonitor.v1.ListRoutesResponse\x12k\n" +
-	"\x10CreateMitigation\x12*.trafficmonitor.v1.CreateMitigationRequest\x1a+.trafficmonitor.v1.CreateMitigationResponse\x12t\n" +
+	"\x10CreateMitigation\x12*.trafficmonitor.v1.CreateMitigationRequest\x1a+.trafficmonitor.v1.CreateMitigationResponse\x12n\n" +
+	"\x11ApproveMitigation\x12+.trafficmonitor.v1.ApproveMitigationRequest\x1a,.trafficmonitor.v1.ApproveMitigationResponse\x12k\n" +
+	"\x10RejectMitigation\x12*.trafficmonitor.v1.RejectMitigationRequest\x1a+.trafficmonitor.v1.RejectMitigationResponse\x12k\n" +
+	"\x10ExtendMitigation\x12*.trafficmonitor.v1.ExtendMitigationRequest\x1a+.trafficmonitor.v1.ExtendMitigationResponse\x12t\n" +
 	"\x13WithdrawMitigations\x12-.trafficmonitor.v1.WithdrawMitigationsRequest\x1a..trafficmonitor.v1.WithdrawMitigationsResponse\x12V\n" +
 	"\tListHolds\x12#.trafficmonitor.v1.ListHoldsRequest\x1a$.trafficmonitor.v1.ListHoldsResponse\x12Y\n" +
 	"\n" +
@@ -3511,148 +4382,178 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 	return file_trafficmonitor_v1_console_proto_rawDescData
 }
 
-var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
+var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Breaker_State)(0),                              // 0: trafficmonitor.v1.Breaker.State
 	(Incident_State)(0),                             // 1: trafficmonitor.v1.Incident.State
 	(Mitigation_State)(0),                           // 2: trafficmonitor.v1.Mitigation.State
-	(*GetStatusRequest)(nil),                        // 3: trafficmonitor.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),                       // 4: trafficmonitor.v1.GetStatusResponse
-	(*Breaker)(nil),                                 // 5: trafficmonitor.v1.Breaker
-	(*ListSensorsRequest)(nil),                      // 6: trafficmonitor.v1.ListSensorsRequest
-	(*ListSensorsResponse)(nil),                     // 7: trafficmonitor.v1.ListSensorsResponse
-	(*Sensor)(nil),                                  // 8: trafficmonitor.v1.Sensor
-	(*ListPeersRequest)(nil),                        // 9: trafficmonitor.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),                       // 10: trafficmonitor.v1.ListPeersResponse
-	(*ListIncidentsRequest)(nil),                    // 11: trafficmonitor.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),                   // 12: trafficmonitor.v1.ListIncidentsResponse
-	(*Incident)(nil),                                // 13: trafficmonitor.v1.Incident
-	(*Measurement)(nil),                             // 14: trafficmonitor.v1.Measurement
-	(*ExplainTargetRequest)(nil),                    // 15: trafficmonitor.v1.ExplainTargetRequest
-	(*ExplainTargetResponse)(nil),                   // 16: trafficmonitor.v1.ExplainTargetResponse
-	(*ListMitigationsRequest)(nil),                  // 17: trafficmonitor.v1.ListMitigationsRequest
-	(*ListMitigationsResponse)(nil),                 // 18: trafficmonitor.v1.ListMitigationsResponse
-	(*Mitigation)(nil),                              // 19: trafficmonitor.v1.Mitigation
-	(*ListRoutesRequest)(nil),                       // 20: trafficmonitor.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),                      // 21: trafficmonitor.v1.ListRoutesResponse
-	(*CreateMitigationRequest)(nil),                 // 22: trafficmonitor.v1.CreateMitigationRequest
-	(*CreateMitigationResponse)(nil),                // 23: trafficmonitor.v1.CreateMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),              // 24: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil),             // 25: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                                    // 26: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),                        // 27: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),                       // 28: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),                       // 29: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),                      // 30: trafficmonitor.v1.DeleteHoldResponse
-	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 31: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 32: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	(*Freeze)(nil),                                  // 33: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),                        // 34: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),                       // 35: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),                        // 36: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),                       // 37: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),                      // 38: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                     // 39: trafficmonitor.v1.WatchEventsResponse
-	(*ListEventsRequest)(nil),                       // 40: trafficmonitor.v1.ListEventsRequest
-	(*Event)(nil),                                   // 41: trafficmonitor.v1.Event
-	(*ListEventsResponse)(nil),                      // 42: trafficmonitor.v1.ListEventsResponse
-	nil,                                             // 43: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	nil,                                             // 44: trafficmonitor.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),                   // 45: google.protobuf.Timestamp
-	(*Hello)(nil),                                   // 46: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),                          // 47: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),                     // 48: google.protobuf.Duration
-	(*DirectiveVersion)(nil),                        // 49: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                                    // 50: trafficmonitor.v1.Peer
-	(Direction)(0),                                  // 51: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                            // 52: trafficmonitor.v1.SpeakerRoute
+	(Mitigation_Phase)(0),                           // 3: trafficmonitor.v1.Mitigation.Phase
+	(*GetStatusRequest)(nil),                        // 4: trafficmonitor.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),                       // 5: trafficmonitor.v1.GetStatusResponse
+	(*Breaker)(nil),                                 // 6: trafficmonitor.v1.Breaker
+	(*ListSensorsRequest)(nil),                      // 7: trafficmonitor.v1.ListSensorsRequest
+	(*ListSensorsResponse)(nil),                     // 8: trafficmonitor.v1.ListSensorsResponse
+	(*Sensor)(nil),                                  // 9: trafficmonitor.v1.Sensor
+	(*ListPeersRequest)(nil),                        // 10: trafficmonitor.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),                       // 11: trafficmonitor.v1.ListPeersResponse
+	(*ListIncidentsRequest)(nil),                    // 12: trafficmonitor.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),                   // 13: trafficmonitor.v1.ListIncidentsResponse
+	(*Incident)(nil),                                // 14: trafficmonitor.v1.Incident
+	(*Measurement)(nil),                             // 15: trafficmonitor.v1.Measurement
+	(*ExplainTargetRequest)(nil),                    // 16: trafficmonitor.v1.ExplainTargetRequest
+	(*ExplainTargetResponse)(nil),                   // 17: trafficmonitor.v1.ExplainTargetResponse
+	(*ListMitigationsRequest)(nil),                  // 18: trafficmonitor.v1.ListMitigationsRequest
+	(*ListMitigationsResponse)(nil),                 // 19: trafficmonitor.v1.ListMitigationsResponse
+	(*Mitigation)(nil),                              // 20: trafficmonitor.v1.Mitigation
+	(*Effect)(nil),                                  // 21: trafficmonitor.v1.Effect
+	(*ApprovalRequest)(nil),                         // 22: trafficmonitor.v1.ApprovalRequest
+	(*Approval)(nil),                                // 23: trafficmonitor.v1.Approval
+	(*ListRoutesRequest)(nil),                       // 24: trafficmonitor.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),                      // 25: trafficmonitor.v1.ListRoutesResponse
+	(*CreateMitigationRequest)(nil),                 // 26: trafficmonitor.v1.CreateMitigationRequest
+	(*CreateMitigationResponse)(nil),                // 27: trafficmonitor.v1.CreateMitigationResponse
+	(*ApproveMitigationRequest)(nil),                // 28: trafficmonitor.v1.ApproveMitigationRequest
+	(*ApproveMitigationResponse)(nil),               // 29: trafficmonitor.v1.ApproveMitigationResponse
+	(*RejectMitigationRequest)(nil),                 // 30: trafficmonitor.v1.RejectMitigationRequest
+	(*RejectMitigationResponse)(nil),                // 31: trafficmonitor.v1.RejectMitigationResponse
+	(*ExtendMitigationRequest)(nil),                 // 32: trafficmonitor.v1.ExtendMitigationRequest
+	(*ExtendMitigationResponse)(nil),                // 33: trafficmonitor.v1.ExtendMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),              // 34: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil),             // 35: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                                    // 36: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),                        // 37: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),                       // 38: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),                       // 39: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),                      // 40: trafficmonitor.v1.DeleteHoldResponse
+	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 41: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 42: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	(*Freeze)(nil),                                  // 43: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),                        // 44: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),                       // 45: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),                        // 46: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),                       // 47: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),                      // 48: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                     // 49: trafficmonitor.v1.WatchEventsResponse
+	(*ListEventsRequest)(nil),                       // 50: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                                   // 51: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),                      // 52: trafficmonitor.v1.ListEventsResponse
+	nil,                                             // 53: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                             // 54: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),                   // 55: google.protobuf.Timestamp
+	(*Hello)(nil),                                   // 56: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),                          // 57: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),                     // 58: google.protobuf.Duration
+	(*DirectiveVersion)(nil),                        // 59: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                                    // 60: trafficmonitor.v1.Peer
+	(Direction)(0),                                  // 61: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                            // 62: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	45, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	33, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	33, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
-	5,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
+	55, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	43, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	43, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	6,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
 	0,  // 4: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
-	45, // 5: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
-	8,  // 6: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	46, // 7: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	45, // 8: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	47, // 9: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	48, // 10: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	49, // 11: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	48, // 12: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	48, // 13: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	50, // 14: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	13, // 15: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	55, // 5: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
+	9,  // 6: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
+	56, // 7: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	55, // 8: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	57, // 9: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	58, // 10: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	59, // 11: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	58, // 12: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	58, // 13: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	60, // 14: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	14, // 15: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
 	1,  // 16: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	14, // 17: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	45, // 18: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	45, // 19: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	45, // 20: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	51, // 21: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
-	19, // 22: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	15, // 17: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	55, // 18: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	55, // 19: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	55, // 20: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	61, // 21: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	20, // 22: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	2,  // 23: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	45, // 24: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	45, // 25: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	45, // 26: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	45, // 27: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	52, // 28: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	52, // 29: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	48, // 30: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	19, // 31: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	48, // 32: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	19, // 33: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	26, // 34: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	45, // 35: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	26, // 36: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	45, // 37: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	33, // 38: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	45, // 39: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	45, // 40: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	43, // 41: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	45, // 42: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	45, // 43: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	45, // 44: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	44, // 45: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	41, // 46: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	3,  // 47: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	6,  // 48: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	9,  // 49: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	11, // 50: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	15, // 51: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	17, // 52: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	20, // 53: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	22, // 54: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	24, // 55: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	27, // 56: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	29, // 57: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	31, // 58: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	34, // 59: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	36, // 60: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	40, // 61: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	38, // 62: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	4,  // 63: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	7,  // 64: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	10, // 65: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	12, // 66: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	16, // 67: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	18, // 68: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	21, // 69: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	23, // 70: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	25, // 71: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	28, // 72: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	30, // 73: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	32, // 74: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	35, // 75: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	37, // 76: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	42, // 77: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	39, // 78: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	63, // [63:79] is the sub-list for method output_type
-	47, // [47:63] is the sub-list for method input_type
-	47, // [47:47] is the sub-list for extension type_name
-	47, // [47:47] is the sub-list for extension extendee
-	0,  // [0:47] is the sub-list for field type_name
+	55, // 24: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	55, // 25: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	55, // 26: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	55, // 27: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 28: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
+	55, // 29: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
+	21, // 30: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
+	22, // 31: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
+	55, // 32: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
+	55, // 33: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
+	55, // 34: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
+	23, // 35: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
+	23, // 36: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
+	55, // 37: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	62, // 38: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	62, // 39: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	58, // 40: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	20, // 41: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	20, // 42: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	20, // 43: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	58, // 44: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
+	20, // 45: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	58, // 46: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	20, // 47: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	36, // 48: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	55, // 49: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	36, // 50: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	55, // 51: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	43, // 52: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	55, // 53: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	55, // 54: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	53, // 55: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	55, // 56: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	55, // 57: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	55, // 58: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	54, // 59: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	51, // 60: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	4,  // 61: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	7,  // 62: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	10, // 63: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	12, // 64: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	16, // 65: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	18, // 66: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	24, // 67: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	26, // 68: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	28, // 69: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
+	30, // 70: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
+	32, // 71: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
+	34, // 72: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	37, // 73: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	39, // 74: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	41, // 75: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	44, // 76: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	46, // 77: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	50, // 78: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	48, // 79: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	5,  // 80: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	8,  // 81: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	11, // 82: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	13, // 83: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	17, // 84: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	19, // 85: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	25, // 86: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	27, // 87: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	29, // 88: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
+	31, // 89: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
+	33, // 90: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
+	35, // 91: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	38, // 92: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	40, // 93: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	42, // 94: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	45, // 95: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	47, // 96: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	52, // 97: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	49, // 98: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	80, // [80:99] is the sub-list for method output_type
+	61, // [61:80] is the sub-list for method input_type
+	61, // [61:61] is the sub-list for extension type_name
+	61, // [61:61] is the sub-list for extension extendee
+	0,  // [0:61] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -3662,7 +4563,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 	}
 	file_trafficmonitor_v1_sensor_proto_init()
 	file_trafficmonitor_v1_speaker_proto_init()
-	file_trafficmonitor_v1_console_proto_msgTypes[21].OneofWrappers = []any{
+	file_trafficmonitor_v1_console_proto_msgTypes[30].OneofWrappers = []any{
 		(*WithdrawMitigationsRequest_Id)(nil),
 		(*WithdrawMitigationsRequest_Target)(nil),
 		(*WithdrawMitigationsRequest_All)(nil),
@@ -3672,8 +4573,8 @@ func file_trafficmonitor_v1_console_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   42,
+			NumEnums:      4,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

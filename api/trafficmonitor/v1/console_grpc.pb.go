@@ -29,6 +29,9 @@ const (
 	ConsoleService_ListMitigations_FullMethodName     = "/trafficmonitor.v1.ConsoleService/ListMitigations"
 	ConsoleService_ListRoutes_FullMethodName          = "/trafficmonitor.v1.ConsoleService/ListRoutes"
 	ConsoleService_CreateMitigation_FullMethodName    = "/trafficmonitor.v1.ConsoleService/CreateMitigation"
+	ConsoleService_ApproveMitigation_FullMethodName   = "/trafficmonitor.v1.ConsoleService/ApproveMitigation"
+	ConsoleService_RejectMitigation_FullMethodName    = "/trafficmonitor.v1.ConsoleService/RejectMitigation"
+	ConsoleService_ExtendMitigation_FullMethodName    = "/trafficmonitor.v1.ConsoleService/ExtendMitigation"
 	ConsoleService_WithdrawMitigations_FullMethodName = "/trafficmonitor.v1.ConsoleService/WithdrawMitigations"
 	ConsoleService_ListHolds_FullMethodName           = "/trafficmonitor.v1.ConsoleService/ListHolds"
 	ConsoleService_DeleteHold_FullMethodName          = "/trafficmonitor.v1.ConsoleService/DeleteHold"
@@ -62,6 +65,12 @@ type ConsoleServiceClient interface {
 	ListRoutes(ctx context.Context, in *ListRoutesRequest, opts ...grpc.CallOption) (*ListRoutesResponse, error)
 	// CreateMitigation announces a route by hand. Retrying with the same request_id returns the first result.
 	CreateMitigation(ctx context.Context, in *CreateMitigationRequest, opts ...grpc.CallOption) (*CreateMitigationResponse, error)
+	// ApproveMitigation is a person's yes to what awaits approval; who asked for it may not give it.
+	ApproveMitigation(ctx context.Context, in *ApproveMitigationRequest, opts ...grpc.CallOption) (*ApproveMitigationResponse, error)
+	// RejectMitigation is a person's no to what awaits approval.
+	RejectMitigation(ctx context.Context, in *RejectMitigationRequest, opts ...grpc.CallOption) (*RejectMitigationResponse, error)
+	// ExtendMitigation keeps an announced mitigation longer.
+	ExtendMitigation(ctx context.Context, in *ExtendMitigationRequest, opts ...grpc.CallOption) (*ExtendMitigationResponse, error)
 	// WithdrawMitigations ends mitigations and holds automation off their targets.
 	WithdrawMitigations(ctx context.Context, in *WithdrawMitigationsRequest, opts ...grpc.CallOption) (*WithdrawMitigationsResponse, error)
 	// ListHolds returns the targets automation keeps its hands off.
@@ -164,6 +173,36 @@ func (c *consoleServiceClient) CreateMitigation(ctx context.Context, in *CreateM
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(CreateMitigationResponse)
 	err := c.cc.Invoke(ctx, ConsoleService_CreateMitigation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *consoleServiceClient) ApproveMitigation(ctx context.Context, in *ApproveMitigationRequest, opts ...grpc.CallOption) (*ApproveMitigationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ApproveMitigationResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ApproveMitigation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *consoleServiceClient) RejectMitigation(ctx context.Context, in *RejectMitigationRequest, opts ...grpc.CallOption) (*RejectMitigationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RejectMitigationResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_RejectMitigation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *consoleServiceClient) ExtendMitigation(ctx context.Context, in *ExtendMitigationRequest, opts ...grpc.CallOption) (*ExtendMitigationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExtendMitigationResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ExtendMitigation_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -282,6 +321,12 @@ type ConsoleServiceServer interface {
 	ListRoutes(context.Context, *ListRoutesRequest) (*ListRoutesResponse, error)
 	// CreateMitigation announces a route by hand. Retrying with the same request_id returns the first result.
 	CreateMitigation(context.Context, *CreateMitigationRequest) (*CreateMitigationResponse, error)
+	// ApproveMitigation is a person's yes to what awaits approval; who asked for it may not give it.
+	ApproveMitigation(context.Context, *ApproveMitigationRequest) (*ApproveMitigationResponse, error)
+	// RejectMitigation is a person's no to what awaits approval.
+	RejectMitigation(context.Context, *RejectMitigationRequest) (*RejectMitigationResponse, error)
+	// ExtendMitigation keeps an announced mitigation longer.
+	ExtendMitigation(context.Context, *ExtendMitigationRequest) (*ExtendMitigationResponse, error)
 	// WithdrawMitigations ends mitigations and holds automation off their targets.
 	WithdrawMitigations(context.Context, *WithdrawMitigationsRequest) (*WithdrawMitigationsResponse, error)
 	// ListHolds returns the targets automation keeps its hands off.
@@ -333,6 +378,15 @@ func (UnimplementedConsoleServiceServer) ListRoutes(context.Context, *ListRoutes
 }
 func (UnimplementedConsoleServiceServer) CreateMitigation(context.Context, *CreateMitigationRequest) (*CreateMitigationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CreateMitigation not implemented")
+}
+func (UnimplementedConsoleServiceServer) ApproveMitigation(context.Context, *ApproveMitigationRequest) (*ApproveMitigationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ApproveMitigation not implemented")
+}
+func (UnimplementedConsoleServiceServer) RejectMitigation(context.Context, *RejectMitigationRequest) (*RejectMitigationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RejectMitigation not implemented")
+}
+func (UnimplementedConsoleServiceServer) ExtendMitigation(context.Context, *ExtendMitigationRequest) (*ExtendMitigationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExtendMitigation not implemented")
 }
 func (UnimplementedConsoleServiceServer) WithdrawMitigations(context.Context, *WithdrawMitigationsRequest) (*WithdrawMitigationsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method WithdrawMitigations not implemented")
@@ -523,6 +577,60 @@ func _ConsoleService_CreateMitigation_Handler(srv interface{}, ctx context.Conte
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ConsoleService_ApproveMitigation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ApproveMitigationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ApproveMitigation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ApproveMitigation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ApproveMitigation(ctx, req.(*ApproveMitigationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ConsoleService_RejectMitigation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RejectMitigationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).RejectMitigation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_RejectMitigation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).RejectMitigation(ctx, req.(*RejectMitigationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ConsoleService_ExtendMitigation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExtendMitigationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ExtendMitigation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ExtendMitigation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ExtendMitigation(ctx, req.(*ExtendMitigationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ConsoleService_WithdrawMitigations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(WithdrawMitigationsRequest)
 	if err := dec(in); err != nil {
@@ -698,6 +806,18 @@ var ConsoleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "CreateMitigation",
 			Handler:    _ConsoleService_CreateMitigation_Handler,
+		},
+		{
+			MethodName: "ApproveMitigation",
+			Handler:    _ConsoleService_ApproveMitigation_Handler,
+		},
+		{
+			MethodName: "RejectMitigation",
+			Handler:    _ConsoleService_RejectMitigation_Handler,
+		},
+		{
+			MethodName: "ExtendMitigation",
+			Handler:    _ConsoleService_ExtendMitigation_Handler,
 		},
 		{
 			MethodName: "WithdrawMitigations",

@@ -132,21 +132,29 @@ func New() *Fake {
 				ID: "m-1", Target: netip.MustParsePrefix("203.0.113.10/32"), State: mitigation.Active, Incident: "i-1", Vectors: []vector.ID{vector.DNS},
 				Routes: []route.Route{dns}, Requester: mitigation.Automation, Reason: "response 1 of group customers", Created: ago(5*time.Minute - 13*time.Millisecond),
 				Deadline: in(5 * time.Minute), MaxDeadline: in(55 * time.Minute), Extend: 5 * time.Minute, Extensions: 1, Evidence: "the trickle shows that the attack goes on",
+				Phase: mitigation.Verified, Since: ago(5*time.Minute - 1513*time.Millisecond), Rung: mitigation.Rung{Step: 0, Steps: 3, Name: "rate-limit 1 Mbps"},
+				Effect: mitigation.Effect{
+					BeforePPS: 120000, BeforeBPS: 3.1e8, PPS: 370, BPS: 950000, Reduction: 0.9969, Measured: ago(time.Second), Verified: ago(5*time.Minute - 1513*time.Millisecond),
+				},
 			},
 			{
 				ID: "m-2", Target: netip.MustParsePrefix("2001:db8::10/128"), State: mitigation.Active, Incident: "i-2", Vectors: []vector.ID{vector.SYN},
 				Routes: []route.Route{syn}, Requester: mitigation.Automation, Reason: "response 1 of group default", Created: ago(90*time.Second - 9*time.Millisecond),
-				Deadline: in(210 * time.Second), MaxDeadline: in(58*time.Minute + 30*time.Second),
+				Deadline: in(210 * time.Second), MaxDeadline: in(58*time.Minute + 30*time.Second), Phase: mitigation.Ineffective, Since: ago(80 * time.Second),
+				Rung: mitigation.Rung{Step: 0, Steps: 2, Name: "rate-limit 1 Mbps"},
+				Ask: &mitigation.Ask{Step: 1, Needs: 2, Why: "responses[0].ladder[1] follows rate-limit 1 Mbps", Since: ago(80 * time.Second), By: []mitigation.Approval{
+					{Who: "ann", When: ago(70 * time.Second), Reason: "seen it"},
+				}},
 			},
 			{
 				ID: "m-3", Target: netip.MustParsePrefix("203.0.113.77/32"), State: mitigation.Active, Routes: []route.Route{hand},
-				Requester: "eva", Reason: "ticket 4711", Created: ago(time.Hour), Deadline: in(23 * time.Hour), MaxDeadline: in(23 * time.Hour), Approved: true,
+				Requester: "eva", Reason: "ticket 4711", Created: ago(time.Hour), Deadline: in(23 * time.Hour), MaxDeadline: in(23 * time.Hour), Approved: true, Phase: mitigation.Announced, Since: ago(time.Hour),
 			},
 			{
 				ID: "m-0", Target: netip.MustParsePrefix("203.0.113.20/32"), State: mitigation.Ended, Incident: "i-0", Vectors: []vector.ID{vector.NTP},
 				Routes: []route.Route{MustRoute("destination 203.0.113.20/32 protocol udp source-port 123 then discard")}, Requester: mitigation.Automation,
 				Reason: "response 1 of group customers", Created: ago(2 * time.Hour), Deadline: ago(100 * time.Minute), MaxDeadline: ago(time.Hour),
-				Ended: ago(100 * time.Minute), EndReason: mitigation.EndDeadline,
+				Ended: ago(100 * time.Minute), EndReason: mitigation.EndDeadline, Phase: mitigation.Expired, Since: ago(100 * time.Minute),
 			},
 		},
 		HoldList: []mitigation.Hold{
@@ -290,7 +298,9 @@ func (f *Fake) Explain(ctx context.Context, target netip.Prefix) ([]string, erro
 func (f *Fake) Mitigations(ctx context.Context, ended bool) ([]mitigation.Mitigation, error) {
 	out := slices.Clone(f.MitigationList)
 	if !ended {
-		out = slices.DeleteFunc(out, func(m mitigation.Mitigation) bool { return m.State != mitigation.Active })
+		out = slices.DeleteFunc(out, func(m mitigation.Mitigation) bool {
+			return m.State != mitigation.Active && m.State != mitigation.Pending
+		})
 	}
 	return out, f.enter(ctx, "Mitigations", nil)
 }
@@ -316,7 +326,7 @@ func (f *Fake) Announce(ctx context.Context, a console.Announce) (mitigation.Mit
 		return m, nil
 	}
 	m := mitigation.Mitigation{
-		ID: fmt.Sprintf("m-%d", 4+len(f.byRequest)), Target: a.Route.Match.Destination, State: mitigation.Active, Routes: []route.Route{a.Route},
+		ID: fmt.Sprintf("m-%d", 4+len(f.byRequest)), Target: a.Route.Match.Destination, State: mitigation.Active, Phase: mitigation.Announced, Since: Now, Routes: []route.Route{a.Route},
 		Requester: anyUser(a.Requester), Reason: a.Reason, RequestID: a.RequestID, Approved: a.Approved,
 		Created: Now, Deadline: Now.Add(a.TTL), MaxDeadline: Now.Add(a.TTL),
 	}
@@ -324,6 +334,38 @@ func (f *Fake) Announce(ctx context.Context, a console.Announce) (mitigation.Mit
 		f.byRequest[a.RequestID] = m
 	}
 	return m, nil
+}
+
+// Approve is of console.System.
+func (f *Fake) Approve(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {
+	return f.word(ctx, "Approve", a, func(m *mitigation.Mitigation) {
+		m.State, m.Phase = mitigation.Active, mitigation.Announced
+	})
+}
+
+// Reject is of console.System.
+func (f *Fake) Reject(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {
+	return f.word(ctx, "Reject", a, func(m *mitigation.Mitigation) {
+		m.State, m.Phase, m.Ended, m.EndReason, m.EndDetail = mitigation.Refused, mitigation.Rejected, Now, mitigation.EndRejected, anyUser(a.Requester)+": "+a.Reason
+	})
+}
+
+// Extend is of console.System.
+func (f *Fake) Extend(ctx context.Context, a console.Answer, by time.Duration) (mitigation.Mitigation, error) {
+	return f.word(ctx, "Extend", a, func(m *mitigation.Mitigation) { m.Deadline = m.Deadline.Add(by) })
+}
+
+func (f *Fake) word(ctx context.Context, what string, a console.Answer, do func(*mitigation.Mitigation)) (mitigation.Mitigation, error) {
+	if err := f.enter(ctx, what, a); err != nil {
+		return mitigation.Mitigation{}, err
+	}
+	for _, m := range f.MitigationList {
+		if m.ID == a.ID {
+			do(&m)
+			return m, nil
+		}
+	}
+	return mitigation.Mitigation{}, console.ErrNotFound{What: fmt.Sprintf("live mitigation %q", a.ID)}
 }
 
 // Withdraw is of console.System.
@@ -337,7 +379,7 @@ func (f *Fake) Withdraw(ctx context.Context, w console.Withdraw) (console.Withdr
 		if m.State != mitigation.Active || (m.ID != w.ID && !w.All && !inside) {
 			continue
 		}
-		m.State, m.Ended, m.EndReason, m.EndDetail = mitigation.Ended, Now, mitigation.EndWithdrawn, anyUser(w.Requester)+": "+w.Reason
+		m.State, m.Phase, m.Since, m.Ended, m.EndReason, m.EndDetail = mitigation.Ended, mitigation.Withdrawn, Now, Now, mitigation.EndWithdrawn, anyUser(w.Requester)+": "+w.Reason
 		out.Mitigations = append(out.Mitigations, m)
 		hold := 30 * time.Minute
 		if w.Hold != nil {

@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+)
+
+const ladderHead = "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\n"
+
+// seconds reports the same rate every second.
+func (b *bench) seconds(pps uint64, seconds int) {
+	b.t.Helper()
+	for range seconds {
+		time.Sleep(time.Second)
+		b.report(traffic.Interval, time.Second, pps)
+	}
+	synctest.Wait()
+}
+
+func (b *bench) one(phase mitigation.Phase) mitigation.Mitigation {
+	b.t.Helper()
+	b.term.mu.Lock()
+	defer b.term.mu.Unlock()
+	var found []mitigation.Mitigation
+	for _, m := range b.term.rec {
+		if m.Phase == phase {
+			found = append(found, m)
+		}
+	}
+	if len(found) != 1 {
+		b.t.Fatalf("%d mitigations are %s; %s", len(found), phase, b.kinds())
+	}
+	return found[0]
+}
+
+// The ladder climbs and comes down on what sensors measure, and what is announced is what is stored.
+func TestLadder(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps, down_after: 10s}, {action: discard, after: 5s, if: evidence.reduction < 0.9, down_after: 10s}]}]\n")
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+			t.Fatalf("announced %q", got)
+		}
+		b.seconds(24_000, 4)
+		b.seconds(24_000, 3)
+		discard := strings.Replace(dnsRule, "rate-limit 1Mbps", "discard", 1)
+		if got := b.announced(); len(got) != 1 || got[0] != discard {
+			t.Fatalf("announced %q; %s", got, b.kinds())
+		}
+		m := b.one(mitigation.Escalated)
+		if m.Effect.BeforePPS < 20_000 || m.Rung.Step != 1 || m.Rung.Steps != 2 {
+			t.Errorf("%+v", m)
+		}
+		b.seconds(0, 5)
+		m = b.one(mitigation.Verified)
+		if m.Effect.Reduction < 0.99 || m.Effect.Verified.IsZero() {
+			t.Errorf("%+v", m.Effect)
+		}
+		b.seconds(0, 6)
+		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+			t.Fatalf("eased to %q; %s", got, b.kinds())
+		}
+		b.seconds(250, 3) // the trickle
+		if got := b.announced(); len(got) != 1 || got[0] != discard {
+			t.Fatalf("back to %q; %s", got, b.kinds())
+		}
+		b.seconds(0, 65)
+		if got := b.announced(); len(got) != 0 {
+			t.Fatalf("over, and announced %q; %s", got, b.kinds())
+		}
+		if m := b.one(mitigation.Expired); m.EndReason != mitigation.EndOver {
+			t.Errorf("it ended because of %s", m.EndReason)
+		}
+		want := []audit.Kind{audit.MitigationCreated, audit.MitigationIneffective, audit.MitigationEscalated, audit.MitigationVerified, audit.MitigationEased, audit.MitigationEscalated, audit.MitigationVerified, audit.MitigationEased, audit.MitigationEnded}
+		at := 0
+		for _, k := range strings.Fields(b.kinds()) {
+			if at < len(want) && k == string(want[at]) {
+				at++
+			}
+		}
+		if at < len(want) {
+			t.Errorf("the events %s lack %s", b.kinds(), want[at])
+		}
+	})
+}
+
+// A step that the safety kernel refuses leaves things as they are, and is told once.
+func TestLadderAsksTheKernel(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: blackhole, after: 3s, if: evidence.reduction < 0.9}]}]\n")
+		o.Safety.MaxOwnShare = 0.001 // less than one host of the /24
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.seconds(24_000, 12)
+		if got := b.announced(); len(got) != 1 || got[0] != dnsRule {
+			t.Errorf("announced %q", got)
+		}
+		if n := strings.Count(b.kinds(), string(audit.MitigationRefused)); n != 1 {
+			t.Errorf("told %d times: %s", n, b.kinds())
+		}
+	})
+}
+
+// A step that asks persons waits for them, across a change of the leader, and is taken when they said yes.
+func TestStepAsksPersons(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps, approval: 2}]}]\n")
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.seconds(25_000, 2)
+		m := b.one(mitigation.AwaitingApproval)
+		if len(b.announced()) != 0 {
+			t.Fatalf("announced %q without approval", b.announced())
+		}
+		ctx := b.t.Context()
+		if _, err := b.Approve(ctx, Answer{m.ID, "ann", "seen"}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Approve(ctx, Answer{m.ID, "ann", "again"}); !errors.Is(err, mitigation.ErrSamePerson) {
+			t.Errorf("the same person again: %v", err)
+		}
+		b.term.fail(errors.New("lost"))
+		b.seconds(25_000, 1)
+		if _, err := b.Approve(ctx, Answer{m.ID, "eva", "not stored"}); err == nil {
+			t.Error("an approval that could not be stored succeeded")
+		}
+		b.term.fail(nil)
+		go func() { _ = b.lead() }()
+		b.seconds(25_000, 1)
+		after, err := b.Approve(ctx, Answer{m.ID, "bob", "seen"})
+		synctest.Wait()
+		if err != nil || after.Phase != mitigation.Announced || len(b.announced()) != 1 {
+			t.Errorf("%v: %+v, announced %q", err, after, b.announced())
+		}
+		if _, err := b.Approve(ctx, Answer{m.ID, "eva", "late"}); !errors.Is(err, mitigation.ErrNotAsked) {
+			t.Errorf("late: %v", err)
+		}
+		if k := b.kinds(); strings.Count(k, "approval_asked") != 1 || strings.Count(k, "approval_given") != 2 {
+			t.Errorf("events %s", k)
+		}
+	})
+}
+
+func TestSecondPerson(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Safety.SecondPersonAbove, o.Safety.BlackholeMinLength4, o.Safety.AllowWideBlackhole = 16, 24, true
+		o.Safety.MaxOwnShare = 0.25
+	}, func(b *bench) {
+		ctx := b.t.Context()
+		wide := manual(t, "destination 192.0.2.0/27 protocol udp source-port 53 then discard")
+		wide.Approved = true
+		dry, err := b.Announce(ctx, wide, true)
+		if err != nil || dry.Phase != mitigation.AwaitingApproval {
+			t.Errorf("dry run: %v %+v", err, dry)
+		}
+		m, err := b.Announce(ctx, wide, false)
+		synctest.Wait()
+		if err != nil || m.Phase != mitigation.AwaitingApproval || len(b.announced()) != 0 || !strings.Contains(m.Ask.Why, "reaches 32 of our hosts, more than 16") {
+			t.Fatalf("%v: %+v, announced %q", err, m, b.announced())
+		}
+		if _, err := b.Approve(ctx, Answer{m.ID, wide.Requester, "I am sure"}); !errors.Is(err, mitigation.ErrSamePerson) {
+			t.Errorf("approved by who asked: %v", err)
+		}
+		if m, err = b.Approve(ctx, Answer{m.ID, "bob", "seen"}); err != nil || m.Phase != mitigation.Announced || !m.Approved {
+			t.Errorf("%v: %+v", err, m)
+		}
+		synctest.Wait()
+		if len(b.announced()) != 1 {
+			t.Errorf("announced %q", b.announced())
+		}
+		before := m.Deadline
+		if m, err = b.Extend(ctx, Answer{m.ID, "bob", "not over"}, time.Minute); err != nil || m.Deadline.Sub(before) != time.Minute {
+			t.Errorf("%v: until %s, before %s", err, m.Deadline, before)
+		}
+		if _, err = b.Extend(ctx, Answer{m.ID, "bob", "not over"}, 1000*time.Hour); !errors.Is(err, mitigation.ErrTooLong) {
+			t.Errorf("too long: %v", err)
+		}
+		// What only an approver may announce is refused to others, or asked of an approver when they want that.
+		hole := manual(t, "destination 192.0.2.64/28 then blackhole")
+		var refused *RefusedError
+		if _, err := b.Announce(ctx, hole, false); !errors.As(err, &refused) {
+			t.Errorf("a wide blackhole: %v", err)
+		}
+		hole.AskApproval = true
+		m, err = b.Announce(ctx, hole, false)
+		if err != nil || m.Phase != mitigation.AwaitingApproval {
+			t.Fatalf("%v: %+v", err, m)
+		}
+		if m, err = b.Reject(ctx, Answer{m.ID, "bob", "no"}); err != nil || m.Phase != mitigation.Rejected {
+			t.Errorf("%v: %+v", err, m)
+		}
+		// What no approver may either is not asked.
+		never := manual(t, "destination 198.51.100.0/24 then blackhole")
+		never.AskApproval = true
+		if _, err := b.Announce(ctx, never, false); !errors.As(err, &refused) {
+			t.Errorf("not ours: %v", err)
+		}
+	})
+}

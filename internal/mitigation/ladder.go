@@ -1,0 +1,341 @@
+package mitigation
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
+)
+
+// Ladder names the ladder of a response by where it stands in the policy and what its steps say, so that a mitigation knows
+// its own again after the policy was read anew; empty where there is nothing to climb or to come down.
+func Ladder(r policy.Response) string {
+	s := r.Steps[0]
+	if len(r.Steps) == 1 && s.DownAfter == 0 && s.After == 0 && s.Approvals == 0 && s.MaxCollateral < 0 {
+		return ""
+	}
+	h := sha256.New()
+	for _, s := range r.Steps {
+		fmt.Fprintln(h, s)
+	}
+	return r.Path + " " + hex.EncodeToString(h.Sum(nil)[:4])
+}
+
+// Facts are what a step of a ladder depends on that the machine does not know.
+type Facts struct {
+	Live       bool          // the incident goes on
+	Duration   time.Duration // of the incident
+	Collateral float64       // share of the target's normal traffic that the match would hit, 0 to 1; negative: not known
+	Installed  int           // how many routers are known to have the routes installed
+	Routers    int           // of how many
+	Mark       route.Match   // the vector's own match, where the present one was a blackhole's
+	Unmarked   bool          // it tells the vector from nothing else, so that only a blackhole says openly what it does
+	MaxAge     time.Duration // no announcement gets older
+}
+
+// ProbeRate is what is let through, in octets per second, while a discard without a milder step before it is probed.
+const ProbeRate = 125_000
+
+// mostWaits is how often at most the wait before easing doubles.
+const mostWaits = 6
+
+// Advance does what the ladder that the policy now answers with asks for about a live mitigation of automation: it climbs,
+// asks persons, eases or ends. It takes no two steps within three seconds, but that one eased in vain is taken back at once.
+// Moved is false when nothing changes; before is for Restore. The error says what could not be computed.
+func (m *Machine) Advance(now time.Time, id string, r policy.Response, f Facts) (before Mitigation, c Change, moved bool, err error) {
+	now = now.Round(0)
+	x := m.all[id]
+	if x == nil || x.Manual() || (x.State != Active && x.State != Pending) || m.handsOff(now, x.Target) != "" || x.Phase == OnHold {
+		return Mitigation{}, Change{}, false, nil
+	}
+	before = *x
+	at, ok := x.place(r)
+	if !ok {
+		return before, Change{}, false, nil
+	}
+	x.Rung.Ladder, x.Rung.Step, x.Rung.Steps = Ladder(r), at, len(r.Steps)
+	why := ""
+	switch approved := x.Ask != nil && x.Ask.Rejected == nil && !x.Ask.Open(); {
+	case approved && f.Live && x.Ask.Step < len(r.Steps) && r.Steps[x.Ask.Step].Announces():
+		why = fmt.Sprintf("%s was approved by %s", r.Steps[x.Ask.Step].Name, x.Ask.names())
+		step := x.Ask.Step
+		x.Ask = nil
+		m.take(now, x, r, step, f)
+	case x.State == Active && now.Sub(x.tookEffect()) < settle && x.Phase != Easing:
+	case x.Phase == Easing && m.stillAttacked(x):
+		to := x.Rung.From
+		why = fmt.Sprintf("the attack goes on, so %s is taken again", r.Steps[to].Name)
+		eased := x.Rung.Eased + 1
+		m.take(now, x, r, to, f)
+		x.Rung.Eased = eased
+	default:
+		if why = m.down(now, x, r, f); why == "" {
+			why, err = m.up(now, x, r, f)
+		}
+	}
+	if why == "" {
+		x.Rung = before.Rung
+		return before, Change{}, false, err
+	}
+	if x.State == Active || x.State == Pending {
+		x.Evidence = why
+	}
+	c.move(x, before.Phase, why)
+	return before, c, true, err
+}
+
+// place finds the step of a ladder that a mitigation is at: the one it took, or the highest one that does the same.
+func (m *Mitigation) place(r policy.Response) (step int, ok bool) {
+	if !r.Announces() {
+		return 0, false
+	}
+	if m.Rung.Ladder == Ladder(r) && m.Rung.Step < len(r.Steps) {
+		return m.Rung.Step, m.Rung.Ladder != ""
+	}
+	if m.State == Pending {
+		return -1, true
+	}
+	if m.Phase == Easing {
+		return 0, false // it came from a step that is no more: it ends at its deadline, or is extended
+	}
+	for i := len(r.Steps) - 1; i >= 0; i-- {
+		if r.Steps[i].Action == m.Routes[0].Action {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// up takes the next step when its time has come and its conditions hold, or asks for it.
+func (m *Machine) up(now time.Time, x *Mitigation, r policy.Response, f Facts) (string, error) {
+	if !f.Live || x.Phase == Easing {
+		return "", nil
+	}
+	e := m.evidence(now, x, f.Installed, f.Routers)
+	if x.Rung.Step < 0 {
+		e.Age = f.Duration
+	}
+	next, err := r.Climb(x.Rung.Step, e, f.Collateral)
+	if !next.Climbs {
+		return "", err
+	}
+	if next.Approvals > 0 {
+		if x.Ask != nil && x.Ask.Step == next.Step {
+			return "", err
+		}
+		x.Ask = &Ask{Step: next.Step, Needs: next.Approvals, Why: next.Why, Since: now}
+		if x.State == Pending {
+			x.enter(now, AwaitingApproval)
+		}
+		return fmt.Sprintf("%s asks for the approval of %d: %s", r.Steps[next.Step].Name, next.Approvals, next.Why), err
+	}
+	if len(r.Steps[next.Step].Scope) > 0 {
+		return "", err // not done yet
+	}
+	if s := r.Steps[next.Step]; f.Unmarked && s.Announces() && s.Action.Kind != route.Blackhole {
+		return "", err
+	}
+	m.take(now, x, r, next.Step, f)
+	return next.Why, err
+}
+
+// down takes a milder step, or ends the mitigation, when the attack is measured to be over. Behind a step that lets nothing
+// through nothing can be measured: it is eased after down_after, and after a vain attempt not before twice as long.
+func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts) string {
+	if x.State != Active || x.Rung.DownAfter <= 0 {
+		return ""
+	}
+	// Longer after each vain attempt, and for an attack that came again soon after its answer had ended.
+	patience := x.Rung.DownAfter << min(x.Rung.Eased+x.Flaps, mostWaits)
+	lower := -1
+	for i := range x.Rung.Step {
+		if r.Steps[i].Announces() {
+			lower = i
+		}
+	}
+	probing := x.Phase == Easing && x.Rung.From == x.Rung.Step
+	if x.blocks() {
+		if x.Phase == Ineffective || m.blind(x) { // the attack goes on, or nobody would see whether it does
+			return ""
+		}
+		wait := min(patience, 3*x.Deadline.Sub(x.Rung.Since)/4)
+		if now.Sub(x.Rung.Since) < wait {
+			return ""
+		}
+		from := x.Rung.Step
+		if x.Phase == Easing {
+			from = x.Rung.From
+		}
+		if lower < 0 {
+			m.probe(now, x, f)
+			return fmt.Sprintf("after %s a little is let through, to see whether the attack is over", wait)
+		}
+		m.ease(now, x, r, lower, from, f)
+		return fmt.Sprintf("after %s %s is tried, to see whether the attack is over", wait, r.Steps[lower].Name)
+	}
+	if q := m.quietFor(now, x); q < patience {
+		return ""
+	}
+	over := fmt.Sprintf("the attack was over for %s", patience)
+	if lower < 0 || probing {
+		m.finish(x, now, Expired, EndOver, over)
+		return over
+	}
+	from := x.Rung.Step
+	if x.Phase == Easing {
+		from = x.Rung.From
+	}
+	m.ease(now, x, r, lower, from, f)
+	return over
+}
+
+func (m *Machine) ease(now time.Time, x *Mitigation, r policy.Response, to, from int, f Facts) {
+	eased, before := x.Rung.Eased, x.Effect
+	m.take(now, x, r, to, f)
+	x.Rung.From, x.Rung.Eased = from, eased
+	x.Effect = before
+	x.enter(now, Easing)
+}
+
+// probe lets a little through of what is discarded; the step stays.
+func (m *Machine) probe(now time.Time, x *Mitigation, f Facts) {
+	match := x.Routes[0].Match
+	if x.Routes[0].IsBlackhole() {
+		match = f.Mark
+	}
+	x.Routes = []route.Route{{Match: match, Action: route.Action{Kind: route.RateBytes, Rate: ProbeRate}}}
+	x.Rung.Since, x.Rung.From = now, x.Rung.Step
+	x.enter(now, Easing)
+	m.forgetLooks(x)
+}
+
+// take puts a step into effect. One that announces nothing leaves in place what is announced.
+func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f Facts) {
+	s := r.Steps[i]
+	measured := x.State == Active && m.measure(x)
+	x.Rung.Step, x.Rung.Name, x.Rung.Since, x.Rung.DownAfter, x.Rung.From, x.Rung.Eased = i, s.Name, now, s.DownAfter, 0, 0
+	if x.Ask != nil && x.Ask.Step <= i {
+		x.Ask = nil
+	}
+	if !s.Announces() {
+		if x.State == Pending {
+			x.enter(now, Proposed)
+		}
+		return
+	}
+	match := x.Routes[0].Match
+	switch {
+	case s.Action.Kind == route.Blackhole:
+		match = route.Match{Destination: x.Target}
+	case x.Routes[0].IsBlackhole():
+		match, x.Refined = f.Mark, false
+	}
+	x.Routes, x.Scope = []route.Route{{Match: match, Action: s.Action}}, slices.Sorted(slices.Values(s.Scope))
+	oldest := x.Created.Add(min(s.MaxAge, f.MaxAge))
+	x.MaxDeadline = oldest
+	x.Deadline, x.Extend = earliest(now.Add(s.TTL), oldest), s.Extend
+	e := &x.Effect
+	switch {
+	case measured:
+		e.BeforePPS, e.BeforeBPS, e.BeforeOther = e.PPS, e.BPS, e.Other
+	case x.State == Pending:
+		m.before(x)
+	}
+	e.PPS, e.BPS, e.Other, e.Reduction, e.Measured = 0, 0, 0, 0, time.Time{}
+	if x.State == Pending {
+		x.enter(now, Announced)
+	} else {
+		x.enter(now, Escalated)
+	}
+	m.live = nil
+	delete(m.doubts, x.ID)
+	delete(m.denied, x.ID)
+	m.forgetLooks(x)
+}
+
+// before takes what is seen now, while nothing is announced, for what was before.
+func (m *Machine) before(x *Mitigation) {
+	e := &x.Effect
+	e.BeforePPS, e.BeforeBPS = 0, 0
+	for _, v := range x.Vectors {
+		if l := m.looks[sight{x.Target, v}]; l != nil && l.known {
+			e.BeforePPS, e.BeforeBPS, e.BeforeOther, e.Sensors = e.BeforePPS+l.pps, e.BeforeBPS+l.bps, l.other, l.sensors
+		}
+	}
+}
+
+// forgetLooks makes what was seen under another answer no evidence of this one.
+func (m *Machine) forgetLooks(x *Mitigation) {
+	for _, v := range x.Vectors {
+		if l := m.looks[sight{x.Target, v}]; l != nil {
+			l.goesOn, l.quiet = false, time.Time{}
+		}
+	}
+}
+
+// stillAttacked tells whether a whole window since the step was taken shows that the attack goes on.
+func (m *Machine) stillAttacked(x *Mitigation) bool {
+	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool {
+		l := m.looks[sight{x.Target, v}]
+		return l != nil && l.known && l.goesOn && !l.start.Before(x.Rung.Since)
+	})
+}
+
+// quietFor is how long all of a mitigation's vectors have been measured to be over.
+func (m *Machine) quietFor(now time.Time, x *Mitigation) time.Duration {
+	since := x.tookEffect()
+	for _, v := range x.Vectors {
+		l := m.looks[sight{x.Target, v}]
+		if l == nil || !l.known || l.lost || l.silent || l.quiet.IsZero() {
+			return 0
+		}
+		if l.quiet.After(since) {
+			since = l.quiet
+		}
+	}
+	return now.Sub(since)
+}
+
+// blind tells whether a sensor that saw the attack is silent.
+func (m *Machine) blind(x *Mitigation) bool {
+	return slices.ContainsFunc(x.Vectors, func(v vector.ID) bool {
+		l := m.looks[sight{x.Target, v}]
+		return l != nil && (l.lost || l.silent)
+	})
+}
+
+// blocks tells whether a mitigation lets nothing through, so that sensors behind the routers see nothing of the attack.
+func (m *Mitigation) blocks() bool {
+	switch a := m.Routes[0].Action; a.Kind {
+	case route.RateBytes, route.RatePackets:
+		return a.Rate == 0
+	case route.Discard, route.Blackhole:
+		return true
+	}
+	return false
+}
+
+// Restore takes an Advance, Approve or Extend back that was never stored.
+func (m *Machine) Restore(before Mitigation) {
+	x := m.all[before.ID]
+	if x == nil {
+		return
+	}
+	*x = before
+	m.live = nil
+	m.watch(x)
+}
+
+func (a *Ask) names() string {
+	names := make([]string, len(a.By))
+	for i, b := range a.By {
+		names[i] = b.Who
+	}
+	return strings.Join(names, " and ")
+}
