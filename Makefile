@@ -129,6 +129,12 @@ soak-sensor: ROOT_ENV += TM_SOAK_PACKETS=$(TM_SOAK_PACKETS) TM_SOAK_PPS=$(TM_SOA
 soak-sensor: ## 5 million numbered packets across restarts, upgrades, kill -9 and controller outages of the sensor
 	$(ROOT_TEST) -v -run TestContinuity ./test/e2e
 
+.PHONY: interop
+interop: build ## Every rule at FRR, BIRD, gobgpd, ExaBGP and OpenBGPD (INTEROP="-routers FRR"); writes docs/interop.md, build/interop.json
+	scripts/deps.sh interop
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/interop
+	$(AS_ROOT) bin/lab/interop $(INTEROP)
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -121,10 +121,10 @@ protocol bgp {{birdName .}} {
   {{- $next6 := ""}}{{if .Announce}}{{$next6 = "next hop address 100::1; "}}{{end}}
   {{- $validate := ""}}{{if $.Validate}}{{$validate = "validate on; "}}{{end}}
   {{- if speaks . "ipv4-unicast"}}
-  ipv4 { import filter rtbh4; import keep filtered; {{$next4}}export {{$out}}; };
+  ipv4 { import {{if $.AcceptAll}}all{{else}}filter rtbh4{{end}}; import keep filtered; {{$next4}}export {{$out}}; };
   {{- end}}
   {{- if speaks . "ipv6-unicast"}}
-  ipv6 { import filter rtbh6; import keep filtered; {{$next6}}export {{$out}}; };
+  ipv6 { import {{if $.AcceptAll}}all{{else}}filter rtbh6{{end}}; import keep filtered; {{$next6}}export {{$out}}; };
   {{- end}}
   {{- if speaks . "ipv4-flowspec"}}
   flow4 { table flowtab4; {{$validate}}import all; export {{$out}}; };

@@ -2,6 +2,8 @@ package lab
 
 import (
 	"encoding/binary"
+	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -9,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
-	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // birdRoute matches what follows the net of a route: "unreachable [spk 17:47:54.048 from 10.66.0.1] * (100) [AS65000i]".
@@ -54,8 +55,8 @@ func parseBIRDFlow(text string, f route.Family) ([]FlowRoute, error) {
 				return fail(line, fmt.Errorf("an attribute without a route"))
 			}
 			last.Raw += "\n" + line
-			if key == "BGP.ext_community" {
-				action, err := parseBIRDAction(value)
+			if key == "BGP.ext_community" || strings.HasPrefix(key, "BGP.19 ") {
+				action, err := parseBIRDAction(key, value)
 				if err != nil {
 					return fail(line, err)
 				}
@@ -127,25 +128,13 @@ func setBIRD(m *route.Match, word, value string, f route.Family) (err error) {
 	case "src":
 		m.Source, m.SourceOffset, err = flowPrefix(value, " offset ", f)
 	case "tcp flags":
-		m.TCPFlags, err = parseBIRDBits(value, func(s string) (uint16, uint16, error) {
-			val, mask, ok := strings.Cut(s, "/")
-			if !ok {
-				return 0, 0, fmt.Errorf("%q has no mask", s)
-			}
-			v, err := parseUint(val, 0xfff)
-			if err != nil {
-				return 0, 0, err
-			}
-			k, err := parseUint(mask, 0xfff)
-			return uint16(v), uint16(k), err
-		})
+		m.TCPFlags, err = parseBIRDBits(value, birdMasked)
 	case "fragment":
 		m.Fragment, err = parseBIRDBits(value, func(s string) (uint16, uint16, error) {
-			b, ok := birdFragment[s]
-			if !ok {
-				return 0, 0, fmt.Errorf("%q is not known", s)
+			if b, ok := birdFragment[s]; ok {
+				return b, b, nil
 			}
-			return b, b, nil
+			return birdMasked(s) // several bits in one test
 		})
 	default:
 		kind, ok := birdNumeric[word]
@@ -159,6 +148,20 @@ func setBIRD(m *route.Match, word, value string, f route.Family) (err error) {
 		}
 	}
 	return err
+}
+
+// birdMasked reads a value with its mask, such as "0x2/0x12".
+func birdMasked(s string) (value, mask uint16, err error) {
+	val, mas, ok := strings.Cut(s, "/")
+	if !ok {
+		return 0, 0, fmt.Errorf("%q is not known", s)
+	}
+	v, err := parseUint(val, 0xfff)
+	if err != nil {
+		return 0, 0, err
+	}
+	k, err := parseUint(mas, 0xfff)
+	return uint16(v), uint16(k), err
 }
 
 // parseBIRDNumeric reads "6,17", "1..65,80", "> 1000 && < 2000", "= 6 || = 17".
@@ -216,25 +219,41 @@ func parseBIRDBits(text string, one func(string) (value, mask uint16, err error)
 	return flagBits(out)
 }
 
+// birdOther matches the redirect to an IPv4 address, which BIRD has no word for: "(unknown 0x10c, 192.0.2.9, 1)".
+var birdOther = regexp.MustCompile(`^\(unknown 0x([0-9a-f]+), ([0-9.]+), ([0-9]+)\)$`)
+
 // parseBIRDAction reads extended communities: "(generic, 0x80060000, 0x48f42400) (rt, 1, 2)". BIRD shows those of FlowSpec
-// as generic ones; others are left out.
-func parseBIRDAction(text string) (route.Action, error) {
+// as generic ones; others are left out. The attribute of type 0x19, IPv6 address specific ones (RFC 5701), it shows as
+// octets.
+func parseBIRDAction(key, text string) (route.Action, error) {
+	if key != "BGP.ext_community" {
+		ec6, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
+		if err != nil {
+			return route.Action{}, err
+		}
+		return actionOf(nil, ec6)
+	}
 	var ec []byte
 	for c := range strings.SplitAfterSeq(text, ")") {
-		g := birdCommunity.FindStringSubmatch(strings.TrimSpace(c))
-		if g == nil {
-			continue
-		}
-		for _, half := range g[1:] {
-			v, err := strconv.ParseUint(half, 16, 32)
-			if err != nil {
+		c = strings.TrimSpace(c)
+		if g := birdCommunity.FindStringSubmatch(c); g != nil {
+			for _, half := range g[1:] {
+				v, err := strconv.ParseUint(half, 16, 32)
+				if err != nil {
+					return route.Action{}, err
+				}
+				ec = binary.BigEndian.AppendUint32(ec, uint32(v))
+			}
+		} else if g := birdOther.FindStringSubmatch(c); g != nil {
+			kind, err1 := strconv.ParseUint(g[1], 16, 16)
+			a, err2 := netip.ParseAddr(g[2])
+			n, err3 := strconv.ParseUint(g[3], 10, 16)
+			if err := errors.Join(err1, err2, err3); err != nil {
 				return route.Action{}, err
 			}
-			ec = binary.BigEndian.AppendUint32(ec, uint32(v))
+			ec = binary.BigEndian.AppendUint16(ec, uint16(kind))
+			ec = binary.BigEndian.AppendUint16(append(ec, a.AsSlice()...), uint16(n))
 		}
 	}
-	if len(ec) == 0 {
-		return route.Action{}, nil
-	}
-	return safety.DecodeAction(ec, nil)
+	return actionOf(ec, nil)
 }

@@ -114,7 +114,9 @@ router bgp {{.ASN}}
  {{- range .Neighbors}}{{if speaks . "ipv4-unicast"}}
   neighbor {{.Address}} activate
   neighbor {{.Address}} soft-reconfiguration inbound
+  {{- if not $.AcceptAll}}
   neighbor {{.Address}} route-map RTBH4 in
+  {{- end}}
  {{- end}}{{end}}
  exit-address-family
  !
@@ -122,7 +124,9 @@ router bgp {{.ASN}}
  {{- range .Neighbors}}{{if speaks . "ipv6-unicast"}}
   neighbor {{.Address}} activate
   neighbor {{.Address}} soft-reconfiguration inbound
+  {{- if not $.AcceptAll}}
   neighbor {{.Address}} route-map RTBH6 in
+  {{- end}}
  {{- end}}{{end}}
  exit-address-family
  !

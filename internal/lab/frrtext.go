@@ -2,6 +2,7 @@ package lab
 
 import (
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 
@@ -70,20 +71,72 @@ func setFRR(r *route.Route, line string, f route.Family) (err error) {
 			return err
 		}
 	}
-	if rest, ok := strings.CutPrefix(line, "FS:rate "); ok {
-		rate, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
-		if err != nil {
-			return err
+	for _, p := range []string{"FS:", "NH:", "UNK:"} {
+		if strings.HasPrefix(line, p) {
+			return setFRRAction(&r.Action, line)
 		}
-		r.Action, err = rateAction(rate, route.RateBytes)
-		return err
 	}
-	for _, p := range []string{"received for ", "not installed in PBR", "installed in PBR", "FS:", "NH ", "NH:", "RT:", "UNK:"} {
+	for _, p := range []string{"received for ", "not installed in PBR", "installed in PBR", "NH ", "RT:"} {
 		if strings.HasPrefix(line, p) {
 			return nil
 		}
 	}
 	return fmt.Errorf("not understood")
+}
+
+// setFRRAction reads "FS:rate 125000000.000000 FS:action eval stops FS:marking 8", "FS:redirect VRF RT:64500:100" or
+// "NH:192.0.2.9:1", a redirect to an address whose last bit asks for a copy. What FRR prints of traffic-action is the same
+// whatever its bits, and what it does not know shows as UNK: both are passed over.
+func setFRRAction(a *route.Action, line string) error {
+	for i, part := range strings.Split(" "+line, " FS:") {
+		word, value, _ := strings.Cut(part, " ")
+		var err error
+		switch {
+		case i == 0:
+			err = setFRRNextHop(a, strings.TrimSpace(part))
+		case word == "rate":
+			var rate float64
+			if rate, err = strconv.ParseFloat(strings.TrimSpace(value), 64); err == nil {
+				var kind route.Action
+				kind, err = rateAction(rate, route.RateBytes)
+				a.Kind, a.Rate = kind.Kind, kind.Rate
+			}
+		case word == "marking":
+			var v int
+			v, err = parseUint(value, 63)
+			a.Mark = route.Some(uint32(v))
+		case word == "redirect":
+			a.Redirect.Target, err = route.ParseRouteTarget(strings.TrimPrefix(strings.TrimSpace(value), "VRF RT:"))
+		case word == "action":
+		default:
+			err = fmt.Errorf("%q is not known", part)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if *a != (route.Action{}) && a.Kind == 0 {
+		a.Kind = route.Accept
+	}
+	return nil
+}
+
+func setFRRNextHop(a *route.Action, text string) error {
+	rest, ok := strings.CutPrefix(text, "NH:")
+	if !ok { // nothing, or UNK
+		return nil
+	}
+	i := strings.LastIndexByte(rest, ':')
+	if i < 0 {
+		return fmt.Errorf("%q is no next hop", text)
+	}
+	hop, err := netip.ParseAddr(rest[:i])
+	if err != nil {
+		return err
+	}
+	bit, err := parseUint(rest[i+1:], 1)
+	a.Redirect = route.Redirect{Address: hop, Copy: bit == 1}
+	return err
 }
 
 // parseFRRNumeric reads ">= 40 , <= 60 , = 1500". FRR prints AND and OR alike, as a comma, except that a comparison

@@ -51,7 +51,7 @@ func (n Neighbor) speaks(f AddressFamily) bool {
 }
 
 // RouterConfig describes a BGP router. Received FlowSpec rules are accepted as they are; of unicast routes only those
-// with the BLACKHOLE community (RFC 7999) are, and become blackhole routes of the kernel.
+// with the BLACKHOLE community (RFC 7999) are, and become blackhole routes of the kernel, unless AcceptAll is set.
 type RouterConfig struct {
 	// Name of the router's processes and logs; empty means the program's.
 	Name string
@@ -63,6 +63,8 @@ type RouterConfig struct {
 	Neighbors []Neighbor
 	// BlackholeMin4 and BlackholeMin6 are the shortest prefixes accepted as blackholes; 0 means 32 and 128.
 	BlackholeMin4, BlackholeMin6 int
+	// AcceptAll takes unicast routes as they come and changes nothing of them, so that the router shows what it was sent.
+	AcceptAll bool
 	// Validate turns FlowSpec validation (RFC 8955, section 6) on; off is what a router does for its own controller.
 	Validate bool
 	// Extra is added to the generated configuration as it is.

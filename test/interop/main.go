@@ -1,0 +1,172 @@
+// Command interop announces every rule the product can say to five router programs and compares what each of them shows
+// with what was meant.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "interop:", err)
+		os.Exit(1)
+	}
+}
+
+// options are the flags.
+type options struct {
+	program, page, results, routers string
+	filter                          string
+	keep                            bool
+}
+
+func run(ctx context.Context) error {
+	var o options
+	flag.StringVar(&o.program, "controller", "bin/controller", "the program under test")
+	flag.StringVar(&o.page, "page", "docs/interop.md", "the page to write after a whole run that went as listed")
+	flag.StringVar(&o.results, "results", "build/interop.json", "the file for all results")
+	flag.StringVar(&o.routers, "routers", "", "only these routers, separated by commas")
+	flag.StringVar(&o.filter, "cells", "", "only the cells whose name matches this regular expression")
+	flag.BoolVar(&o.keep, "keep", false, "keep the logs")
+	flag.Parse()
+	program, err := filepath.Abs(o.program)
+	if err == nil {
+		_, err = exec.LookPath(program)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: run it as \"make interop\"", err)
+	}
+	cells, err := Cells()
+	if err != nil {
+		return err
+	}
+	whole := o.filter == "" && o.routers == ""
+	filter, err := regexp.Compile(o.filter)
+	if err != nil {
+		return err
+	}
+	cells = slices.DeleteFunc(cells, func(c Cell) bool { return !filter.MatchString(c.Name()) })
+	var chosen []implementation
+	for _, im := range implementations {
+		if o.routers != "" && !slices.Contains(strings.Split(o.routers, ","), im.Name) {
+			continue
+		}
+		for _, tool := range im.Tools {
+			if lab.FindTool(tool) == "" {
+				return fmt.Errorf("%s is missing: scripts/deps.sh interop installs it", tool)
+			}
+		}
+		chosen = append(chosen, im)
+	}
+	l, err := lab.Open(lab.Options{Name: "interop", Keep: o.keep})
+	if err != nil {
+		return err
+	}
+	begin := time.Now()
+	results, versions, err := matrix(ctx, l, program, chosen, cells)
+	if err != nil {
+		l.Keep()
+		err = fmt.Errorf("%w\nlogs are kept in %s", err, l.Dir())
+	}
+	if err := errors.Join(err, l.Close()); err != nil {
+		return err
+	}
+	var wrong []string
+	for i := range results {
+		if w := mark(&results[i]); w != "" {
+			wrong = append(wrong, fmt.Sprintf("%s, %s: %s\n\t%s\n\t%s", results[i].Router, results[i].cell.Name(), w, results[i].Route, results[i].Note))
+		}
+	}
+	if err := write(o.results, results); err != nil {
+		return err
+	}
+	fmt.Printf("%d cells at %d routers in %v, in %s\n", len(cells), len(chosen), time.Since(begin).Round(time.Second), o.results)
+	if len(wrong) > 0 {
+		const most = 30
+		shown := wrong[:min(len(wrong), most)]
+		return fmt.Errorf("%d cells are not as listed:\n%s", len(wrong), strings.Join(shown, "\n"))
+	}
+	if !whole {
+		return nil
+	}
+	return os.WriteFile(o.page, []byte(Page(cells, versions)), 0o644)
+}
+
+// matrix tries every cell at every router, all routers at the same time.
+func matrix(ctx context.Context, l *lab.Lab, program string, chosen []implementation, cells []Cell) ([]Result, map[string]string, error) {
+	results := make([][]Result, len(chosen))
+	versions := make([]string, len(chosen))
+	errs := make([]error, len(chosen))
+	var wg sync.WaitGroup
+	for i, im := range chosen {
+		wg.Go(func() {
+			begin := time.Now()
+			for _, internal := range []bool{false, true} {
+				n, asn := 2*i+1, uint32(65100+i)
+				if internal {
+					n, asn = n+1, ourASN
+				}
+				mine := slices.DeleteFunc(slices.Clone(cells), func(c Cell) bool { return c.Internal() != internal })
+				var some []Result
+				if some, versions[i], errs[i] = try(ctx, l, program, n, asn, im, mine); errs[i] != nil {
+					errs[i] = fmt.Errorf("%s: %w", im.Name, errs[i])
+					return
+				}
+				results[i] = append(results[i], some...)
+			}
+			slices.SortFunc(results[i], func(a, b Result) int { return a.cell.number - b.cell.number })
+			fmt.Printf("%s %s: %d cells in %v\n", im.Name, versions[i], len(results[i]), time.Since(begin).Round(100*time.Millisecond))
+		})
+	}
+	wg.Wait()
+	named := map[string]string{}
+	for i, im := range chosen {
+		named[im.Name] = versions[i]
+	}
+	return slices.Concat(results...), named, errors.Join(errs...)
+}
+
+// try tries cells at one router of an AS.
+func try(ctx context.Context, l *lab.Lab, program string, n int, asn uint32, im implementation, cells []Cell) ([]Result, string, error) {
+	starting, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	p, err := newPair(starting, l, program, n, asn, im)
+	if err != nil {
+		return nil, "", err
+	}
+	x := &runner{pair: p, im: im, log: func(format string, args ...any) { fmt.Printf(format+"\n", args...) }}
+	results, err := x.run(ctx, cells)
+	return results, p.version, errors.Join(err, p.stop(ctx))
+}
+
+// write writes the results as JSON.
+func write(path string, results []Result) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	b, err := json.MarshalIndent(struct {
+		Cells []Result `json:"cells"`
+	}{results}, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(b, '\n'), 0o644)
+}

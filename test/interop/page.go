@@ -1,0 +1,136 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+)
+
+// Page renders docs/interop.md. A run writes it only when every cell did as meant or as listed, so it follows from the
+// cells, the deviations and the versions of the routers.
+func Page(cells []Cell, versions map[string]string) string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+
+	b.WriteString("| router | version | Debian's package | read by | cells | as meant | deviations |\n|---|---|---|---|---|---|---|\n")
+	for _, im := range implementations {
+		good := 0
+		var ds []string
+		for _, c := range cells {
+			if d := listed(im.Name, c); d == nil {
+				good++
+			} else if !slices.Contains(ds, d.link()) {
+				ds = append(ds, d.link())
+			}
+		}
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %d | %d | %s |\n", im.Name, versions[im.Name], im.Package, im.Reads, len(cells), good, strings.Join(ds, " "))
+	}
+
+	for _, f := range []route.Family{route.IPv4, route.IPv6} {
+		fmt.Fprintf(&b, "\n## Matches and blackholes, %s\n\nEach row was tried with every action of the table below, the first row of a component with all, the others with the first four.\n\n", map[route.Family]string{route.IPv4: "IPv4", route.IPv6: "IPv6"}[f])
+		table(&b, []string{"component", "how", "for example"}, rows(cells, func(c Cell) ([]string, bool) {
+			return []string{c.Component, c.Operator, "`" + example(c) + "`"}, c.Family == f
+		}), func(d *Deviation) bool { return len(d.Actions) == 0 })
+	}
+
+	b.WriteString("\n## Actions\n\nThe first four of a family were tried with every match, the others with one of each component and with all components together.\n\n")
+	table(&b, []string{"action", "family"}, rows(cells, func(c Cell) ([]string, bool) {
+		return []string{"`" + c.Action + "`", c.Family.String()}, !c.Route.IsBlackhole()
+	}), func(d *Deviation) bool { return len(d.Actions) > 0 || d.Component == flowspec })
+
+	b.WriteString("\n## Deviations\n\nAll that are known. Evidence is what the router's tool or our speaker says; a run demands that it does.\n")
+	for _, d := range Deviations {
+		n := 0
+		for _, c := range cells {
+			if l := listed(d.Router, c); l != nil && l.Number == d.Number {
+				n++
+			}
+		}
+		fmt.Fprintf(&b, "\n### %s\n\n%s, %d cells: %s. Evidence: `%s`.\n\n%s\n", d.name(), d.Router, n, d.Outcome, strings.Join(d.Shows, "` or `"), d.Because)
+	}
+	return b.String()
+}
+
+const pageHead = `# Interoperability
+
+What the routers' own tools show of our rules, compared with what was meant. ` + "`make interop`" + ` writes this page and
+build/interop.json, which has every cell: it starts each router of the table and our speaker, as its own process, in namespaces of
+this machine, announces every component in every way we use it with every action, reads the router's account back into a rule,
+compares, withdraws, and sees the rule gone. A cell that does otherwise and is not listed below fails the run, and so does one that
+is listed and does as meant.
+
+FRR prints AND and OR between comparisons alike; one from above behind one from below is read as the end of a range, as its own
+configuration has it. Rates are compared as the 32-bit floats they are on the wire.
+
+That a router shows a rule does not say that its hardware applies it: of these five programs only FRR hands FlowSpec to the
+kernel, where ipset and iptables are there.
+
+`
+
+// row is one line of a table and the cells it stands for.
+type row struct {
+	head  []string
+	cells []Cell
+}
+
+// rows groups cells by the head that key gives them, in order of their first. The last column of an example is that of
+// the first cell.
+func rows(cells []Cell, key func(Cell) ([]string, bool)) []row {
+	var out []row
+	for _, c := range cells {
+		head, ok := key(c)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(out, func(r row) bool { return slices.Equal(r.head[:2], head[:2]) })
+		if i < 0 {
+			out = append(out, row{head: head})
+			i = len(out) - 1
+		}
+		out[i].cells = append(out[i].cells, c)
+	}
+	return out
+}
+
+// table writes rows with a column for each router: "=" where all cells are as meant but for deviations that concern
+// does not speak of, else the deviations.
+func table(b *strings.Builder, head []string, rs []row, concerns func(*Deviation) bool) {
+	for _, im := range implementations {
+		head = append(head, im.Name)
+	}
+	fmt.Fprintf(b, "| %s |\n|%s\n", strings.Join(head, " | "), strings.Repeat("---|", len(head)))
+	for _, r := range rs {
+		line := slices.Clone(r.head)
+		for _, im := range implementations {
+			var ds []string
+			for _, c := range r.cells {
+				if d := listed(im.Name, c); d != nil && concerns(d) && !slices.Contains(ds, d.link()) {
+					ds = append(ds, d.link())
+				}
+			}
+			if len(ds) == 0 {
+				ds = []string{"="}
+			}
+			line = append(line, strings.Join(ds, " "))
+		}
+		fmt.Fprintf(b, "| %s |\n", strings.Join(line, " | "))
+	}
+}
+
+// example is the match of a cell, without the destination that is only there to tell cells apart.
+func example(c Cell) string {
+	text := c.Route.Match.String()
+	if c.Component == "destination" || c.Component == "all" || c.Route.IsBlackhole() {
+		return text
+	}
+	if rest, ok := strings.CutPrefix(text, "destination "+c.Route.Match.Destination.String()+" "); ok {
+		return rest
+	}
+	return text
+}
+
+func (d Deviation) link() string {
+	return fmt.Sprintf("[%s](#%s)", d.name(), strings.ToLower(d.name()))
+}
