@@ -193,7 +193,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 
 	so := store.Options{
 		Name: cfg.Name, Address: consoleAddress(cfg), Endpoints: cfg.Store.Endpoints, DataDir: cfg.DataDir,
-		LeaseTTL: cfg.Store.LeaseTTL, Keep: cfg.Store.Keep, Log: c.log, Registerer: c.reg,
+		LeaseTTL: cfg.Store.LeaseTTL, Keep: cfg.Store.Keep, LogKeep: cfg.Audit.Keep, LogMost: cfg.Audit.Lines, Log: c.log, Registerer: c.reg,
 	}
 	if f := pki.Files(cfg.Store.TLS); f.Enabled() {
 		if so.TLS, err = f.Client(""); err != nil {

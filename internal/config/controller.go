@@ -26,6 +26,7 @@ type Controller struct {
 	Journal     Journal
 	Baseline    Baseline
 	Breaker     Breaker
+	Audit       Audit
 	Log         Log
 	Pprof       bool
 	DefaultHold time.Duration
@@ -169,6 +170,12 @@ type Baseline struct {
 	ReadyAfter time.Duration
 }
 
+// Audit bounds the record of events that controllers share in etcd.
+type Audit struct {
+	Keep  time.Duration
+	Lines int
+}
+
 // What follows when the circuit breaker opens.
 const (
 	ThenTell   = "tell"   // an event
@@ -236,6 +243,7 @@ func DefaultController() Controller {
 			Before: 30 * time.Second, FallWithin: 30 * time.Second, FallFor: 10 * time.Second, TargetFall: 0.6, OnTargetFall: ThenHold,
 			TotalFall: 0.4, TotalTargets: 10, OnTotalFall: ThenFreeze, Hold: 30 * time.Minute,
 		},
+		Audit:       Audit{Keep: 30 * day, Lines: 10_000},
 		Log:         Log{Level: "info", Format: "text"},
 		DefaultHold: 30 * time.Minute,
 	}

@@ -50,6 +50,7 @@ func (c *Controller) schema() document.Value {
 		document.Field{Key: "journal", Help: "What sensors reported, kept on disk below data_dir so that an incident can be replayed. Nothing is decided by it, and nothing waits for it.", Value: c.Journal.schema()},
 		document.Field{Key: "baseline", Help: "What targets normally receive and send at each time of the week, learnt and kept in data_dir. The policy's baseline says what it changes.", Value: c.Baseline.schema()},
 		document.Field{Key: "breaker", Help: "When automation stops itself because it does harm: see docs/tuning.md. What was withdrawn and why is the event breaker_opened.", Value: c.Breaker.schema()},
+		document.Field{Key: "audit", Help: "The record of events that controllers share in etcd, for tmctl audit and tmctl explain. Each one's audit.jsonl in data_dir has 512 MiB of its own events besides.", Value: c.Audit.schema()},
 		document.Field{Key: "log", Help: "What is logged, to standard error.", Value: logFields(&c.Log)},
 		document.Field{
 			Key: "pprof", Value: document.Scalar(&c.Pprof, document.Bool()),
@@ -96,6 +97,13 @@ func (n *Network) schema() document.Value {
 			Help:   "Prefixes no automatic rule may touch: routers, management, resolvers, time servers.",
 			Danger: "Whatever operations need in order to reach the routers belongs here.",
 		},
+	)
+}
+
+func (a *Audit) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "keep", Value: document.Scalar(&a.Keep, document.Duration(time.Hour, 3650*day)), Help: "How long an event stays in it. The leader's value counts: write the same on all controllers."},
+		document.Field{Key: "lines", Value: document.Scalar(&a.Lines, document.Number(100, 200_000)), Help: "How many events at most, the newest. About 500 octets each.", Danger: "It takes room in etcd, of which the embedded one has 512 MiB in all."},
 	)
 }
 
