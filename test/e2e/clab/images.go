@@ -143,7 +143,7 @@ var identities = []struct {
 	role, name string
 	hosts      []string // what the name may be reached by
 }{
-	{"controller", "ctl1", []string{"ctl1", "10.2.0.2", "10.3.11.1"}},
+	{"controller", "ctl1", []string{"ctl1", "10.2.0.2", "10.3.11.1", "198.51.100.21"}},
 	{"controller", "ctl2", []string{"ctl2", "10.3.12.1"}},
 	{"controller", "ctl3", []string{"ctl3", "10.3.13.1"}},
 	{"sensor", "rack1", nil},

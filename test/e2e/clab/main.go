@@ -24,7 +24,7 @@ type scenario struct {
 	run  func(*network)
 }
 
-var scenarios = []scenario{{"fabric", fabric}, {"edge", edge}}
+var scenarios = []scenario{{"fabric", fabric}, {"edge", edge}, {"exchange", exchange}}
 
 func main() {
 	log.SetFlags(0)

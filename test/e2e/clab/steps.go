@@ -148,7 +148,8 @@ func (n *network) blackholes(routers []string, want ...string) {
 					return err
 				}
 				for line := range strings.Lines(out) {
-					if f := strings.Fields(line); len(f) > 1 && f[0] == "blackhole" && f[1] != "192.0.2.1" && f[1] != "100::1" {
+					// Of networks a router may have a blackhole so that it can announce them.
+					if f := strings.Fields(line); len(f) > 1 && f[0] == "blackhole" && !strings.Contains(f[1], "/") && f[1] != "192.0.2.1" && f[1] != "100::1" {
 						have = append(have, f[1])
 					}
 				}

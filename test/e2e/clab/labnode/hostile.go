@@ -13,16 +13,20 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
 )
 
-// hostile takes BGP sessions at one address and does in each the next of its misdeeds; after the last one it only
-// listens. Each session is told to standard error.
+// hostile takes BGP sessions at one address, one after the other, and does in each the next of its misdeeds; after the
+// last one it behaves. Each is told to standard error.
 func hostile(ctx context.Context, args []string) error {
 	f := flag.NewFlagSet("hostile", flag.ContinueOnError)
 	listen := f.String("listen", "0.0.0.0:179", "address to take sessions at")
 	asn := f.Uint("asn", 64666, "AS number, 1 to 65535")
 	id := f.String("id", "10.0.0.66", "BGP identifier")
+	when := f.String("when", "", "behave until this file exists; empty: never behave")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -46,13 +50,20 @@ func hostile(ctx context.Context, args []string) error {
 			}
 			return err
 		}
-		deed := misdeed{"listens", func(*net.TCPConn) {}}
+		deed := misdeed{"none", func(*net.TCPConn) {}}
 		if i < len(misdeeds) {
 			deed = misdeeds[i]
 		}
-		log.Info("session", "number", i+1, "with", c.RemoteAddr(), "misdeed", deed.name)
-		if established := session(ctx, c.(*net.TCPConn), open, deed.do); !established {
-			i-- // the misdeed is still to be done
+		did := false
+		session(ctx, c.(*net.TCPConn), open, func(ctx context.Context, c *net.TCPConn) {
+			if awaitFile(ctx, *when) == nil {
+				log.Info("session", "number", i+1, "with", c.RemoteAddr(), "misdeed", deed.name)
+				did = true
+				deed.do(c)
+			}
+		})
+		if !did {
+			i-- // it is still to be done
 		}
 	}
 }
@@ -83,7 +94,7 @@ var misdeeds = []misdeed{
 		_, _ = c.Write(message(2, make([]byte, 2000))[:500])
 		_ = c.CloseWrite()
 	}},
-	{"sends UPDATEs of chance, then one of 60,000 octets", func(c *net.TCPConn) {
+	{"sends UPDATEs of chance, then one of 60,000 octets, then hangs up", func(c *net.TCPConn) {
 		chance := rand.NewChaCha8([32]byte{6})
 		for size := range 256 {
 			body := make([]byte, 4+size)
@@ -91,6 +102,7 @@ var misdeeds = []misdeed{
 			_, _ = c.Write(message(2, body))
 		}
 		_, _ = c.Write(message(2, make([]byte, 60000)))
+		_ = c.CloseWrite()
 	}},
 	{"refuses with a NOTIFICATION", func(c *net.TCPConn) {
 		_, _ = c.Write(message(3, []byte{6, 2})) // Cease, Administrative Shutdown (RFC 4486)
@@ -98,15 +110,30 @@ var misdeeds = []misdeed{
 	}},
 }
 
-// session gets a session established and reads it to its end, while do does its worst.
-func session(ctx context.Context, c *net.TCPConn, open []byte, do func(*net.TCPConn)) (established bool) {
+// awaitFile waits until a file exists, or ctx ends.
+func awaitFile(ctx context.Context, path string) error {
+	if path == "" {
+		return nil
+	}
+	return lab.Until(ctx, path, func(context.Context) error {
+		_, err := os.Stat(path)
+		return err
+	})
+}
+
+// session gets a session established and keeps it to its end, while do does its worst.
+func session(ctx context.Context, c *net.TCPConn, open []byte, do func(context.Context, *net.TCPConn)) {
 	defer c.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	var busy sync.WaitGroup
+	defer busy.Wait()
+	defer cancel()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	r := bufio.NewReader(c)
 	next := func() (kind byte, err error) {
 		head := make([]byte, 19)
-		if err := errors.Join(c.SetReadDeadline(time.Now().Add(2 * time.Minute))); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(2 * time.Minute)); err != nil {
 			return 0, err
 		}
 		if _, err := io.ReadFull(r, head); err != nil {
@@ -116,18 +143,18 @@ func session(ctx context.Context, c *net.TCPConn, open []byte, do func(*net.TCPC
 		return head[18], err
 	}
 	if kind, err := next(); err != nil || kind != 1 {
-		return false
+		return
 	}
 	_, _ = c.Write(open)
 	if kind, err := next(); err != nil || kind != 4 {
-		return false
+		return
 	}
 	_, _ = c.Write(message(4, nil))
-	do(c)
+	busy.Go(func() { do(ctx, c) })
 	for {
 		kind, err := next()
 		if err != nil || kind == 3 {
-			return true
+			return
 		}
 		if kind == 4 {
 			_, _ = c.Write(message(4, nil))
