@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/amooglesoft/trafficmonitor/internal/profile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
@@ -152,6 +153,14 @@ func TestTestsAreWhatMatches(t *testing.T) {
 
 // What is known of a router, and that blocks cover a range exactly.
 func TestCost(t *testing.T) {
+	profiles, err := profile.Load("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ncs5500, ok := profiles.Get("ios-xr-ncs5500")
+	if !ok {
+		t.Fatal("no profile of the router these costs are of")
+	}
 	for _, tc := range []struct {
 		match string
 		want  int
@@ -173,6 +182,9 @@ func TestCost(t *testing.T) {
 	} {
 		if got := Cost(match(t, tc.match)); got != tc.want {
 			t.Errorf("%q costs %d, want %d", tc.match, got, tc.want)
+		}
+		if got := ncs5500.Router.Cost.Of(match(t, tc.match)); got != tc.want {
+			t.Errorf("%q costs %d by the router's profile, want %d", tc.match, got, tc.want)
 		}
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))

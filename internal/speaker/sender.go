@@ -10,7 +10,6 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
-	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 const (
@@ -252,12 +251,9 @@ func (r *router) remember(items []item) {
 	defer r.mu.Unlock()
 	p := r.peer.profile()
 	for i, d := range compile.Compile(compileEntries(items), p).Decisions {
-		rules := d.Rules
-		if rules == nil {
-			rules = []route.Route{items[i].Route}
-		}
-		for _, text := range rules {
-			if e, err := encode(text); err == nil {
+		// The route itself as well: its profile may have been another one then.
+		for _, rule := range append(slices.Clone(d.Rules), items[i].Route) {
+			if e, err := encode(rule); err == nil {
 				r.out.stale[routeKey(e.table, e.nlri)] = e
 			}
 		}
