@@ -88,7 +88,35 @@ func (p *Profile) shape(r route.Route) (shape, error) {
 			out.rules = append(out.rules, d)
 		}
 	}
+	all := out.rules
+	out.rules = slices.DeleteFunc(slices.Clone(all), func(r route.Route) bool { // what another part matches anyway costs for nothing
+		return slices.ContainsFunc(all, func(o route.Route) bool { return !o.Match.Equal(r.Match) && covers(&o.Match, &r.Match) })
+	})
 	return out, nil
+}
+
+// covers reports whether every packet of a is one of b, for certain; both are canonical parts of one route.
+func covers(b, a *route.Match) bool {
+	for i := range components {
+		c := &components[i]
+		switch {
+		case c.alternatives(b) == 0:
+		case c.alternatives(a) == 0:
+			return false
+		case c.bits != nil:
+			if !slices.Equal(*c.bits(a), *c.bits(b)) {
+				return false
+			}
+		default:
+			within := *c.ranges(b)
+			for _, r := range *c.ranges(a) {
+				if !slices.ContainsFunc(within, func(w route.Range) bool { return w.Lo <= r.Lo && r.Hi <= w.Hi }) {
+					return false
+				}
+			}
+		}
+	}
+	return true
 }
 
 // fits reports whether the router can hold m as it is. It is sure of what it affirms only: it is there so that the usual

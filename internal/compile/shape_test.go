@@ -64,6 +64,13 @@ func TestShape(t *testing.T) {
 			"", "",
 		},
 		{
+			"a part that another one covers is left out",
+			Profile{Split: 4, Exclusive: [][2]string{{"port", "destination-port"}}},
+			"protocol udp port 53 destination-port 53 then discard",
+			[]string{"protocol udp destination-port 53 then discard"},
+			"", "",
+		},
+		{
 			"exclusive ports that share none leave one rule",
 			Profile{Split: 4, Exclusive: [][2]string{{"destination-port", "port"}}},
 			"protocol udp port 53 destination-port 80 then discard",
@@ -531,7 +538,7 @@ func TestCompileFamiliesHaveTheirOwnRoom(t *testing.T) {
 // Two routes that a router would hold as one rule: with one action they share it, with two the more valuable has it.
 func TestCompileSharesRules(t *testing.T) {
 	p := Profile{Name: "x", Split: 2, Exclusive: [][2]string{{"port", "source-port"}}, MaxRules: 2}
-	both := parse(t, "destination 192.0.2.1/32 protocol udp port 53 source-port 53 then discard") // source 53, any destination
+	both := parse(t, "destination 192.0.2.1/32 protocol udp port 53,80 source-port 53-60 then discard") // a part of it: source 53, any destination
 	same := parse(t, "destination 192.0.2.1/32 protocol udp source-port 53 then discard")
 	other := parse(t, "destination 192.0.2.1/32 protocol udp source-port 53 then rate-limit 8Mbps")
 	res := Compile([]Entry{{Route: both}, {Route: same}}, p)

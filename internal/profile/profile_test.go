@@ -61,8 +61,8 @@ func TestTraps(t *testing.T) {
 		{"junos-mx", "protocol udp port 53 destination-port 1024-65535 then discard", []string{
 			"protocol udp destination-port 1024-65535 source-port 53 then discard",
 		}, ""},
-		{"junos-ptx", "protocol udp port 53,5353 destination-port 53 then discard", []string{
-			"protocol udp destination-port 53 source-port 53,5353 then discard", "protocol udp destination-port 53 then discard",
+		{"junos-ptx", "protocol udp port 53,5353 destination-port 50-60 then discard", []string{
+			"protocol udp destination-port 50-60 source-port 53,5353 then discard", "protocol udp destination-port 53 then discard",
 		}, ""},
 		{"huawei-ne8000", "source-port 53 then discard", []string{"protocol tcp,udp source-port 53 then discard"}, ""},
 		{"huawei-ne8000", "protocol udp fragment last-fragment then discard", nil, "does not test all the flags"},

@@ -1,13 +1,16 @@
 package tmctl
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/profile"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 // profileOut is a profile as -o json shows it.
@@ -29,10 +32,12 @@ type factOut struct {
 
 func (c *cli) profilesCommand() *cobra.Command {
 	var dir string
+	var widen []string
 	cmd := &cobra.Command{
-		Use:   "profiles [NAME]",
-		Short: "What is known of each kind of router, and from where; asks nobody",
-		Args:  cobra.MaximumNArgs(1),
+		Use:   "profiles [NAME [ROUTE]]",
+		Short: "What is known of each kind of router, from where, and what a route becomes there; asks nobody",
+		Example: `  tmctl profiles junos-mx
+  tmctl profiles junos-mx destination 203.0.113.5 protocol udp port 53,123 destination-port 50-60 then discard`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			set, err := profile.Load(dir)
 			if err != nil {
@@ -52,11 +57,59 @@ func (c *cli) profilesCommand() *cobra.Command {
 				}
 				return usage("%q is not a profile; there are %s", args[0], strings.Join(set.Names(), ", "))
 			}
+			if len(args) > 1 {
+				return c.routeAt(p, widen, strings.Join(args[1:], " "))
+			}
 			return c.printValue(showProfile(p), func() error { return c.write(profileText(p)) })
 		},
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "also the profiles of this directory, as the controller's speaker.profiles")
+	cmd.Flags().StringSliceVar(&widen, "widen", nil, "components that may match more there, as a peer's widen")
 	return cmd
+}
+
+// routeAt shows what a route becomes at a router of this kind that has room.
+func (c *cli) routeAt(p profile.Profile, widen []string, text string) error {
+	r, err := route.Parse(text)
+	if err != nil {
+		return &exitError{ExitUsage, err}
+	}
+	p.Router.Widen = widen
+	if errs := p.Router.Check(); len(errs) > 0 {
+		return usage("%w", errors.Join(errs...))
+	}
+	d := compile.Compile([]compile.Entry{{Route: r}}, p.Router).Decisions[0]
+	out := struct {
+		Profile string   `json:"profile"`
+		Route   string   `json:"route"`
+		Rules   []string `json:"rules"`
+		Entries int      `json:"entries"`
+		Widened []string `json:"widened"`
+		Reason  string   `json:"reason"`
+	}{p.Router.Name, r.String(), []string{}, d.Cost, d.Widened, d.Reason}
+	if d.Outcome == compile.Placed && d.Rules == nil {
+		d.Rules = []route.Route{r}
+	}
+	for _, rule := range d.Rules {
+		out.Rules = append(out.Rules, rule.String())
+	}
+	shown := c.printValue(out, func() error {
+		var b strings.Builder
+		for _, rule := range out.Rules {
+			b.WriteString(rule + "\n")
+		}
+		if len(out.Rules) > 0 && !r.IsBlackhole() {
+			fmt.Fprintf(&b, "\nentries of hardware, as the profile counts: %d\n", out.Entries)
+		}
+		for _, w := range out.Widened {
+			fmt.Fprintf(&b, "hits more than was asked for: %s\n", w)
+		}
+		return c.write(b.String())
+	})
+	if shown == nil && d.Outcome != compile.Placed {
+		return failed("%s would not get it: %s", p.Router.Name, d.Reason)
+	}
+	return shown
 }
 
 func showProfile(p profile.Profile) profileOut {

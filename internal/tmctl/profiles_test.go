@@ -24,6 +24,30 @@ func TestProfiles(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 
+	const dns = "destination 203.0.113.5 protocol udp port 53,123 destination-port 50-60 then discard"
+	r = run(t.Context(), nil, append([]string{"profiles", "junos-mx"}, strings.Fields(dns)...)...)
+	if want := `destination 203.0.113.5/32 protocol udp destination-port 53 then discard
+destination 203.0.113.5/32 protocol udp destination-port 50-60 source-port 53,123 then discard
+
+entries of hardware, as the profile counts: 2
+`; r.code != ExitOK || r.stdout != want {
+		t.Errorf("%+v", r)
+	}
+	const both = "destination 203.0.113.5 protocol udp source-port 53 destination-port 53 then discard"
+	r = run(t.Context(), nil, "profiles", "frr", both)
+	if r.code != ExitFailed || !strings.Contains(r.stderr, "frr would not get it: the router does not take source-port together with destination-port") {
+		t.Errorf("%+v", r)
+	}
+	r = run(t.Context(), nil, "profiles", "frr", both, "--widen", "destination-port")
+	if r.code != ExitOK || !strings.Contains(r.stdout, "hits more than was asked for: destination-port 53 is not matched there") {
+		t.Errorf("%+v", r)
+	}
+	for _, wrong := range [][]string{{"profiles", "frr", "destination"}, {"profiles", "frr", both, "--widen", "destination"}} {
+		if r = run(t.Context(), nil, wrong...); r.code != ExitUsage {
+			t.Errorf("%v: %+v", wrong, r)
+		}
+	}
+
 	dir := t.TempDir()
 	file := filepath.Join(dir, "edge.yaml")
 	write := func(text string) {
