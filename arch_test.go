@@ -33,6 +33,8 @@ var pure = []string{
 
 // corePlus is what one core package may import besides, and why.
 var corePlus = map[string][]string{
+	// The JSON form of a route, from octets and to octets.
+	"internal/route": {"bytes", "encoding/json", "io"},
 	// The shipped policy, and reading the language; evaluating it is pure. So is CEL without its functions of time.
 	"policy": {"embed", "internal/document", "regexp", "github.com/google/cel-go/cel", "github.com/google/cel-go/common/ast", "github.com/google/cel-go/common/env", "github.com/google/cel-go/common/types", "github.com/google/cel-go/common/types/ref"},
 }

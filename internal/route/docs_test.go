@@ -31,6 +31,19 @@ func TestDocs(t *testing.T) {
 		t.Error("no example found")
 	}
 
+	lines := 0
+	_, block, _ := strings.Cut(page, "```json\n")
+	block, _, _ = strings.Cut(block, "```")
+	for line := range strings.Lines(block) {
+		lines++
+		if r, err := ParseJSON([]byte(line)); err != nil || string(r.JSON())+"\n" != line {
+			t.Errorf("the JSON %s is read as %q, %v", line, r, err)
+		}
+	}
+	if lines == 0 {
+		t.Error("no JSON found")
+	}
+
 	var m Match
 	for _, c := range m.numeric() {
 		if row := fmt.Sprintf("| `%s` | %d | 0 to %d", c.word, c.kind, c.max); !strings.Contains(page, row) {

@@ -26,19 +26,21 @@ func (c *cli) announceCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "announce ROUTE",
 		Short: "Announce a route by hand, until --ttl has passed",
-		Long: `Announce a route by hand, until --ttl has passed. ROUTE is the text form; it may be one argument or several words.
-The safety kernel has the last word. With --dry-run everything is checked and nothing is announced. What reaches more of our
-hosts than safety.second_person_above is announced when another person, an approver, said yes (tmctl approve).`,
+		Long: `Announce a route by hand, until --ttl has passed. ROUTE is the text form (docs/routes.md), one argument or several
+words, or the JSON form. The safety kernel has the last word. With --dry-run everything is checked, the octets that a
+router would get are shown, and nothing is announced. What reaches more of our hosts than safety.second_person_above is
+announced when another person, an approver, said yes (tmctl approve).`,
 		Example: `  tmctl announce destination 203.0.113.5 protocol udp source-port 53 then discard --ttl 10m --reason "ticket 4711"
   tmctl announce 'destination 2001:db8::5 protocol tcp tcp-flags syn&!ack then rate-limit 1Mbps' --ttl 1h --reason "SYN flood"
   tmctl announce destination 203.0.113.5 then blackhole --ttl 30m --reason "link full" --dry-run`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage("ROUTE is missing, such as: destination 203.0.113.5 protocol udp source-port 53 then discard")
-			}
-			r, err := route.Parse(strings.Join(args, " "))
+			r, err := readRoute("ROUTE", args)
 			if err != nil {
-				return &exitError{ExitUsage, err}
+				return err
+			}
+			nlri, ec, ec6, err := octets(r)
+			if err != nil {
+				return err
 			}
 			if ttl <= 0 {
 				return usage("--ttl is missing: say how long the route lasts, for example --ttl 10m")
@@ -67,6 +69,11 @@ hosts than safety.second_person_above is announced when another person, an appro
 					head = "Nothing is announced yet: it awaits the approval of another person.\n"
 				case dryRun:
 					head = "It would be announced; nothing was.\n"
+					var t table
+					octetRows(&t, nlri, ec, ec6)
+					if x := t.String(); x != "" {
+						head += "A router would get:\n" + x
+					}
 				}
 				return c.write(head + c.mitigationsTable([]*tmv1.Mitigation{made.GetMitigation()}))
 			})

@@ -2,14 +2,17 @@ package tmctl
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
+	"github.com/amooglesoft/trafficmonitor/internal/render"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -21,34 +24,33 @@ func (c *cli) routeCommand() *cobra.Command {
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(&cobra.Command{
-		Use:     "parse TEXT",
-		Short:   "Check a route and show its canonical form",
-		Example: `  tmctl route parse destination 203.0.113.5 source-port 53,123 protocol 17 then rate-limit 1000kbps`,
+		Use:   "parse TEXT",
+		Short: "Check a route and show its canonical form and its octets",
+		Long: `Check a route, in its text or its JSON form, and show its canonical form and what a router gets: the octets of a
+FlowSpec rule's NLRI, and those of the extended communities that say what is done.`,
+		Example: `  tmctl route parse destination 203.0.113.5 source-port 53,123 protocol 17 then rate-limit 1000kbps
+  tmctl route parse '{"match":{"destination":"203.0.113.5/32"},"action":{"do":"discard"}}'`,
 		RunE: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usage("TEXT is missing, such as: destination 203.0.113.5 protocol udp source-port 53 then discard")
-			}
-			r, err := route.Parse(strings.Join(args, " "))
+			r, err := readRoute("TEXT", args)
 			if err != nil {
-				return &exitError{ExitUsage, err}
+				return err
 			}
 			kind := "flowspec"
 			if r.IsBlackhole() {
-				kind = "blackhole"
+				kind = r.Action.Kind.String()
 			}
 			out := struct {
-				Route    string `json:"route"`
-				Kind     string `json:"kind"`
-				Family   string `json:"family"`
-				Identity string `json:"identity"`
-				NLRI     string `json:"nlri,omitempty"`
-			}{r.String(), kind, r.Family().String(), r.ID(), ""}
-			if !r.IsBlackhole() {
-				nlri, err := route.AppendFlowSpec(nil, r.Match)
-				if err != nil {
-					return failed("%q cannot be announced: %w", r, err)
-				}
-				out.NLRI = hex.EncodeToString(nlri)
+				Route       string          `json:"route"`
+				JSON        json.RawMessage `json:"json"`
+				Kind        string          `json:"kind"`
+				Family      string          `json:"family"`
+				Identity    string          `json:"identity"`
+				NLRI        string          `json:"nlri,omitempty"`
+				Extended    string          `json:"extended_communities,omitempty"`
+				ExtendedIP6 string          `json:"ipv6_extended_communities,omitempty"`
+			}{Route: r.String(), JSON: r.JSON(), Kind: kind, Family: r.Family().String(), Identity: r.ID()}
+			if out.NLRI, out.Extended, out.ExtendedIP6, err = octets(r); err != nil {
+				return err
 			}
 			return c.printValue(out, func() error {
 				var t table
@@ -56,14 +58,83 @@ func (c *cli) routeCommand() *cobra.Command {
 				t.row("kind", out.Kind)
 				t.row("family", out.Family)
 				t.row("identity", out.Identity)
-				if out.NLRI != "" {
-					t.row("nlri", out.NLRI)
-				}
+				octetRows(&t, out.NLRI, out.Extended, out.ExtendedIP6)
 				return c.write(t.String())
 			})
 		},
 	})
+	var as string
+	renderCmd := &cobra.Command{
+		Use:   "render TEXT --as FORMAT",
+		Short: "Write a route in another form, also as configuration of a router",
+		Long: `Write a route in another form. Configuration is for the day on which BGP is not to be had: it says just what the route says,
+or the command fails and names what the platform cannot say. It has no end of its own: remove it by hand. Read it before
+you type it in.
+
+` + render.Describe(),
+		Example: `  tmctl route render destination 203.0.113.5 protocol udp source-port 53 then discard --as junos
+  tmctl route render 'destination 203.0.113.5 then blackhole' --as frr`,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if !slices.Contains(render.Formats(), as) {
+				return usage("--as %q: use one of %s", as, strings.Join(render.Formats(), ", "))
+			}
+			r, err := readRoute("TEXT", args)
+			if err != nil {
+				return err
+			}
+			out, err := render.As(as, r)
+			if err != nil {
+				return failed("render %w", err)
+			}
+			return c.printValue(struct {
+				Route    string `json:"route"`
+				As       string `json:"as"`
+				Rendered string `json:"rendered"`
+			}{r.String(), as, out}, func() error { return c.write(out) })
+		},
+	}
+	renderCmd.Flags().StringVar(&as, "as", "", "the form: "+strings.Join(render.Formats(), ", ")+"; required")
+	_ = renderCmd.RegisterFlagCompletionFunc("as", cobra.FixedCompletions(render.Formats(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.AddCommand(renderCmd)
 	return cmd
+}
+
+// readRoute reads the words of a route in its text form, or its JSON form.
+func readRoute(what string, args []string) (route.Route, error) {
+	text := strings.TrimSpace(strings.Join(args, " "))
+	if text == "" {
+		return route.Route{}, usage("%s is missing, such as: destination 203.0.113.5 protocol udp source-port 53 then discard", what)
+	}
+	read := route.Parse
+	if strings.HasPrefix(text, "{") {
+		read = func(s string) (route.Route, error) { return route.ParseJSON([]byte(s)) }
+	}
+	r, err := read(text)
+	if err != nil {
+		return route.Route{}, &exitError{ExitUsage, err}
+	}
+	return r, nil
+}
+
+// octets returns in hexadecimal what a router gets of a FlowSpec rule; nothing for a blackhole.
+func octets(r route.Route) (nlri, ec, ec6 string, err error) {
+	if r.IsBlackhole() {
+		return "", "", "", nil
+	}
+	b, err := route.AppendFlowSpec(nil, r.Match)
+	if err != nil {
+		return "", "", "", failed("%q cannot be announced: %w", r, err)
+	}
+	x, x6 := r.Action.ExtendedCommunities()
+	return hex.EncodeToString(b), hex.EncodeToString(x), hex.EncodeToString(x6), nil
+}
+
+func octetRows(t *table, nlri, ec, ec6 string) {
+	for _, x := range []struct{ name, value string }{{"nlri", nlri}, {"extended communities", ec}, {"ipv6 extended communities", ec6}} {
+		if x.value != "" {
+			t.row(x.name, x.value)
+		}
+	}
 }
 
 func (c *cli) versionCommand() *cobra.Command {

@@ -279,6 +279,12 @@ var goldens = []struct {
 
 	{"route-parse", ExitOK, []string{"route", "parse", "destination 203.0.113.5 source-port 80,53,54 protocol 17 then rate-limit 1000kbps"}, nil},
 	{"route-parse-json", ExitOK, []string{"route", "parse", "destination 2001:db8::5 then blackhole", "-o", "json"}, nil},
+	{"route-parse-of-json", ExitOK, []string{"route", "parse", `{"match":{"destination":"203.0.113.5/32"},"action":{"do":"accept","redirect_target":"64500:100","sample":true}}`}, nil},
+	{"route-parse-bad-json", ExitUsage, []string{"route", "parse", `{"match":{"destination":"203.0.113.5/32"},"action":{"do":"drop"}}`}, nil},
+	{"route-render-junos", ExitOK, []string{"route", "render", "destination 203.0.113.5 protocol udp source-port 53 then discard", "--as", "junos"}, nil},
+	{"route-render-json", ExitOK, []string{"route", "render", "destination 203.0.113.5 then blackhole", "--as", "frr", "-o", "json"}, nil},
+	{"route-render-cannot", ExitFailed, []string{"route", "render", "destination 203.0.113.5 protocol tcp tcp-flags syn then discard", "--as", "eos"}, nil},
+	{"route-render-as-what", ExitUsage, []string{"route", "render", "destination 203.0.113.5 then discard"}, nil},
 	{"route-parse-bad", ExitUsage, []string{"route", "parse", "destination 203.0.113.5 prot udp then drop"}, nil},
 	{"route-parse-too-long", ExitFailed, []string{"route", "parse", "destination 203.0.113.5 source-port " + oddPorts(78) + " then discard"}, nil},
 	{"version", ExitOK, []string{"version"}, nil},

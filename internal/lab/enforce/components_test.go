@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/amooglesoft/trafficmonitor/internal/render"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 )
@@ -19,8 +20,8 @@ func TestEveryComponentIsACondition(t *testing.T) {
 		case "SourceOffset", "DestinationOffset":
 			plain.Source = m.Source
 		}
-		a, err := conditions(m, route.IPv6)
-		b, err2 := conditions(plain, route.IPv6)
+		a, err := render.NFT(m)
+		b, err2 := render.NFT(plain)
 		if err != nil || err2 != nil || slices.Equal(a, b) {
 			t.Errorf("%s: %q is enforced like %q: %v (%v, %v)", field, m, plain, a, err, err2)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/amooglesoft/trafficmonitor/internal/render"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -88,7 +89,7 @@ func TestConditions(t *testing.T) {
 		}},
 	} {
 		r := parse(t, c.match+" then discard")[0]
-		got, err := conditions(r.Match, r.Family())
+		got, err := render.NFT(r.Match)
 		if err != nil {
 			t.Fatal(err)
 		}
