@@ -188,8 +188,8 @@ var evidenceNames = []name{
 	{"evidence.bps", cel.DoubleType, "bits per second of the vector that sensors see now"},
 	{"evidence.legitimate_drop", cel.DoubleType, "the share by which the target's other traffic fell, 0.0 to 1.0"},
 	{"evidence.age", cel.DurationType, "how long the step has been in effect, such as duration(\"5m\")"},
-	{"evidence.installed", cel.IntType, "how many routers are known to have the step's routes installed"},
-	{"evidence.routers", cel.IntType, "of how many routers"},
+	{"evidence.installed", cel.IntType, "how many routers have the step's routes: those that say so where they are asked (probe), and those they were sent to elsewhere"},
+	{"evidence.routers", cel.IntType, "of how many routers that are told; 0 where the speaker does not answer"},
 }
 
 func (e Evidence) variable(name string) (any, bool) {

@@ -398,8 +398,6 @@ func (r Response) first(inc Incident) Response {
 		not = fmt.Sprintf("not while the collateral is above %s, or not known", share.Format(s.MaxCollateral))
 	case s.Approvals > 0:
 		not = fmt.Sprintf("not without the approval of %d", s.Approvals)
-	case len(s.Scope) > 0:
-		not = "not at some routers only, which is not done yet"
 	default:
 		r.Action, r.TTL, r.Extend, r.MaxAge = s.Action, s.TTL, s.Extend, s.MaxAge
 		return r

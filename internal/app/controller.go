@@ -229,6 +229,12 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	if cfg.Baseline.Enabled {
 		learner = loadBaseline(cfg.Baseline, learnt, c.log)
 	}
+	client, err := speaker.Dial(cfg.Speaker.Socket)
+	if err != nil {
+		return err
+	}
+	l.onStop("speaker client", func(context.Context) error { return client.Close() })
+	c.speaker = newSpeakerWatch(client, c)
 	c.engine = engine.New(engine.Options{
 		Baseline: learner,
 		Breaker:  breakerOptions(cfg), BreakerHold: cfg.Breaker.Hold,
@@ -240,6 +246,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 			ReportInterval: cfg.Sensors.ReportInterval, HotInterval: cfg.Sensors.HotInterval,
 			ReflectionPorts: reflectionPorts(cfg.Sensors.ReflectionPorts),
 		},
+		Placed: c.speaker.answers,
 		Direct: c.ingest.Direct, Emit: c.emit, Journal: keep, JournalSamples: keepSamples, Log: c.log, Registerer: c.reg,
 	})
 	l.loop("engine", c.engine.Run)
@@ -251,13 +258,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 		})
 	}
 
-	client, err := speaker.Dial(cfg.Speaker.Socket)
-	if err != nil {
-		return err
-	}
-	l.onStop("speaker client", func(context.Context) error { return client.Close() })
 	c.announce = c.engine.Announcer(client)
-	c.speaker = newSpeakerWatch(client, c)
 	if err := c.reg.Register(situation{c}); err != nil {
 		return err
 	}

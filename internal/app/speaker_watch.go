@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 )
 
@@ -20,8 +22,9 @@ type speakerWatch struct {
 	c      *Controller
 
 	mu     sync.Mutex
-	status speaker.Status // guarded by mu; the last there was
-	err    string         // guarded by mu; why the speaker cannot be asked now
+	status speaker.Status    // guarded by mu; the last there was
+	err    string            // guarded by mu; why the speaker cannot be asked now
+	placed map[string]placed // guarded by mu; by route
 	peers  map[string]speaker.SessionState
 	sent   map[string]bool // "route\x00peer"
 	jailed map[string]bool // the same
@@ -94,7 +97,7 @@ func (w *speakerWatch) lost(err error) {
 func (w *speakerWatch) take(s speaker.Status) {
 	w.mu.Lock()
 	before := w.status.WithdrawnAllBy
-	w.status, w.err = s, ""
+	w.status, w.err, w.placed = s, "", placedOf(s)
 	w.mu.Unlock()
 	w.c.health.Set("speaker", "")
 	switch by := s.WithdrawnAllBy; {
@@ -162,4 +165,39 @@ func (w *speakerWatch) take(s speaker.Status) {
 		}
 	}
 	w.sent, w.jailed = sent, jailed
+}
+
+// placed is how many routers have a route, and how many are told. A router that is asked has it when it says so, any other one when
+// the route was sent to it.
+type placed struct{ installed, routers int }
+
+func placedOf(s speaker.Status) map[string]placed {
+	out := make(map[string]placed, len(s.Routes))
+	for _, r := range s.Routes {
+		p := placed{routers: len(r.Peers)}
+		for _, x := range r.Peers {
+			if x.State == speaker.Sent && (x.Found.At.IsZero() || x.Found.State == probe.Installed) {
+				p.installed++
+			}
+		}
+		out[r.Route.String()] = p
+	}
+	return out
+}
+
+// answers tells how many routers have all routes of a mitigation, at least, and of how many.
+func (w *speakerWatch) answers(m mitigation.Mitigation) (installed, routers int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.err != "" {
+		return 0, 0
+	}
+	for i, r := range m.Routes {
+		p := w.placed[r.String()]
+		if i == 0 || p.installed < installed {
+			installed = p.installed
+		}
+		routers = max(routers, p.routers)
+	}
+	return installed, routers
 }

@@ -112,7 +112,7 @@ func (a *Announcer) set(ctx context.Context, s store.Snapshot) error {
 	routes := s.Records.Routes(time.Now())
 	out := make([]speaker.Desired, len(routes))
 	for i, d := range routes {
-		out[i] = speaker.Desired{Route: d.Route, Deadline: d.Deadline, Created: d.Created, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Approved: d.Approved, Manual: d.Manual}
+		out[i] = speaker.Desired{Route: d.Route, Deadline: d.Deadline, Created: d.Created, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Scope: d.Scope, Approved: d.Approved, Manual: d.Manual}
 	}
 	ctx, cancel := context.WithTimeout(ctx, setTimeout)
 	defer cancel()

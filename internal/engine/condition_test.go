@@ -134,7 +134,7 @@ func TestFirstStep(t *testing.T) {
 		"{action: rate-limit 1 Mbps, after: 15s}":        15 * time.Second,
 		"{action: rate-limit 1 Mbps}":                    time.Millisecond,
 		"{action: rate-limit 1 Mbps, approval: 1}":       0,
-		"{action: rate-limit 1 Mbps, scope: edge-1}":     0,
+		"{action: rate-limit 1 Mbps, scope: edge-1}":     time.Millisecond,
 		"{action: notify}, {action: discard, after: 2s}": 2 * time.Second,
 	} {
 		runWith(t, func(o *Options) {

@@ -15,6 +15,7 @@ type Desired struct {
 	Owners   []string  // mitigation ids, sorted
 	Answers  []string  // the policy's responses that asked for it, sorted
 	Groups   []string  // the policy's groups its target is in, sorted
+	Scope    []string  // the routers that are told, sorted; empty: all
 	Created  time.Time // of the oldest owner
 	Deadline time.Time // of the owner that ends last
 	Manual   bool      // an engineer asked for it
@@ -33,7 +34,7 @@ func (r Records) Routes(now time.Time) []Desired {
 		for _, x := range m.Routes {
 			d := byID[x.ID()]
 			if d == nil {
-				d = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+				d = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved, Scope: slices.Clone(m.Scope)}
 				d.asked(m)
 				byID[x.ID()] = d
 				continue
@@ -42,6 +43,13 @@ func (r Records) Routes(now time.Time) []Desired {
 				continue
 			}
 			d.Owners = append(d.Owners, m.ID)
+			if len(m.Scope) == 0 || len(d.Scope) == 0 {
+				d.Scope = nil
+			} else {
+				for _, router := range m.Scope {
+					d.Scope = insert(d.Scope, router)
+				}
+			}
 			d.asked(m)
 			if m.Deadline.After(d.Deadline) {
 				d.Deadline = m.Deadline

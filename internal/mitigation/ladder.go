@@ -135,9 +135,6 @@ func (m *Machine) up(now time.Time, x *Mitigation, r policy.Response, f Facts) (
 		}
 		return fmt.Sprintf("%s asks for the approval of %d: %s", r.Steps[next.Step].Name, next.Approvals, next.Why), err
 	}
-	if len(r.Steps[next.Step].Scope) > 0 {
-		return "", err // not done yet
-	}
 	if s := r.Steps[next.Step]; f.Unmarked && s.Announces() && s.Action.Kind != route.Blackhole {
 		return "", err
 	}

@@ -29,7 +29,7 @@ func fromTime(t *timestamppb.Timestamp) time.Time {
 func toSpec(d Desired, text string) *pb.RouteSpec {
 	return &pb.RouteSpec{
 		Route: text, Deadline: toTime(d.Deadline), CreateTime: toTime(d.Created),
-		Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Approved: d.Approved, Manual: d.Manual,
+		Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Scope: d.Scope, Approved: d.Approved, Manual: d.Manual,
 	}
 }
 
@@ -105,7 +105,7 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 		}
 		rs := RouteStatus{Desired: Desired{
 			Route: parsed, Deadline: fromTime(spec.GetDeadline()), Created: fromTime(spec.GetCreateTime()),
-			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Approved: spec.GetApproved(), Manual: spec.GetManual(),
+			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Scope: spec.GetScope(), Approved: spec.GetApproved(), Manual: spec.GetManual(),
 		}}
 		for _, p := range r.GetPeers() {
 			pr := PeerRoute{

@@ -44,6 +44,7 @@ type journalRoute struct {
 	Owners   []string  `json:"owners,omitempty"`
 	Answers  []string  `json:"answers,omitempty"`
 	Groups   []string  `json:"groups,omitempty"`
+	Scope    []string  `json:"scope,omitempty"`
 	Approved bool      `json:"approved,omitempty"`
 	Manual   bool      `json:"manual,omitempty"`
 }
@@ -63,7 +64,7 @@ func encodeJournal(s state) ([]byte, error) {
 	}
 	for _, it := range s.items {
 		b.WriteString("route ")
-		err := enc.Encode(journalRoute{it.text, it.Deadline.UTC(), it.Created.UTC(), it.Owners, it.Answers, it.Groups, it.Approved, it.Manual})
+		err := enc.Encode(journalRoute{it.text, it.Deadline.UTC(), it.Created.UTC(), it.Owners, it.Answers, it.Groups, it.Scope, it.Approved, it.Manual})
 		if err != nil {
 			return nil, fmt.Errorf("route %q: %w", it.text, err)
 		}
@@ -144,7 +145,7 @@ func decodeRoute(value []byte) (item, error) {
 	if j.Deadline.IsZero() {
 		return item{}, fmt.Errorf("route %q has no deadline", j.Route)
 	}
-	return newItem(Desired{r, j.Deadline, j.Created, j.Owners, j.Answers, j.Groups, j.Approved, j.Manual}), nil
+	return newItem(Desired{r, j.Deadline, j.Created, j.Owners, j.Answers, j.Groups, j.Scope, j.Approved, j.Manual}), nil
 }
 
 // journal is the file. It has one user, who holds the lock beside it.

@@ -21,7 +21,12 @@ const (
 func (r *router) apply(set []item) {
 	now := time.Now()
 	r.mu.Lock()
-	r.set = set
+	r.set = make([]item, 0, len(set))
+	for _, it := range set {
+		if it.tells(r.peer.Name) {
+			r.set = append(r.set, it)
+		}
+	}
 	r.place(now)
 	r.step(now)
 	r.mu.Unlock()

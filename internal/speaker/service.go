@@ -101,7 +101,7 @@ func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) 
 			it = newItem(Desired{Route: r})
 		}
 		it.Deadline, it.Created = fromTime(spec.GetDeadline()), fromTime(spec.GetCreateTime())
-		it.Owners, it.Answers, it.Groups = spec.GetOwners(), spec.GetAnswers(), spec.GetGroups()
+		it.Owners, it.Answers, it.Groups, it.Scope = spec.GetOwners(), spec.GetAnswers(), spec.GetGroups(), spec.GetScope()
 		it.Approved, it.Manual = spec.GetApproved(), spec.GetManual()
 		items = append(items, it)
 	}
@@ -221,9 +221,11 @@ func (s *speaker) status() Status {
 	}
 	out.Routes = make([]RouteStatus, 0, len(st.items))
 	for _, it := range st.items {
-		rs := RouteStatus{Desired: it.Desired, Peers: make([]PeerRoute, len(s.routers))}
+		rs := RouteStatus{Desired: it.Desired, Peers: make([]PeerRoute, 0, len(s.routers))}
 		for i, r := range s.routers {
-			rs.Peers[i] = r.routeState(it, sessions[i])
+			if it.tells(r.peer.Name) {
+				rs.Peers = append(rs.Peers, r.routeState(it, sessions[i]))
+			}
 		}
 		out.Routes = append(out.Routes, rs)
 	}

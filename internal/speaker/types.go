@@ -18,8 +18,14 @@ type Desired struct {
 	Owners   []string  // the mitigations that own it, sorted
 	Answers  []string  // the policy's responses that asked for it, sorted
 	Groups   []string  // the policy's groups its target is in, sorted
+	Scope    []string  // the routers that are told, sorted; empty: all
 	Approved bool      // an approver allowed what is refused to automation
 	Manual   bool      // an engineer asked for it
+}
+
+// tells reports whether a router is told.
+func (d Desired) tells(router string) bool {
+	return len(d.Scope) == 0 || slices.Contains(d.Scope, router)
 }
 
 // Refused is a route the speaker did not announce.

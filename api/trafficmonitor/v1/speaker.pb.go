@@ -237,7 +237,9 @@ type RouteSpec struct {
 	// Paths of the policy's responses that answered with the route, sorted; for their quota.
 	Answers []string `protobuf:"bytes,20,rep,name=answers,proto3" json:"answers,omitempty"`
 	// The policy's groups that the route's target is in, sorted, but for the default one; for their quota.
-	Groups        []string `protobuf:"bytes,21,rep,name=groups,proto3" json:"groups,omitempty"`
+	Groups []string `protobuf:"bytes,21,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Names of the routers that are told, sorted; empty: all.
+	Scope         []string `protobuf:"bytes,22,rep,name=scope,proto3" json:"scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -324,6 +326,13 @@ func (x *RouteSpec) GetAnswers() []string {
 func (x *RouteSpec) GetGroups() []string {
 	if x != nil {
 		return x.Groups
+	}
+	return nil
+}
+
+func (x *RouteSpec) GetScope() []string {
+	if x != nil {
+		return x.Scope
 	}
 	return nil
 }
@@ -1573,7 +1582,7 @@ var File_trafficmonitor_v1_speaker_proto protoreflect.FileDescriptor
 
 const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\n" +
-	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x94\x02\n" +
+	"\x1ftrafficmonitor/v1/speaker.proto\x12\x11trafficmonitor.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x02\n" +
 	"\tRouteSpec\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x126\n" +
 	"\bdeadline\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\x12;\n" +
@@ -1583,7 +1592,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\bapproved\x18\x05 \x01(\bR\bapproved\x12\x16\n" +
 	"\x06manual\x18\x06 \x01(\bR\x06manual\x12\x18\n" +
 	"\aanswers\x18\x14 \x03(\tR\aanswers\x12\x16\n" +
-	"\x06groups\x18\x15 \x03(\tR\x06groups\"x\n" +
+	"\x06groups\x18\x15 \x03(\tR\x06groups\x12\x14\n" +
+	"\x05scope\x18\x16 \x03(\tR\x05scope\"x\n" +
 	"\x10SetRoutesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
