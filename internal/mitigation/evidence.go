@@ -103,11 +103,24 @@ func (m *Machine) Observe(o traffic.Observation, usual Usual) {
 	l.other = max(0, o.AllPPS-o.PPS)
 	l.start, l.end = o.Start, o.Start.Add(o.Span)
 	l.goesOn = m.goesOn(o, usual)
+	m.before(o)
 	switch {
 	case l.goesOn || l.lost || l.silent:
 		l.quiet = time.Time{}
 	case l.quiet.IsZero():
 		l.quiet = l.end
+	}
+}
+
+// before takes a window that began before an answer took effect for what was before, if it says more: at the moment of the
+// decision hardly more is known of an attack than that it passed its limit.
+func (m *Machine) before(o traffic.Observation) {
+	for _, x := range m.active() {
+		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) || x.Phase == Easing || !o.Start.Before(x.tookEffect()) {
+			continue
+		}
+		f := &x.Effect
+		f.BeforePPS, f.BeforeBPS = max(f.BeforePPS, o.PPS), max(f.BeforeBPS, o.BPS)
 	}
 }
 

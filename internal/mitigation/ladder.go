@@ -242,7 +242,7 @@ func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f
 	case measured:
 		e.BeforePPS, e.BeforeBPS, e.BeforeOther = e.PPS, e.BPS, e.Other
 	case x.State == Pending:
-		m.before(x)
+		m.sawBefore(x)
 	}
 	e.PPS, e.BPS, e.Other, e.Reduction, e.Measured = 0, 0, 0, 0, time.Time{}
 	if x.State == Pending {
@@ -256,8 +256,8 @@ func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f
 	m.forgetLooks(x)
 }
 
-// before takes what is seen now, while nothing is announced, for what was before.
-func (m *Machine) before(x *Mitigation) {
+// sawBefore takes what is seen now, while nothing is announced, for what was before.
+func (m *Machine) sawBefore(x *Mitigation) {
 	e := &x.Effect
 	e.BeforePPS, e.BeforeBPS = 0, 0
 	for _, v := range x.Vectors {
