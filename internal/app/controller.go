@@ -49,8 +49,8 @@ type Controller struct {
 	tls     pki.Files
 
 	policy   atomic.Pointer[loadedPolicy]
-	shadow   *policy.Policy // the one to begin with; nil without one
-	read     string         // the fingerprint of both, taken before they were read
+	shadow   atomic.Pointer[loadedPolicy] // nil without one
+	read     string                       // the fingerprint of both, taken before they were read
 	reload   chan struct{}
 	store    *store.Store
 	audit    *audit.Log
@@ -87,8 +87,10 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		errs = append(errs, err)
 	}
 	c.policy.Store(&loadedPolicy{Policy: p, loaded: time.Now()})
-	if c.shadow, err = loadShadow(o.Config); err != nil {
+	if s, err := loadShadow(o.Config); err != nil {
 		errs = append(errs, err)
+	} else if s != nil {
+		c.shadow.Store(&loadedPolicy{Policy: s, loaded: time.Now()})
 	}
 	if err := safetyLimits(o.Config).Validate(); err != nil {
 		errs = append(errs, fmt.Errorf("safety: %w", err))
@@ -107,6 +109,14 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		}
 	}
 	return c, errors.Join(errs...)
+}
+
+// shadowPolicy is nil without one.
+func (c *Controller) shadowPolicy() *policy.Policy {
+	if s := c.shadow.Load(); s != nil {
+		return s.Policy
+	}
+	return nil
 }
 
 // loadShadow returns nil when there is to be none.
@@ -238,7 +248,7 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	c.engine = engine.New(engine.Options{
 		Baseline: learner,
 		Breaker:  breakerOptions(cfg), BreakerHold: cfg.Breaker.Hold,
-		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy, Shadow: c.shadow,
+		Own: cfg.Network.Own, Safety: safetyLimits(cfg), Policy: c.policy.Load().Policy, Shadow: c.shadowPolicy(),
 		Traffic:     traffic.Options{MaxTargets: maxTargets, StaleAfter: cfg.Sensors.StaleAfter, ForgetAfter: forgetAfter},
 		DefaultHold: cfg.DefaultHold, Keep: cfg.Store.Keep, CommitTimeout: store.DefaultTimeout, RetryAfter: 10 * time.Second,
 		Watch: ingest.Watch{
@@ -425,7 +435,13 @@ func (c *Controller) reloadShadow(ctx context.Context) {
 	if err == nil {
 		err = c.engine.SetShadow(ctx, p)
 	}
+	if err == nil && p != nil {
+		c.shadow.Store(&loadedPolicy{Policy: p, loaded: time.Now()})
+	}
 	if err != nil {
+		if was := c.shadow.Load(); was != nil {
+			c.shadow.Store(&loadedPolicy{Policy: was.Policy, loaded: was.loaded, err: err.Error()})
+		}
 		c.log.Error("the new shadow policy is refused; the one before stays", "source", c.o.Config.Shadow, "err", err)
 		c.emit(audit.PolicyRefused, "the new shadow policy is refused; the one before stays: "+err.Error(), map[string]string{"source": c.o.Config.Shadow})
 	}

@@ -49,6 +49,9 @@ policy: %[1]s/policy.yaml
 	if _, err := os.Stat(filepath.Join(dir, "policy.yaml")); err != nil {
 		writePolicy(t, dir, "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all, action: discard, ttl: 1m}]\n")
 	}
+	if _, err := os.Stat(filepath.Join(dir, "shadow.yaml")); err == nil {
+		text += "shadow_policy: " + dir + "/shadow.yaml\n"
+	}
 	cfg, err := config.ParseController("controller.yaml", []byte(text))
 	if err != nil {
 		t.Fatal(err)
@@ -230,6 +233,40 @@ func TestABrokenPolicyLeavesTheRunningOne(t *testing.T) {
 	eventually(t, "the mended policy is in force", func() bool {
 		p, err := r.console.GetPolicy(t.Context(), &pb.GetPolicyRequest{})
 		return err == nil && p.GetHash() != before.GetHash() && p.GetError() == ""
+	})
+}
+
+func TestStatusShowsTheShadowPolicy(t *testing.T) {
+	dir := t.TempDir()
+	shadow := func(text string) {
+		if err := os.WriteFile(filepath.Join(dir, "shadow.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shadow("version: 1\nthresholds: [{vectors: syn, pps: 1 kpps}]\nresponses: [{vectors: all, action: observe}]\n")
+	r := start(t, dir)
+	status := func() *pb.ShadowPolicy {
+		st, err := r.console.GetStatus(t.Context(), &pb.GetStatusRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.ShadowPolicy
+	}
+	first := status()
+	if first.GetSource() != filepath.Join(dir, "shadow.yaml") || len(first.GetHash()) != 64 || first.GetError() != "" || first.GetLoadTime() == nil {
+		t.Errorf("shadow: %v", first)
+	}
+	shadow("version: 1\nthreshold: []\n")
+	r.Reload()
+	eventually(t, "the refusal is shown and the one before stays", func() bool {
+		s := status()
+		return s.GetHash() == first.GetHash() && strings.Contains(s.GetError(), "shadow.yaml:2")
+	})
+	shadow("version: 1\nthresholds: [{vectors: syn, pps: 2 kpps}]\nresponses: [{vectors: all, action: observe}]\n")
+	r.Reload()
+	eventually(t, "the mended one is asked", func() bool {
+		s := status()
+		return s.GetHash() != first.GetHash() && s.GetError() == ""
 	})
 }
 

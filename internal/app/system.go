@@ -49,6 +49,13 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 	}
 	routes, snap, _ := s.announce.Desired(time.Now())
 	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze
+	if p := s.shadow.Load(); p != nil {
+		st.Shadow = &console.Shadow{Source: p.Source(), Hash: p.Hash(), Loaded: p.loaded, Error: p.err}
+		var err error
+		if st.Shadow.Judged, st.Shadow.Differs, err = s.engine.Shadowed(ctx); err != nil {
+			return st, err
+		}
+	}
 	st.Breaker = breakerState(s.o.Config, snap.Records, time.Now())
 	groups := s.policy.Load().GroupNames()
 	for _, f := range snap.Records.Frozen {

@@ -32,7 +32,7 @@ func timeProto(t time.Time) *timestamppb.Timestamp {
 func statusProto(s Status) *tmv1.GetStatusResponse {
 	return &tmv1.GetStatusResponse{
 		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
-		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen), Breaker: breakerProto(s.Breaker),
+		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen), Breaker: breakerProto(s.Breaker), ShadowPolicy: shadowProto(s.Shadow),
 		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
 		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
 		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
@@ -46,6 +46,13 @@ func freezeProto(f *mitigation.Freeze) *tmv1.Freeze {
 		return nil
 	}
 	return &tmv1.Freeze{StartTime: timeProto(f.Since), Requester: f.Requester, Reason: f.Reason, Group: f.Group}
+}
+
+func shadowProto(s *Shadow) *tmv1.ShadowPolicy {
+	if s == nil {
+		return nil
+	}
+	return &tmv1.ShadowPolicy{Source: s.Source, Hash: s.Hash, LoadTime: timeProto(s.Loaded), Error: s.Error, JudgedVectors: s.Judged, DifferingVectors: s.Differs}
 }
 
 func breakerProto(b Breaker) *tmv1.Breaker {

@@ -77,7 +77,16 @@ type Status struct {
 	RoutesDesired                      int
 	RoutesSent                         int // summed over routers
 	PolicyHash, PolicySource           string
-	PolicyError                        string // why the newest policy was refused
+	PolicyError                        string  // why the newest policy was refused
+	Shadow                             *Shadow // nil without one
+}
+
+// Shadow is the state of the shadow policy: of Judged vectors it would have acted otherwise at Differs.
+type Shadow struct {
+	Source, Hash    string
+	Loaded          time.Time
+	Error           string
+	Judged, Differs uint64
 }
 
 // Breaker is the state of the circuit breaker.

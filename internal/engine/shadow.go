@@ -20,6 +20,8 @@ type shadow struct {
 	detector *detect.Detector
 	cases    map[sight]*shadowCase
 	told     budget
+	judged   uint64 // cases that ended since it was loaded
+	differs  uint64 // of them, those in which it would have acted otherwise
 }
 
 // shadowCase is a vector of an incident that either policy makes, from the first one's onset to the last one's end.
@@ -54,6 +56,16 @@ func (e *Engine) SetShadow(ctx context.Context, p *policy.Policy) error {
 		}
 		return nil
 	})
+}
+
+// Shadowed tells of how many vectors of incidents that ended the shadow policy has been asked since it was loaded, and at how
+// many it would have acted otherwise.
+func (e *Engine) Shadowed(ctx context.Context) (judged, differs uint64, err error) {
+	err = e.do(ctx, func(time.Time) error {
+		judged, differs = e.shadow.judged, e.shadow.differs
+		return nil
+	})
+	return judged, differs, err
 }
 
 func (e *Engine) setShadow(p *policy.Policy) {
@@ -159,6 +171,9 @@ func (e *Engine) shadowEnds(now time.Time, k sight, side func(*shadowCase) *verd
 		outcome = shadowAction
 	}
 	e.metrics.shadowed.WithLabelValues(outcome).Inc()
+	if e.shadow.judged++; outcome != shadowSame {
+		e.shadow.differs++
+	}
 	if outcome == shadowSame || e.machine == nil || !e.shadow.told.spend(now) { // the leader tells
 		return
 	}

@@ -73,6 +73,13 @@ func TestShadow(t *testing.T) {
 				case tc.told == "" && len(told) > 0, tc.told != "" && (len(told) != 1 || !strings.Contains(told[0], tc.told) || !strings.HasSuffix(told[0], tc.outcome)):
 					t.Errorf("told %q, want %q once", told, tc.told)
 				}
+				differs := uint64(0)
+				if tc.outcome != shadowSame {
+					differs = 1
+				}
+				if judged, n, err := b.Shadowed(b.t.Context()); err != nil || judged != 1 || n != differs {
+					t.Errorf("of %d vectors %d differ, want %d of 1; %v", judged, n, differs, err)
+				}
 				if len(b.shadow.cases) > 0 {
 					t.Errorf("cases stay: %v", b.shadow.cases)
 				}

@@ -69,6 +69,9 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if st.PolicyError != "" {
 		add("the newest policy was refused, the one before is in force: %s", st.PolicyError)
 	}
+	if why := st.ShadowPolicy.GetError(); why != "" {
+		add("the newest shadow policy was refused, the one before is asked: %s", why)
+	}
 	return wrong
 }
 
@@ -106,6 +109,9 @@ func (c *cli) statusTable(st *tmv1.GetStatusResponse, wrong []string) string {
 	t.row("mitigations", fmt.Sprintf("%d active", st.MitigationsActive))
 	t.row("routes", fmt.Sprintf("%d desired, %d sent (summed over routers)", st.RoutesDesired, st.RoutesSent))
 	t.row("policy", fmt.Sprintf("%s, sha256 %s", dash(st.PolicySource), dash(st.PolicyHash[:min(12, len(st.PolicyHash))])))
+	if p := st.ShadowPolicy; p != nil {
+		t.row("shadow policy", fmt.Sprintf("%s, sha256 %s, loaded %s ago: otherwise at %d of %d vectors that ended", dash(p.Source), dash(p.Hash[:min(12, len(p.Hash))]), c.ago(p.LoadTime), p.DifferingVectors, p.JudgedVectors))
+	}
 	out := t.String()
 	if len(wrong) > 0 {
 		out += "\nNot whole:\n"

@@ -154,6 +154,7 @@ var goldens = []struct {
 	{"status-degraded", ExitDegraded, []string{"status"}, nil},
 	{"status-whole", ExitOK, []string{"status"}, func(f *consoletest.Fake) {
 		f.StatusNow.SensorsStale, f.StatusNow.PeersEstablished = 0, 2
+		f.StatusNow.Shadow = &console.Shadow{Source: "/etc/trafficmonitor/next.yaml", Hash: "ba9876543210fedc", Loaded: consoletest.Now.Add(-26 * time.Hour), Judged: 40, Differs: 3}
 	}},
 	{"status-bad", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {
 		s := &f.StatusNow
@@ -163,6 +164,7 @@ var goldens = []struct {
 			{Freeze: mitigation.Freeze{Group: "gone", Since: consoletest.Now.Add(-2 * time.Hour), Requester: "eva", Reason: "typo"}, Unknown: true},
 			{Freeze: mitigation.Freeze{Group: "dns", Since: consoletest.Now.Add(-time.Hour), Requester: "ann", Reason: "new resolvers"}},
 		}
+		s.Shadow = &console.Shadow{Source: "next.yaml", Hash: "ba98", Loaded: consoletest.Now, Error: "next.yaml:3: groups: unknown key"}
 		s.PolicyError = "policy.yaml:7: groups[0].limits: unknown key"
 	}},
 	{"status-breaker", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {

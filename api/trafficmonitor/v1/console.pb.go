@@ -79,7 +79,7 @@ func (x Breaker_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Breaker_State.Descriptor instead.
 func (Breaker_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{3, 0}
 }
 
 // State of an incident.
@@ -132,7 +132,7 @@ func (x Incident_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Incident_State.Descriptor instead.
 func (Incident_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11, 0}
 }
 
 // State of a mitigation.
@@ -193,7 +193,7 @@ func (x Mitigation_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mitigation_State.Descriptor instead.
 func (Mitigation_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16, 0}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // Phase of a mitigation's life: docs/lifecycle.md.
@@ -286,7 +286,7 @@ func (x Mitigation_Phase) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Mitigation_Phase.Descriptor instead.
 func (Mitigation_Phase) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16, 1}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17, 1}
 }
 
 // GetStatusRequest asks for the state of the system.
@@ -370,7 +370,9 @@ type GetStatusResponse struct {
 	// Freezes of groups in force, sorted by group.
 	GroupFreezes []*Freeze `protobuf:"bytes,30,rep,name=group_freezes,json=groupFreezes,proto3" json:"group_freezes,omitempty"`
 	// The circuit breaker.
-	Breaker       *Breaker `protobuf:"bytes,31,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	Breaker *Breaker `protobuf:"bytes,31,opt,name=breaker,proto3" json:"breaker,omitempty"`
+	// The shadow policy, asked beside the one in force and never obeyed; absent without one.
+	ShadowPolicy  *ShadowPolicy `protobuf:"bytes,32,opt,name=shadow_policy,json=shadowPolicy,proto3" json:"shadow_policy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -552,6 +554,104 @@ func (x *GetStatusResponse) GetBreaker() *Breaker {
 	return nil
 }
 
+func (x *GetStatusResponse) GetShadowPolicy() *ShadowPolicy {
+	if x != nil {
+		return x.ShadowPolicy
+	}
+	return nil
+}
+
+// ShadowPolicy is a policy that is asked and not obeyed.
+type ShadowPolicy struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it was read from.
+	Source string `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
+	// Hash of its text.
+	Hash string `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	// When it was loaded.
+	LoadTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=load_time,json=loadTime,proto3" json:"load_time,omitempty"`
+	// Why the newest one was refused; empty when it was not.
+	Error string `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`
+	// Of how many vectors of incidents that ended it was asked since it was loaded, by the controller that answers.
+	JudgedVectors uint64 `protobuf:"varint,5,opt,name=judged_vectors,json=judgedVectors,proto3" json:"judged_vectors,omitempty"`
+	// At how many of them it would have acted otherwise than the policy in force.
+	DifferingVectors uint64 `protobuf:"varint,6,opt,name=differing_vectors,json=differingVectors,proto3" json:"differing_vectors,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ShadowPolicy) Reset() {
+	*x = ShadowPolicy{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ShadowPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ShadowPolicy) ProtoMessage() {}
+
+func (x *ShadowPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ShadowPolicy.ProtoReflect.Descriptor instead.
+func (*ShadowPolicy) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ShadowPolicy) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
+func (x *ShadowPolicy) GetHash() string {
+	if x != nil {
+		return x.Hash
+	}
+	return ""
+}
+
+func (x *ShadowPolicy) GetLoadTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LoadTime
+	}
+	return nil
+}
+
+func (x *ShadowPolicy) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *ShadowPolicy) GetJudgedVectors() uint64 {
+	if x != nil {
+		return x.JudgedVectors
+	}
+	return 0
+}
+
+func (x *ShadowPolicy) GetDifferingVectors() uint64 {
+	if x != nil {
+		return x.DifferingVectors
+	}
+	return 0
+}
+
 // Breaker is the state of the circuit breaker, which stops automation that does harm.
 type Breaker struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -569,7 +669,7 @@ type Breaker struct {
 
 func (x *Breaker) Reset() {
 	*x = Breaker{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -581,7 +681,7 @@ func (x *Breaker) String() string {
 func (*Breaker) ProtoMessage() {}
 
 func (x *Breaker) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[2]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -594,7 +694,7 @@ func (x *Breaker) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Breaker.ProtoReflect.Descriptor instead.
 func (*Breaker) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{2}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Breaker) GetState() Breaker_State {
@@ -634,7 +734,7 @@ type ListSensorsRequest struct {
 
 func (x *ListSensorsRequest) Reset() {
 	*x = ListSensorsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -646,7 +746,7 @@ func (x *ListSensorsRequest) String() string {
 func (*ListSensorsRequest) ProtoMessage() {}
 
 func (x *ListSensorsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -659,7 +759,7 @@ func (x *ListSensorsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSensorsRequest.ProtoReflect.Descriptor instead.
 func (*ListSensorsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{3}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{4}
 }
 
 // ListSensorsResponse holds the sensors, sorted by name.
@@ -673,7 +773,7 @@ type ListSensorsResponse struct {
 
 func (x *ListSensorsResponse) Reset() {
 	*x = ListSensorsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -685,7 +785,7 @@ func (x *ListSensorsResponse) String() string {
 func (*ListSensorsResponse) ProtoMessage() {}
 
 func (x *ListSensorsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -698,7 +798,7 @@ func (x *ListSensorsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSensorsResponse.ProtoReflect.Descriptor instead.
 func (*ListSensorsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{4}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListSensorsResponse) GetSensors() []*Sensor {
@@ -755,7 +855,7 @@ type Sensor struct {
 
 func (x *Sensor) Reset() {
 	*x = Sensor{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -767,7 +867,7 @@ func (x *Sensor) String() string {
 func (*Sensor) ProtoMessage() {}
 
 func (x *Sensor) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -780,7 +880,7 @@ func (x *Sensor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Sensor.ProtoReflect.Descriptor instead.
 func (*Sensor) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Sensor) GetHello() *Hello {
@@ -925,7 +1025,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -937,7 +1037,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -950,7 +1050,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{7}
 }
 
 // ListPeersResponse holds the routers, sorted by name.
@@ -966,7 +1066,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1078,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1091,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -1023,7 +1123,7 @@ type ListIncidentsRequest struct {
 
 func (x *ListIncidentsRequest) Reset() {
 	*x = ListIncidentsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1035,7 +1135,7 @@ func (x *ListIncidentsRequest) String() string {
 func (*ListIncidentsRequest) ProtoMessage() {}
 
 func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1048,7 +1148,7 @@ func (x *ListIncidentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsRequest.ProtoReflect.Descriptor instead.
 func (*ListIncidentsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListIncidentsRequest) GetIncludeEnded() bool {
@@ -1085,7 +1185,7 @@ type ListIncidentsResponse struct {
 
 func (x *ListIncidentsResponse) Reset() {
 	*x = ListIncidentsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1097,7 +1197,7 @@ func (x *ListIncidentsResponse) String() string {
 func (*ListIncidentsResponse) ProtoMessage() {}
 
 func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1110,7 +1210,7 @@ func (x *ListIncidentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListIncidentsResponse.ProtoReflect.Descriptor instead.
 func (*ListIncidentsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ListIncidentsResponse) GetIncidents() []*Incident {
@@ -1168,7 +1268,7 @@ type Incident struct {
 
 func (x *Incident) Reset() {
 	*x = Incident{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1280,7 @@ func (x *Incident) String() string {
 func (*Incident) ProtoMessage() {}
 
 func (x *Incident) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1293,7 @@ func (x *Incident) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Incident.ProtoReflect.Descriptor instead.
 func (*Incident) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Incident) GetId() string {
@@ -1331,7 +1431,7 @@ type Measurement struct {
 
 func (x *Measurement) Reset() {
 	*x = Measurement{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1343,7 +1443,7 @@ func (x *Measurement) String() string {
 func (*Measurement) ProtoMessage() {}
 
 func (x *Measurement) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1356,7 +1456,7 @@ func (x *Measurement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Measurement.ProtoReflect.Descriptor instead.
 func (*Measurement) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Measurement) GetVector() string {
@@ -1419,7 +1519,7 @@ type ExplainTargetRequest struct {
 
 func (x *ExplainTargetRequest) Reset() {
 	*x = ExplainTargetRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1431,7 +1531,7 @@ func (x *ExplainTargetRequest) String() string {
 func (*ExplainTargetRequest) ProtoMessage() {}
 
 func (x *ExplainTargetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1444,7 +1544,7 @@ func (x *ExplainTargetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTargetRequest.ProtoReflect.Descriptor instead.
 func (*ExplainTargetRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ExplainTargetRequest) GetTarget() string {
@@ -1467,7 +1567,7 @@ type ExplainTargetResponse struct {
 
 func (x *ExplainTargetResponse) Reset() {
 	*x = ExplainTargetResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1579,7 @@ func (x *ExplainTargetResponse) String() string {
 func (*ExplainTargetResponse) ProtoMessage() {}
 
 func (x *ExplainTargetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1592,7 @@ func (x *ExplainTargetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainTargetResponse.ProtoReflect.Descriptor instead.
 func (*ExplainTargetResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ExplainTargetResponse) GetTarget() string {
@@ -1524,7 +1624,7 @@ type ListMitigationsRequest struct {
 
 func (x *ListMitigationsRequest) Reset() {
 	*x = ListMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1636,7 @@ func (x *ListMitigationsRequest) String() string {
 func (*ListMitigationsRequest) ProtoMessage() {}
 
 func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1649,7 @@ func (x *ListMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*ListMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListMitigationsRequest) GetIncludeEnded() bool {
@@ -1586,7 +1686,7 @@ type ListMitigationsResponse struct {
 
 func (x *ListMitigationsResponse) Reset() {
 	*x = ListMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1598,7 +1698,7 @@ func (x *ListMitigationsResponse) String() string {
 func (*ListMitigationsResponse) ProtoMessage() {}
 
 func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1611,7 +1711,7 @@ func (x *ListMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*ListMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListMitigationsResponse) GetMitigations() []*Mitigation {
@@ -1685,7 +1785,7 @@ type Mitigation struct {
 
 func (x *Mitigation) Reset() {
 	*x = Mitigation{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1697,7 +1797,7 @@ func (x *Mitigation) String() string {
 func (*Mitigation) ProtoMessage() {}
 
 func (x *Mitigation) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1710,7 +1810,7 @@ func (x *Mitigation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Mitigation.ProtoReflect.Descriptor instead.
 func (*Mitigation) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Mitigation) GetId() string {
@@ -1906,7 +2006,7 @@ type Effect struct {
 
 func (x *Effect) Reset() {
 	*x = Effect{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2018,7 @@ func (x *Effect) String() string {
 func (*Effect) ProtoMessage() {}
 
 func (x *Effect) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2031,7 @@ func (x *Effect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Effect.ProtoReflect.Descriptor instead.
 func (*Effect) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Effect) GetBeforePps() float64 {
@@ -2011,7 +2111,7 @@ type ApprovalRequest struct {
 
 func (x *ApprovalRequest) Reset() {
 	*x = ApprovalRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2123,7 @@ func (x *ApprovalRequest) String() string {
 func (*ApprovalRequest) ProtoMessage() {}
 
 func (x *ApprovalRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2136,7 @@ func (x *ApprovalRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApprovalRequest.ProtoReflect.Descriptor instead.
 func (*ApprovalRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ApprovalRequest) GetNeeded() uint32 {
@@ -2096,7 +2196,7 @@ type Approval struct {
 
 func (x *Approval) Reset() {
 	*x = Approval{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2108,7 +2208,7 @@ func (x *Approval) String() string {
 func (*Approval) ProtoMessage() {}
 
 func (x *Approval) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2121,7 +2221,7 @@ func (x *Approval) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Approval.ProtoReflect.Descriptor instead.
 func (*Approval) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Approval) GetRequester() string {
@@ -2154,7 +2254,7 @@ type ListRoutesRequest struct {
 
 func (x *ListRoutesRequest) Reset() {
 	*x = ListRoutesRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2266,7 @@ func (x *ListRoutesRequest) String() string {
 func (*ListRoutesRequest) ProtoMessage() {}
 
 func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2279,7 @@ func (x *ListRoutesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesRequest.ProtoReflect.Descriptor instead.
 func (*ListRoutesRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{20}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
 }
 
 // ListRoutesResponse holds the routes, sorted by text.
@@ -2197,7 +2297,7 @@ type ListRoutesResponse struct {
 
 func (x *ListRoutesResponse) Reset() {
 	*x = ListRoutesResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2309,7 @@ func (x *ListRoutesResponse) String() string {
 func (*ListRoutesResponse) ProtoMessage() {}
 
 func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[21]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2322,7 @@ func (x *ListRoutesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRoutesResponse.ProtoReflect.Descriptor instead.
 func (*ListRoutesResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{21}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ListRoutesResponse) GetRoutes() []*SpeakerRoute {
@@ -2269,7 +2369,7 @@ type CreateMitigationRequest struct {
 
 func (x *CreateMitigationRequest) Reset() {
 	*x = CreateMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2281,7 +2381,7 @@ func (x *CreateMitigationRequest) String() string {
 func (*CreateMitigationRequest) ProtoMessage() {}
 
 func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[22]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2294,7 +2394,7 @@ func (x *CreateMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationRequest.ProtoReflect.Descriptor instead.
 func (*CreateMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{22}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CreateMitigationRequest) GetRoute() string {
@@ -2357,7 +2457,7 @@ type CreateMitigationResponse struct {
 
 func (x *CreateMitigationResponse) Reset() {
 	*x = CreateMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2369,7 +2469,7 @@ func (x *CreateMitigationResponse) String() string {
 func (*CreateMitigationResponse) ProtoMessage() {}
 
 func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[23]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2382,7 +2482,7 @@ func (x *CreateMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateMitigationResponse.ProtoReflect.Descriptor instead.
 func (*CreateMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{23}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CreateMitigationResponse) GetMitigation() *Mitigation {
@@ -2407,7 +2507,7 @@ type ApproveMitigationRequest struct {
 
 func (x *ApproveMitigationRequest) Reset() {
 	*x = ApproveMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2419,7 +2519,7 @@ func (x *ApproveMitigationRequest) String() string {
 func (*ApproveMitigationRequest) ProtoMessage() {}
 
 func (x *ApproveMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[24]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2432,7 +2532,7 @@ func (x *ApproveMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMitigationRequest.ProtoReflect.Descriptor instead.
 func (*ApproveMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{24}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ApproveMitigationRequest) GetId() string {
@@ -2467,7 +2567,7 @@ type ApproveMitigationResponse struct {
 
 func (x *ApproveMitigationResponse) Reset() {
 	*x = ApproveMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2479,7 +2579,7 @@ func (x *ApproveMitigationResponse) String() string {
 func (*ApproveMitigationResponse) ProtoMessage() {}
 
 func (x *ApproveMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2492,7 +2592,7 @@ func (x *ApproveMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMitigationResponse.ProtoReflect.Descriptor instead.
 func (*ApproveMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ApproveMitigationResponse) GetMitigation() *Mitigation {
@@ -2517,7 +2617,7 @@ type RejectMitigationRequest struct {
 
 func (x *RejectMitigationRequest) Reset() {
 	*x = RejectMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2529,7 +2629,7 @@ func (x *RejectMitigationRequest) String() string {
 func (*RejectMitigationRequest) ProtoMessage() {}
 
 func (x *RejectMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2542,7 +2642,7 @@ func (x *RejectMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectMitigationRequest.ProtoReflect.Descriptor instead.
 func (*RejectMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RejectMitigationRequest) GetId() string {
@@ -2577,7 +2677,7 @@ type RejectMitigationResponse struct {
 
 func (x *RejectMitigationResponse) Reset() {
 	*x = RejectMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2589,7 +2689,7 @@ func (x *RejectMitigationResponse) String() string {
 func (*RejectMitigationResponse) ProtoMessage() {}
 
 func (x *RejectMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2602,7 +2702,7 @@ func (x *RejectMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectMitigationResponse.ProtoReflect.Descriptor instead.
 func (*RejectMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RejectMitigationResponse) GetMitigation() *Mitigation {
@@ -2629,7 +2729,7 @@ type ExtendMitigationRequest struct {
 
 func (x *ExtendMitigationRequest) Reset() {
 	*x = ExtendMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2641,7 +2741,7 @@ func (x *ExtendMitigationRequest) String() string {
 func (*ExtendMitigationRequest) ProtoMessage() {}
 
 func (x *ExtendMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2654,7 +2754,7 @@ func (x *ExtendMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendMitigationRequest.ProtoReflect.Descriptor instead.
 func (*ExtendMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExtendMitigationRequest) GetId() string {
@@ -2696,7 +2796,7 @@ type ExtendMitigationResponse struct {
 
 func (x *ExtendMitigationResponse) Reset() {
 	*x = ExtendMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2708,7 +2808,7 @@ func (x *ExtendMitigationResponse) String() string {
 func (*ExtendMitigationResponse) ProtoMessage() {}
 
 func (x *ExtendMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2721,7 +2821,7 @@ func (x *ExtendMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendMitigationResponse.ProtoReflect.Descriptor instead.
 func (*ExtendMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ExtendMitigationResponse) GetMitigation() *Mitigation {
@@ -2754,7 +2854,7 @@ type WithdrawMitigationsRequest struct {
 
 func (x *WithdrawMitigationsRequest) Reset() {
 	*x = WithdrawMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2766,7 +2866,7 @@ func (x *WithdrawMitigationsRequest) String() string {
 func (*WithdrawMitigationsRequest) ProtoMessage() {}
 
 func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2779,7 +2879,7 @@ func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WithdrawMitigationsRequest) GetSelector() isWithdrawMitigationsRequest_Selector {
@@ -2875,7 +2975,7 @@ type WithdrawMitigationsResponse struct {
 
 func (x *WithdrawMitigationsResponse) Reset() {
 	*x = WithdrawMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2887,7 +2987,7 @@ func (x *WithdrawMitigationsResponse) String() string {
 func (*WithdrawMitigationsResponse) ProtoMessage() {}
 
 func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2900,7 +3000,7 @@ func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WithdrawMitigationsResponse) GetMitigations() []*Mitigation {
@@ -2934,7 +3034,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2946,7 +3046,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2959,7 +3059,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Hold) GetTarget() string {
@@ -2999,7 +3099,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3011,7 +3111,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3024,7 +3124,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
 }
 
 // ListHoldsResponse holds the holds, sorted by target.
@@ -3038,7 +3138,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3050,7 +3150,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3063,7 +3163,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -3088,7 +3188,7 @@ type DeleteHoldRequest struct {
 
 func (x *DeleteHoldRequest) Reset() {
 	*x = DeleteHoldRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3100,7 +3200,7 @@ func (x *DeleteHoldRequest) String() string {
 func (*DeleteHoldRequest) ProtoMessage() {}
 
 func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3113,7 +3213,7 @@ func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHoldRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *DeleteHoldRequest) GetTarget() string {
@@ -3146,7 +3246,7 @@ type DeleteHoldResponse struct {
 
 func (x *DeleteHoldResponse) Reset() {
 	*x = DeleteHoldResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3158,7 +3258,7 @@ func (x *DeleteHoldResponse) String() string {
 func (*DeleteHoldResponse) ProtoMessage() {}
 
 func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3171,7 +3271,7 @@ func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
 }
 
 // ConsoleServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -3191,7 +3291,7 @@ type ConsoleServiceReleaseQuarantineRequest struct {
 
 func (x *ConsoleServiceReleaseQuarantineRequest) Reset() {
 	*x = ConsoleServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3203,7 +3303,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) String() string {
 func (*ConsoleServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3216,7 +3316,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ConsoleServiceReleaseQuarantineRequest) GetPeer() string {
@@ -3258,7 +3358,7 @@ type ConsoleServiceReleaseQuarantineResponse struct {
 
 func (x *ConsoleServiceReleaseQuarantineResponse) Reset() {
 	*x = ConsoleServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3270,7 +3370,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) String() string {
 func (*ConsoleServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3283,7 +3383,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ConsoleServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -3312,7 +3412,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3324,7 +3424,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3337,7 +3437,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -3393,7 +3493,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +3505,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +3518,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{40}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -3460,7 +3560,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3472,7 +3572,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3485,7 +3585,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{41}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -3504,7 +3604,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3616,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3629,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{42}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{43}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -3551,7 +3651,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3563,7 +3663,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3576,7 +3676,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{43}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -3623,7 +3723,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3635,7 +3735,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3648,7 +3748,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{44}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{45}
 }
 
 // WatchEventsResponse is one event.
@@ -3672,7 +3772,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3684,7 +3784,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3697,7 +3797,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{45}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -3768,7 +3868,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3780,7 +3880,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3793,7 +3893,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{46}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
@@ -3871,7 +3971,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3883,7 +3983,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3896,7 +3996,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{47}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -3949,7 +4049,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3961,7 +4061,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3974,7 +4074,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{48}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -4003,7 +4103,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xc4\x06\n" +
+	"\x10GetStatusRequest\"\x8a\a\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -4031,7 +4131,15 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\rpolicy_source\x18\x12 \x01(\tR\fpolicySource\x12!\n" +
 	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\x12>\n" +
 	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\x124\n" +
-	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\"\x86\x02\n" +
+	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\x12D\n" +
+	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\"\xdd\x01\n" +
+	"\fShadowPolicy\x12\x16\n" +
+	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\tR\x04hash\x127\n" +
+	"\tload_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bloadTime\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\x12%\n" +
+	"\x0ejudged_vectors\x18\x05 \x01(\x04R\rjudgedVectors\x12+\n" +
+	"\x11differing_vectors\x18\x06 \x01(\x04R\x10differingVectors\"\x86\x02\n" +
 	"\aBreaker\x126\n" +
 	"\x05state\x18\x01 \x01(\x0e2 .trafficmonitor.v1.Breaker.StateR\x05state\x127\n" +
 	"\topen_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\bopenTime\x12\x16\n" +
@@ -4383,7 +4491,7 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Breaker_State)(0),                              // 0: trafficmonitor.v1.Breaker.State
 	(Incident_State)(0),                             // 1: trafficmonitor.v1.Incident.State
@@ -4391,169 +4499,172 @@ var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Mitigation_Phase)(0),                           // 3: trafficmonitor.v1.Mitigation.Phase
 	(*GetStatusRequest)(nil),                        // 4: trafficmonitor.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),                       // 5: trafficmonitor.v1.GetStatusResponse
-	(*Breaker)(nil),                                 // 6: trafficmonitor.v1.Breaker
-	(*ListSensorsRequest)(nil),                      // 7: trafficmonitor.v1.ListSensorsRequest
-	(*ListSensorsResponse)(nil),                     // 8: trafficmonitor.v1.ListSensorsResponse
-	(*Sensor)(nil),                                  // 9: trafficmonitor.v1.Sensor
-	(*ListPeersRequest)(nil),                        // 10: trafficmonitor.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),                       // 11: trafficmonitor.v1.ListPeersResponse
-	(*ListIncidentsRequest)(nil),                    // 12: trafficmonitor.v1.ListIncidentsRequest
-	(*ListIncidentsResponse)(nil),                   // 13: trafficmonitor.v1.ListIncidentsResponse
-	(*Incident)(nil),                                // 14: trafficmonitor.v1.Incident
-	(*Measurement)(nil),                             // 15: trafficmonitor.v1.Measurement
-	(*ExplainTargetRequest)(nil),                    // 16: trafficmonitor.v1.ExplainTargetRequest
-	(*ExplainTargetResponse)(nil),                   // 17: trafficmonitor.v1.ExplainTargetResponse
-	(*ListMitigationsRequest)(nil),                  // 18: trafficmonitor.v1.ListMitigationsRequest
-	(*ListMitigationsResponse)(nil),                 // 19: trafficmonitor.v1.ListMitigationsResponse
-	(*Mitigation)(nil),                              // 20: trafficmonitor.v1.Mitigation
-	(*Effect)(nil),                                  // 21: trafficmonitor.v1.Effect
-	(*ApprovalRequest)(nil),                         // 22: trafficmonitor.v1.ApprovalRequest
-	(*Approval)(nil),                                // 23: trafficmonitor.v1.Approval
-	(*ListRoutesRequest)(nil),                       // 24: trafficmonitor.v1.ListRoutesRequest
-	(*ListRoutesResponse)(nil),                      // 25: trafficmonitor.v1.ListRoutesResponse
-	(*CreateMitigationRequest)(nil),                 // 26: trafficmonitor.v1.CreateMitigationRequest
-	(*CreateMitigationResponse)(nil),                // 27: trafficmonitor.v1.CreateMitigationResponse
-	(*ApproveMitigationRequest)(nil),                // 28: trafficmonitor.v1.ApproveMitigationRequest
-	(*ApproveMitigationResponse)(nil),               // 29: trafficmonitor.v1.ApproveMitigationResponse
-	(*RejectMitigationRequest)(nil),                 // 30: trafficmonitor.v1.RejectMitigationRequest
-	(*RejectMitigationResponse)(nil),                // 31: trafficmonitor.v1.RejectMitigationResponse
-	(*ExtendMitigationRequest)(nil),                 // 32: trafficmonitor.v1.ExtendMitigationRequest
-	(*ExtendMitigationResponse)(nil),                // 33: trafficmonitor.v1.ExtendMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),              // 34: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil),             // 35: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                                    // 36: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),                        // 37: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),                       // 38: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),                       // 39: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),                      // 40: trafficmonitor.v1.DeleteHoldResponse
-	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 41: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 42: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	(*Freeze)(nil),                                  // 43: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),                        // 44: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),                       // 45: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),                        // 46: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),                       // 47: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),                      // 48: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                     // 49: trafficmonitor.v1.WatchEventsResponse
-	(*ListEventsRequest)(nil),                       // 50: trafficmonitor.v1.ListEventsRequest
-	(*Event)(nil),                                   // 51: trafficmonitor.v1.Event
-	(*ListEventsResponse)(nil),                      // 52: trafficmonitor.v1.ListEventsResponse
-	nil,                                             // 53: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	nil,                                             // 54: trafficmonitor.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),                   // 55: google.protobuf.Timestamp
-	(*Hello)(nil),                                   // 56: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),                          // 57: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),                     // 58: google.protobuf.Duration
-	(*DirectiveVersion)(nil),                        // 59: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                                    // 60: trafficmonitor.v1.Peer
-	(Direction)(0),                                  // 61: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                            // 62: trafficmonitor.v1.SpeakerRoute
+	(*ShadowPolicy)(nil),                            // 6: trafficmonitor.v1.ShadowPolicy
+	(*Breaker)(nil),                                 // 7: trafficmonitor.v1.Breaker
+	(*ListSensorsRequest)(nil),                      // 8: trafficmonitor.v1.ListSensorsRequest
+	(*ListSensorsResponse)(nil),                     // 9: trafficmonitor.v1.ListSensorsResponse
+	(*Sensor)(nil),                                  // 10: trafficmonitor.v1.Sensor
+	(*ListPeersRequest)(nil),                        // 11: trafficmonitor.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),                       // 12: trafficmonitor.v1.ListPeersResponse
+	(*ListIncidentsRequest)(nil),                    // 13: trafficmonitor.v1.ListIncidentsRequest
+	(*ListIncidentsResponse)(nil),                   // 14: trafficmonitor.v1.ListIncidentsResponse
+	(*Incident)(nil),                                // 15: trafficmonitor.v1.Incident
+	(*Measurement)(nil),                             // 16: trafficmonitor.v1.Measurement
+	(*ExplainTargetRequest)(nil),                    // 17: trafficmonitor.v1.ExplainTargetRequest
+	(*ExplainTargetResponse)(nil),                   // 18: trafficmonitor.v1.ExplainTargetResponse
+	(*ListMitigationsRequest)(nil),                  // 19: trafficmonitor.v1.ListMitigationsRequest
+	(*ListMitigationsResponse)(nil),                 // 20: trafficmonitor.v1.ListMitigationsResponse
+	(*Mitigation)(nil),                              // 21: trafficmonitor.v1.Mitigation
+	(*Effect)(nil),                                  // 22: trafficmonitor.v1.Effect
+	(*ApprovalRequest)(nil),                         // 23: trafficmonitor.v1.ApprovalRequest
+	(*Approval)(nil),                                // 24: trafficmonitor.v1.Approval
+	(*ListRoutesRequest)(nil),                       // 25: trafficmonitor.v1.ListRoutesRequest
+	(*ListRoutesResponse)(nil),                      // 26: trafficmonitor.v1.ListRoutesResponse
+	(*CreateMitigationRequest)(nil),                 // 27: trafficmonitor.v1.CreateMitigationRequest
+	(*CreateMitigationResponse)(nil),                // 28: trafficmonitor.v1.CreateMitigationResponse
+	(*ApproveMitigationRequest)(nil),                // 29: trafficmonitor.v1.ApproveMitigationRequest
+	(*ApproveMitigationResponse)(nil),               // 30: trafficmonitor.v1.ApproveMitigationResponse
+	(*RejectMitigationRequest)(nil),                 // 31: trafficmonitor.v1.RejectMitigationRequest
+	(*RejectMitigationResponse)(nil),                // 32: trafficmonitor.v1.RejectMitigationResponse
+	(*ExtendMitigationRequest)(nil),                 // 33: trafficmonitor.v1.ExtendMitigationRequest
+	(*ExtendMitigationResponse)(nil),                // 34: trafficmonitor.v1.ExtendMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),              // 35: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil),             // 36: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                                    // 37: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),                        // 38: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),                       // 39: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),                       // 40: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),                      // 41: trafficmonitor.v1.DeleteHoldResponse
+	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 42: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 43: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	(*Freeze)(nil),                                  // 44: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),                        // 45: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),                       // 46: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),                        // 47: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),                       // 48: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),                      // 49: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                     // 50: trafficmonitor.v1.WatchEventsResponse
+	(*ListEventsRequest)(nil),                       // 51: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                                   // 52: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),                      // 53: trafficmonitor.v1.ListEventsResponse
+	nil,                                             // 54: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                             // 55: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),                   // 56: google.protobuf.Timestamp
+	(*Hello)(nil),                                   // 57: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),                          // 58: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),                     // 59: google.protobuf.Duration
+	(*DirectiveVersion)(nil),                        // 60: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                                    // 61: trafficmonitor.v1.Peer
+	(Direction)(0),                                  // 62: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                            // 63: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	55, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	43, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	43, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
-	6,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
-	0,  // 4: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
-	55, // 5: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
-	9,  // 6: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	56, // 7: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	55, // 8: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	57, // 9: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	58, // 10: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	59, // 11: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	58, // 12: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	58, // 13: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	60, // 14: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	14, // 15: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
-	1,  // 16: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	15, // 17: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	55, // 18: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	55, // 19: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	55, // 20: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	61, // 21: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
-	20, // 22: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	2,  // 23: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	55, // 24: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	55, // 25: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	55, // 26: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	55, // 27: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 28: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
-	55, // 29: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
-	21, // 30: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
-	22, // 31: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
-	55, // 32: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
-	55, // 33: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
-	55, // 34: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
-	23, // 35: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
-	23, // 36: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
-	55, // 37: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
-	62, // 38: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	62, // 39: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	58, // 40: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	20, // 41: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	20, // 42: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	20, // 43: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	58, // 44: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
-	20, // 45: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	58, // 46: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	20, // 47: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	36, // 48: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	55, // 49: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	36, // 50: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	55, // 51: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	43, // 52: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	55, // 53: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	55, // 54: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	53, // 55: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	55, // 56: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	55, // 57: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	55, // 58: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	54, // 59: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	51, // 60: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	4,  // 61: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	7,  // 62: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	10, // 63: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	12, // 64: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	16, // 65: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	18, // 66: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	24, // 67: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	26, // 68: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	28, // 69: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
-	30, // 70: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
-	32, // 71: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
-	34, // 72: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	37, // 73: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	39, // 74: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	41, // 75: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	44, // 76: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	46, // 77: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	50, // 78: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	48, // 79: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	5,  // 80: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	8,  // 81: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	11, // 82: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	13, // 83: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	17, // 84: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	19, // 85: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	25, // 86: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	27, // 87: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	29, // 88: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
-	31, // 89: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
-	33, // 90: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
-	35, // 91: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	38, // 92: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	40, // 93: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	42, // 94: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	45, // 95: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	47, // 96: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	52, // 97: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	49, // 98: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	80, // [80:99] is the sub-list for method output_type
-	61, // [61:80] is the sub-list for method input_type
-	61, // [61:61] is the sub-list for extension type_name
-	61, // [61:61] is the sub-list for extension extendee
-	0,  // [0:61] is the sub-list for field type_name
+	56, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	44, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	44, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	7,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
+	6,  // 4: trafficmonitor.v1.GetStatusResponse.shadow_policy:type_name -> trafficmonitor.v1.ShadowPolicy
+	56, // 5: trafficmonitor.v1.ShadowPolicy.load_time:type_name -> google.protobuf.Timestamp
+	0,  // 6: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
+	56, // 7: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
+	10, // 8: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
+	57, // 9: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	56, // 10: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	58, // 11: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	59, // 12: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	60, // 13: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	59, // 14: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	59, // 15: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	61, // 16: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	15, // 17: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	1,  // 18: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
+	16, // 19: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	56, // 20: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	56, // 21: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	56, // 22: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	62, // 23: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	21, // 24: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	2,  // 25: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	56, // 26: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	56, // 27: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	56, // 28: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	56, // 29: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 30: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
+	56, // 31: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
+	22, // 32: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
+	23, // 33: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
+	56, // 34: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
+	56, // 35: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
+	56, // 36: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
+	24, // 37: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
+	24, // 38: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
+	56, // 39: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	63, // 40: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	63, // 41: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	59, // 42: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	21, // 43: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	21, // 44: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	21, // 45: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	59, // 46: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
+	21, // 47: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	59, // 48: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	21, // 49: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	37, // 50: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	56, // 51: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	37, // 52: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	56, // 53: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	44, // 54: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	56, // 55: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	56, // 56: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	54, // 57: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	56, // 58: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	56, // 59: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	56, // 60: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	55, // 61: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	52, // 62: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	4,  // 63: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	8,  // 64: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	11, // 65: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	13, // 66: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	17, // 67: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	19, // 68: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	25, // 69: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	27, // 70: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	29, // 71: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
+	31, // 72: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
+	33, // 73: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
+	35, // 74: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	38, // 75: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	40, // 76: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	42, // 77: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	45, // 78: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	47, // 79: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	51, // 80: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	49, // 81: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	5,  // 82: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	9,  // 83: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	12, // 84: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	14, // 85: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	18, // 86: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	20, // 87: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	26, // 88: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	28, // 89: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	30, // 90: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
+	32, // 91: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
+	34, // 92: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
+	36, // 93: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	39, // 94: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	41, // 95: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	43, // 96: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	46, // 97: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	48, // 98: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	53, // 99: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	50, // 100: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	82, // [82:101] is the sub-list for method output_type
+	63, // [63:82] is the sub-list for method input_type
+	63, // [63:63] is the sub-list for extension type_name
+	63, // [63:63] is the sub-list for extension extendee
+	0,  // [0:63] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -4563,7 +4674,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 	}
 	file_trafficmonitor_v1_sensor_proto_init()
 	file_trafficmonitor_v1_speaker_proto_init()
-	file_trafficmonitor_v1_console_proto_msgTypes[30].OneofWrappers = []any{
+	file_trafficmonitor_v1_console_proto_msgTypes[31].OneofWrappers = []any{
 		(*WithdrawMitigationsRequest_Id)(nil),
 		(*WithdrawMitigationsRequest_Target)(nil),
 		(*WithdrawMitigationsRequest_All)(nil),
@@ -4574,7 +4685,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   51,
+			NumMessages:   52,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
