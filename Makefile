@@ -166,6 +166,11 @@ bench-sensor: build ## What the sensor costs, beside a floor and FastNetMon (BEN
 eval: ## Detection and signatures judged on generated traffic (EVAL="-run carpet"); writes build/eval.json, fails below test/eval/floor.json
 	$(GO) run ./test/eval $(EVAL)
 
+.PHONY: bench-bgp
+bench-bgp: build ## How fast rules reach routers, beside a bare GoBGP (BENCH="-rounds 5"); writes build/bench-bgp.json
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/benchbgp
+	bin/lab/benchbgp $(BENCH)
+
 .PHONY: bench-ingest
 bench-ingest: ## What 10,000 sensors cost one controller, and how long a trigger waits
 	$(GO) test -run '^$$' -bench Ingest10kSensors ./internal/engine

@@ -46,7 +46,7 @@ var owners = []struct {
 	by   []string
 	test []string // these, too, in their tests
 }{
-	{"github.com/osrg/gobgp", []string{"internal/speaker"}, nil},
+	{"github.com/osrg/gobgp", []string{"internal/speaker", "test/benchbgp"}, nil}, // the bench measures beside it
 	{"go.etcd.io/etcd", []string{"internal/store"}, nil},
 	{"github.com/google/cel-go", []string{"policy"}, nil},
 	{"go.yaml.in/yaml", []string{"internal/document", "test/e2e/clab"}, nil}, // containerlab's files are not ours to define

@@ -33,6 +33,9 @@ var checks = []struct {
 }
 
 func malformed(_ *kernel, e *entry) string {
+	if e.Made != nil && e.judged {
+		return e.Made.malformed
+	}
 	if err := e.Route.Validate(); err != nil {
 		return err.Error()
 	}
@@ -197,6 +200,9 @@ func encodedSize(_ *kernel, e *entry) string {
 }
 
 func encoding(_ *kernel, e *entry) string {
+	if e.judged {
+		return e.encodedBad
+	}
 	if e.Route.IsBlackhole() || errors.Is(e.nlriErr, route.ErrTooLong) {
 		return ""
 	}

@@ -26,7 +26,7 @@ func TestDocsNameEveryInvariant(t *testing.T) {
 	}
 	reasons := whatIsSaid(t)
 	e := parseEntry(t, "destination 192.0.2.7")
-	reasons[Encoding] = append(reasons[Encoding], checkOne(Encoding, &entry{Entry: &e, nlri: octets(t, "05 0120c0000208")}))
+	reasons[Encoding] = append(reasons[Encoding], checkOne(Encoding, &entry{Entry: &e, Made: &Made{nlri: octets(t, "05 0120c0000208")}}))
 	tests := read("safety_test.go")
 	var documented []Invariant
 	for _, line := range strings.Split(strings.TrimSpace(table), "\n")[2:] {

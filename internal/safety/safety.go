@@ -46,7 +46,39 @@ type Entry struct {
 	Deadline time.Time
 	Manual   bool // an engineer asked for it
 	Approved bool // an approver allowed what is refused to others; see the exceptions above
+	// Made is Make(Route), for who judges the same route again and again; nil, or that of another route, is as good and slower.
+	Made *Made
 }
+
+// Made is what the kernel derives from a route alone, once. It is never changed.
+type Made struct {
+	route    route.Route
+	text, id string
+	nlri     []byte
+	nlriErr  error
+
+	judged                bool // the two below are the kernel's word
+	malformed, encodedBad string
+}
+
+// Make derives from the route what every check of it needs. Blackholes are plain prefixes (RFC 4271), whose length
+// Malformed checks, and have no octets here.
+func Make(r route.Route) *Made {
+	m := &Made{route: r, text: r.String(), id: r.ID()}
+	if !r.IsBlackhole() {
+		m.nlri, m.nlriErr = route.AppendFlowSpec(nil, r.Match)
+	}
+	e := &entry{Entry: &Entry{Route: r}, Made: m}
+	m.malformed, m.encodedBad = malformed(nil, e), encoding(nil, e)
+	m.judged = true
+	return m
+}
+
+// Text is the text of the route.
+func (m *Made) Text() string { return m.text }
+
+// ID is the identity of the route.
+func (m *Made) ID() string { return m.id }
 
 // Invariant is what a violation broke: one of the constants, fit for a metric label.
 type Invariant string
@@ -111,8 +143,11 @@ func Check(now time.Time, l Limits, set []Entry) []Violation {
 	var out []Violation
 	sound := make([]*entry, 0, len(set))
 	for i := range set {
-		e := &entry{Entry: &set[i], index: i, text: set[i].Route.String(), id: set[i].Route.ID()}
-		e.encode()
+		made := set[i].Made
+		if made == nil || !made.route.Equal(set[i].Route) {
+			made = Make(set[i].Route)
+		}
+		e := &entry{Entry: &set[i], Made: made, index: i}
 		before := len(out)
 		for _, c := range checks {
 			if reason := c.broken(k, e); reason != "" {
@@ -151,17 +186,8 @@ type kernel struct {
 // entry is an Entry with what is derived from it once.
 type entry struct {
 	*Entry
-	index    int
-	text, id string
-	nlri     []byte
-	nlriErr  error
-}
-
-// encode keeps the octets of a FlowSpec rule. Blackholes are plain prefixes (RFC 4271), whose length Malformed checks.
-func (e *entry) encode() {
-	if !e.Route.IsBlackhole() {
-		e.nlri, e.nlriErr = route.AppendFlowSpec(nil, e.Route.Match)
-	}
+	*Made
+	index int
 }
 
 // approved reports whether a person of the approver role allowed the entry. Automation cannot be approved.

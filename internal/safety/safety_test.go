@@ -384,7 +384,7 @@ func TestInvariants(t *testing.T) {
 	t.Run(string(Encoding), func(t *testing.T) {
 		for _, nlri := range [][]byte{nil, {0}, {0, 0}, octets(t, "01 20c0000208"), octets(t, "01 18c00002")} {
 			e := parseEntry(t, "destination 192.0.2.7")
-			if reason := checkOne(Encoding, &entry{Entry: &e, nlri: nlri}); reason == "" {
+			if reason := checkOne(Encoding, &entry{Entry: &e, Made: &Made{nlri: nlri}}); reason == "" {
 				t.Errorf("%x for %s was let out", nlri, e.Route)
 			}
 		}

@@ -34,7 +34,7 @@ const journalHead = "trafficmonitor-speaker-journal 1"
 type state struct {
 	term, revision uint64
 	button         *Button
-	items          []item // sorted by text
+	items          []*item // sorted by text
 }
 
 type journalRoute struct {
@@ -110,8 +110,11 @@ func decodeJournal(data []byte) (state, error) {
 			s.button = new(Button)
 			err = json.Unmarshal(value, s.button)
 		case "route":
-			var it item
-			if it, err = decodeRoute(value); err == nil && seen[it.id] {
+			var it *item
+			if it, err = decodeRoute(value); err != nil {
+				break
+			}
+			if seen[it.id] {
 				err = fmt.Errorf("%q stands twice", it.id)
 			}
 			seen[it.id] = true
@@ -133,17 +136,17 @@ func decodeJournal(data []byte) (state, error) {
 	return s, nil
 }
 
-func decodeRoute(value []byte) (item, error) {
+func decodeRoute(value []byte) (*item, error) {
 	var j journalRoute
 	if err := json.Unmarshal(value, &j); err != nil {
-		return item{}, err
+		return nil, err
 	}
 	r, err := route.Parse(j.Route)
 	if err != nil {
-		return item{}, err
+		return nil, err
 	}
 	if j.Deadline.IsZero() {
-		return item{}, fmt.Errorf("route %q has no deadline", j.Route)
+		return nil, fmt.Errorf("route %q has no deadline", j.Route)
 	}
 	return newItem(Desired{r, j.Deadline, j.Created, j.Owners, j.Answers, j.Groups, j.Scope, j.Approved, j.Manual}), nil
 }

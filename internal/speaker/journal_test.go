@@ -182,7 +182,7 @@ func bareSpeaker(t *testing.T) (*speaker, *router) {
 	return s, r
 }
 
-func itemsOf(t *testing.T, texts ...string) (out []item) {
+func itemsOf(t *testing.T, texts ...string) (out []*item) {
 	for _, d := range desired(t, texts...) {
 		out = append(out, newItem(d))
 	}

@@ -23,7 +23,7 @@ type outbox struct {
 	maxRules int           // routes the router holds at most; 0 means no limit
 	interval time.Duration // between two additions; 0 means no pace
 
-	order    []item               // what the router is to have, most valuable first
+	order    []*item              // what the router is to have, most valuable first
 	wanted   map[string]int       // index in order by ID
 	held     map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
 	keys     map[string]*held     // the same by key
@@ -48,13 +48,13 @@ type outbox struct {
 	focusGroup, otherGroup int
 
 	drop []*held // to be withdrawn
-	add  []item  // to be added, in this order
-	last []item  // suspects to be added after that
+	add  []*item // to be added, in this order
+	last []*item // suspects to be added after that
 }
 
 // held is a route the present session was handed.
 type held struct {
-	item
+	*item
 	key     string
 	since   time.Time // when it was wanted; zero when that was before the session
 	written time.Time // when its UPDATE was written to the router's connection; zero before
@@ -66,7 +66,7 @@ type failure struct {
 }
 
 const (
-	sendWindow = 128                   // UPDATEs under way at a time: a few milliseconds
+	sendWindow = 512                   // UPDATEs under way at a time: some 20 ms of GoBGP's work
 	paceBurst  = 20 * time.Millisecond // what a pace may catch up after it was late
 	retryAfter = 5 * time.Second       // a route GoBGP did not take
 	stuckAfter = 10 * time.Second      // UPDATEs that never show up on the router's connection are given up
@@ -85,7 +85,7 @@ func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 
 // set makes order what the router is to have, most valuable first. It returns what the router may have kept from an
 // earlier session and must not keep.
-func (o *outbox) set(now time.Time, order []item) (withdraw []encoded) {
+func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
 	wanted := make(map[string]int, len(order))
 	fresh := map[string]time.Time{}
 	for i, it := range order {
@@ -141,7 +141,7 @@ func (o *outbox) rebuild() {
 			o.drop = append(o.drop, h)
 		}
 	}
-	var focus, manual, fresh, rest []item
+	var focus, manual, fresh, rest []*item
 	for _, it := range o.order {
 		h := o.held[it.id]
 		switch {
@@ -218,35 +218,35 @@ func (o *outbox) dropped(now time.Time, h *held, err error) {
 }
 
 // nextAdd returns a route to announce, or how long there is nothing to do; 0 means until something happens.
-func (o *outbox) nextAdd(now time.Time) (it item, wait time.Duration, ok bool) {
+func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) {
 	if !o.up || o.flying >= sendWindow {
-		return item{}, 0, false
+		return nil, 0, false
 	}
 	from := &o.add
 	if len(o.add) == 0 {
 		if len(o.last) == 0 || !o.complete {
-			return item{}, 0, false
+			return nil, 0, false
 		}
 		if o.left == 0 {
 			if o.flying > 0 {
-				return item{}, 0, false
+				return nil, 0, false
 			}
 			if o.grouped {
 				o.since, o.grouped = o.moved, false
 			}
 			if wait := o.since.Add(o.blame.span).Sub(now); wait > 0 {
-				return item{}, wait, false
+				return nil, wait, false
 			}
 			o.left = o.nextGroup()
 		}
 		from = &o.last
 	}
 	if wait := o.paceAt.Sub(now); o.interval > 0 && wait > 0 {
-		return item{}, wait, false
+		return nil, wait, false
 	}
 	it = (*from)[0]
 	if h := o.held[it.id]; h == nil && o.maxRules > 0 && len(o.held) >= o.maxRules {
-		return item{}, 0, false // until a withdrawal makes room
+		return nil, 0, false // until a withdrawal makes room
 	}
 	if from == &o.last {
 		o.left--
@@ -272,7 +272,7 @@ func (o *outbox) nextGroup() int {
 }
 
 // added notes that GoBGP took the announcement, or did not.
-func (o *outbox) added(now time.Time, it item, err error) {
+func (o *outbox) added(now time.Time, it *item, err error) {
 	if o.interval > 0 {
 		if late := now.Add(-paceBurst); o.paceAt.Before(late) {
 			o.paceAt = late

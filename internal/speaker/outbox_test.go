@@ -20,7 +20,7 @@ func upOutbox(maxRules, rate int) *outbox {
 	return o
 }
 
-func (o *outbox) write(now time.Time, it item) {
+func (o *outbox) write(now time.Time, it *item) {
 	o.wrote(now, []byte(routeKey(it.enc.table, it.enc.nlri)))
 }
 
@@ -42,10 +42,11 @@ func TestOutboxOrder(t *testing.T) {
 	if got := take(); got != items[0].text {
 		t.Errorf("first %q", got)
 	}
-	manual := items[5]
-	manual.Manual = true
-	o.set(outboxNow.Add(time.Second), slices.Concat([]item{manual}, items[:5])) // items[4] is new, and worth least
-	for i, want := range []item{manual, items[4], items[1], items[2], items[3]} {
+	d := items[5].Desired
+	d.Manual = true
+	manual := items[5].with(d)
+	o.set(outboxNow.Add(time.Second), slices.Concat([]*item{manual}, items[:5])) // items[4] is new, and worth least
+	for i, want := range []*item{manual, items[4], items[1], items[2], items[3]} {
 		if got := take(); got != want.text {
 			t.Errorf("%d: %q, want %q", i, got, want.text)
 		}
@@ -87,11 +88,12 @@ func TestOutboxPace(t *testing.T) {
 		t.Errorf("500 rules at 100 a second, with a pause of 3 s, took %s", took)
 	}
 	o.set(now, nil)
-	for i := range sendWindow {
+	for i := range items {
 		if h := o.nextDrop(); h == nil {
 			t.Fatalf("withdrawal %d waits", i)
 		} else {
 			o.dropped(now, h, nil)
+			o.write(now, h.item)
 		}
 	}
 }
@@ -214,8 +216,8 @@ func TestOutboxProperty(t *testing.T) {
 			}
 			return nil
 		}
-		var order []item
-		key := func(it item) string { return routeKey(it.enc.table, it.enc.nlri) }
+		var order []*item
+		key := func(it *item) string { return routeKey(it.enc.table, it.enc.nlri) }
 		direct := func(es []encoded) {
 			for _, e := range es {
 				delete(router, routeKey(e.table, e.nlri))
@@ -272,7 +274,9 @@ func TestOutboxProperty(t *testing.T) {
 				for _, it := range items {
 					if rnd.IntN(2) == 0 && (room == 0 || len(order) < room) {
 						if rnd.IntN(4) == 0 {
-							it.Route.Action = route.Action{Kind: route.RateBytes, Rate: 1e6}
+							d := it.Desired
+							d.Route.Action = route.Action{Kind: route.RateBytes, Rate: 1e6}
+							it = it.with(d)
 						}
 						order = append(order, it)
 					}

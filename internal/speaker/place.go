@@ -11,9 +11,9 @@ import (
 
 // placement is a set of routes as one router gets it.
 type placement struct {
-	rules   []item              // most valuable first, each once
+	rules   []*item             // most valuable first, each once
 	refused map[string]unplaced // by ID of a route: why the router does not get it
-	of      map[string][]item   // by ID of a route that is said in other rules: these
+	of      map[string][]*item  // by ID of a route that is said in other rules: these
 	widened map[string]string   // by ID of a route: what its rules match besides, in words
 	cost    int                 // entries of the router's hardware, as its profile counts
 }
@@ -29,10 +29,10 @@ type unplaced struct {
 // their encoded octets. A route of which one rule fails is not placed at all.
 //
 // It is pure but for encoded, which holds the octets of rules made before, by text, and is replaced by those of this set.
-func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits, encodedRules *map[string]*encoded) placement {
+func placeSet(now time.Time, set []*item, p compile.Profile, limits safety.Limits, encodedRules *map[string]*encoded) placement {
 	res := compile.Compile(compileEntries(set), p)
 	out := placement{
-		refused: map[string]unplaced{}, of: map[string][]item{}, widened: map[string]string{},
+		refused: map[string]unplaced{}, of: map[string][]*item{}, widened: map[string]string{},
 		cost: res.IPv4Cost + res.IPv6Cost,
 	}
 	for i, d := range res.Decisions {
@@ -42,7 +42,7 @@ func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits
 	}
 
 	derived := false
-	var rules []item // with the route each belongs to
+	var rules []*item // with the route each belongs to
 	var owners []string
 	for _, i := range res.Accepted {
 		it, d := set[i], res.Decisions[i]
@@ -81,8 +81,7 @@ func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits
 		}
 	}
 	fresh := map[string]*encoded{}
-	for i := range rules {
-		rule := &rules[i]
+	for _, rule := range rules {
 		if rule.enc != nil || bad[rule.id] != "" {
 			continue
 		}
@@ -120,7 +119,7 @@ func placeSet(now time.Time, set []item, p compile.Profile, limits safety.Limits
 	return out
 }
 
-func compileEntries(set []item) []compile.Entry {
+func compileEntries(set []*item) []compile.Entry {
 	entries := make([]compile.Entry, len(set))
 	for i, it := range set {
 		entries[i] = compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}

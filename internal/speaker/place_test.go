@@ -16,9 +16,9 @@ import (
 var placeNow = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // admitted are items as the speaker holds them: judged and encoded.
-func admitted(t testing.TB, l safety.Limits, change func(*Desired), texts ...string) []item {
+func admitted(t testing.TB, l safety.Limits, change func(*Desired), texts ...string) []*item {
 	t.Helper()
-	var items []item
+	var items []*item
 	var entries []safety.Entry
 	for i, text := range texts {
 		d := Desired{Route: parse(t, text), Created: placeNow.Add(time.Duration(i-1000) * time.Second), Deadline: placeNow.Add(time.Hour), Owners: []string{"m"}}

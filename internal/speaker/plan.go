@@ -6,17 +6,17 @@ import (
 
 // plan is what must be done to get from the routes that are announced to those that are wanted.
 type plan struct {
-	set      []item    // announced afterwards, sorted by text
-	announce []item    // new, or with another action than before
-	withdraw []item    // announced now and not wanted, or past their deadline
-	expired  []item    // of withdraw: those whose own deadline passed
+	set      []*item   // announced afterwards, sorted by text
+	announce []*item   // new, or with another action than before
+	withdraw []*item   // announced now and not wanted, or past their deadline
+	expired  []*item   // of withdraw: those whose own deadline passed
 	next     time.Time // when the next deadline passes; zero when nothing is announced
 }
 
 // makePlan compares what is announced with what is wanted at the time now. A wanted route whose deadline has passed is
 // not wanted. It is pure; want holds each ID once and is sorted by text.
-func makePlan(have map[string]item, want []item, now time.Time) plan {
-	p := plan{set: make([]item, 0, len(want))}
+func makePlan(have map[string]*item, want []*item, now time.Time) plan {
+	p := plan{set: make([]*item, 0, len(want))}
 	keep := make(map[string]bool, len(want))
 	for _, w := range want {
 		if !w.Deadline.After(now) {

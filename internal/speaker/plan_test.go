@@ -3,22 +3,25 @@ package speaker
 import (
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
-func planItem(t testing.TB, n int, action string, deadline time.Time) item {
+func planItem(t testing.TB, n int, action string, deadline time.Time) *item {
 	return newItem(Desired{Route: parse(t, fmt.Sprintf("destination 192.0.2.%d/32 protocol udp then %s", n, action)), Deadline: deadline})
 }
 
 func TestPlan(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	later, past := now.Add(time.Minute), now.Add(-time.Nanosecond)
-	have := map[string]item{}
-	for _, it := range []item{planItem(t, 1, "discard", later), planItem(t, 2, "discard", later), planItem(t, 3, "discard", now), planItem(t, 4, "discard", later)} {
+	have := map[string]*item{}
+	for _, it := range []*item{planItem(t, 1, "discard", later), planItem(t, 2, "discard", later), planItem(t, 3, "discard", now), planItem(t, 4, "discard", later)} {
 		have[it.id] = it
 	}
-	want := []item{
+	want := []*item{
 		planItem(t, 1, "discard", later.Add(time.Hour)), // extended: nothing to send
 		planItem(t, 2, "rate-limit 8Mbps", later),       // another action: sent again
 		planItem(t, 3, "discard", now),                  // its deadline is now: gone
@@ -43,7 +46,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-func ids(items []item) string {
+func ids(items []*item) string {
 	out := []byte{}
 	for _, it := range items {
 		out = append(out, fmt.Sprintf("%d ", it.Route.Match.Destination.Addr().As4()[3])...)
@@ -61,11 +64,11 @@ func TestPlanProperty(t *testing.T) {
 	for seed := range uint64(200) {
 		rnd := rand.New(rand.NewPCG(seed, 7))
 		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-		have := map[string]item{}     // what the planner is told it announced
+		have := map[string]*item{}    // what the planner is told it announced
 		router := map[string]string{} // what a router holds: ID -> action
 		due := map[string]time.Time{} // what is wanted
 		action := map[string]string{} // ...
-		var want []item
+		var want []*item
 		for range 60 {
 			now = now.Add(time.Duration(rnd.IntN(20)) * time.Second)
 			if rnd.IntN(3) > 0 { // a new set
@@ -94,7 +97,7 @@ func TestPlanProperty(t *testing.T) {
 				}
 				router[it.id] = it.Route.Action.String()
 			}
-			have = map[string]item{}
+			have = map[string]*item{}
 			for _, it := range p.set {
 				have[it.id] = it
 			}
@@ -117,6 +120,36 @@ func TestPlanProperty(t *testing.T) {
 		}
 		if p := makePlan(have, want, now.Add(time.Hour)); len(p.set) != 0 || len(p.withdraw) != len(router) || !p.next.IsZero() {
 			t.Fatalf("seed %d: after the last deadline %+v", seed, p)
+		}
+	}
+}
+
+// An item that is taken over from the set before says all that the new set says.
+func TestItemSame(t *testing.T) {
+	base := Desired{Route: parse(t, "destination 192.0.2.1/32 then discard"), Deadline: time.Unix(100, 0), Created: time.Unix(50, 0)}
+	it := newItem(base)
+	if !it.same(base) {
+		t.Error("not the same as itself")
+	}
+	for f := range reflect.TypeFor[Desired]().Fields() {
+		d := base
+		switch v := reflect.ValueOf(&d).Elem().FieldByIndex(f.Index); v.Interface().(type) {
+		case route.Route:
+			continue // same is asked about items of one route
+		case time.Time:
+			v.Set(reflect.ValueOf(time.Unix(7, 0)))
+		case []string:
+			v.Set(reflect.ValueOf([]string{"other"}))
+		case bool:
+			v.SetBool(true)
+		default:
+			t.Fatalf("%s has a type this test does not know", f.Name)
+		}
+		if it.same(d) {
+			t.Errorf("another %s passes for the same", f.Name)
+		}
+		if c := it.with(d); !c.same(d) || c.text != it.text || !it.same(base) {
+			t.Errorf("with another %s: %+v", f.Name, c)
 		}
 	}
 }

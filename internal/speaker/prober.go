@@ -59,7 +59,7 @@ func newProber(p Peer) *prober {
 func (b *prober) asks() bool { return len(b.p.Argv) > 0 }
 
 // run asks until ctx ends. sent returns the rules whose UPDATEs were written before now.
-func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) []item, changed func()) {
+func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) []*item, changed func()) {
 	if !b.asks() {
 		return
 	}
@@ -90,7 +90,7 @@ func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) [
 }
 
 // once asks for the state of these rules. What was found before stays when there is no answer, with its time.
-func (b *prober) once(ctx context.Context, now time.Time, rules []item) error {
+func (b *prober) once(ctx context.Context, now time.Time, rules []*item) error {
 	var errs []error
 	found := make(map[string]Found, len(rules))
 	for _, f := range []struct {
@@ -98,7 +98,7 @@ func (b *prober) once(ctx context.Context, now time.Time, rules []item) error {
 		table  compile.Table
 		show   string
 	}{{route.IPv4, compile.IPv4FlowSpec, b.p.IPv4}, {route.IPv6, compile.IPv6FlowSpec, b.p.IPv6}} {
-		var mine []item
+		var mine []*item
 		for _, it := range rules {
 			if it.enc.table == f.table {
 				mine = append(mine, it)

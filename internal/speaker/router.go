@@ -41,7 +41,7 @@ type router struct {
 	prober *prober
 
 	mu      sync.Mutex
-	set     []item              // the whole set; guarded by mu
+	set     []*item             // the whole set; guarded by mu
 	placed  placement           // as the router gets it; guarded by mu
 	made    map[string]*encoded // rules made for this router, by text; guarded by mu
 	not     map[string]notFor   // by route ID: why the router does not get it; guarded by mu

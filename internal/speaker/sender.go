@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	sendBatch = 32              // routes handed to GoBGP while the lock is held: about a millisecond
+	sendBatch = 64              // routes handed to GoBGP while the lock is held: about two milliseconds
 	tellEvery = 2 * time.Second // how often watchers hear of routes written while more wait
 )
 
 // apply makes the set what this router is to get, and begins to send what is new.
-func (r *router) apply(set []item) {
+func (r *router) apply(set []*item) {
 	now := time.Now()
 	r.mu.Lock()
-	r.set = make([]item, 0, len(set))
+	r.set = make([]*item, 0, len(set))
 	for _, it := range set {
 		if it.tells(r.peer.Name) {
 			r.set = append(r.set, it)
@@ -37,7 +37,7 @@ func (r *router) apply(set []item) {
 // its last session, and those in quarantine, take no room. The caller holds mu.
 func (r *router) place(now time.Time) {
 	r.not = map[string]notFor{}
-	set := make([]item, 0, len(r.set))
+	set := make([]*item, 0, len(r.set))
 	for _, it := range r.set {
 		if t := it.enc.table; r.out.tables != nil && !slices.Contains(r.out.tables, t) && slices.Contains(r.peer.tables(), t) {
 			r.not[it.id] = notFor{Unsupported, fmt.Sprintf("the router does not offer %s: activate it there for this neighbour", t)}
@@ -49,7 +49,7 @@ func (r *router) place(now time.Time) {
 	}
 	r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
 	for r.jailRules() { // a route one rule of which is in quarantine makes room for others
-		set = slices.DeleteFunc(set, func(it item) bool { _, not := r.not[it.id]; return not })
+		set = slices.DeleteFunc(set, func(it *item) bool { _, not := r.not[it.id]; return not })
 		r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
 	}
 	for id, u := range r.placed.refused {
@@ -251,7 +251,7 @@ func (r *router) drain() {
 }
 
 // remember notes what the router may have kept from a speaker before this one.
-func (r *router) remember(items []item) {
+func (r *router) remember(items []*item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p := r.peer.profile()
@@ -350,14 +350,14 @@ func (r *router) reconnect() (eager bool) {
 }
 
 // routeState says what became of the route with this ID. s is the session as it is now.
-func (r *router) routeState(it item, s session) PeerRoute {
+func (r *router) routeState(it *item, s session) PeerRoute {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.stateOf(it, s)
 }
 
 // stateOf is routeState; the caller holds mu. Of a route that is several rules here it is the state of the worst.
-func (r *router) stateOf(it item, s session) PeerRoute {
+func (r *router) stateOf(it *item, s session) PeerRoute {
 	rules := r.placed.of[it.id]
 	if rules == nil {
 		p := r.ruleState(it, s)
@@ -384,10 +384,10 @@ func (r *router) stateOf(it item, s session) PeerRoute {
 }
 
 // sentRules returns the rules whose UPDATEs were written to the router's connection before now, in this session.
-func (r *router) sentRules(now time.Time) []item {
+func (r *router) sentRules(now time.Time) []*item {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var out []item
+	var out []*item
 	for _, h := range r.out.held {
 		if !h.written.IsZero() && h.written.Before(now) {
 			out = append(out, h.item)
@@ -408,7 +408,7 @@ func severity(s RouteState) int {
 	return slices.Index([]RouteState{Sent, Pending, NotPlaced, Unsupported, Failed, Quarantined}, s)
 }
 
-func (r *router) ruleState(it item, s session) PeerRoute {
+func (r *router) ruleState(it *item, s session) PeerRoute {
 	p := PeerRoute{Peer: r.peer.Name, State: Pending}
 	if n, ok := r.not[it.id]; ok {
 		p.State, p.Reason = n.state, n.reason

@@ -82,13 +82,13 @@ func (v *service) SetRoutes(_ context.Context, req *pb.SetRoutesRequest) (*pb.Se
 }
 
 // read parses the specs. What is announced already is neither parsed nor encoded again.
-func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) {
+func (s *speaker) read(specs []*pb.RouteSpec) (items []*item, refused []Refused) {
 	shown := s.shown.Load().items
-	known := make(map[string]item, len(shown))
+	known := make(map[string]*item, len(shown))
 	for _, it := range shown {
 		known[it.text] = it
 	}
-	items = make([]item, 0, len(specs))
+	items = make([]*item, 0, len(specs))
 	for i, spec := range specs {
 		it, ok := known[spec.GetRoute()]
 		if !ok {
@@ -100,9 +100,14 @@ func (s *speaker) read(specs []*pb.RouteSpec) (items []item, refused []Refused) 
 			}
 			it = newItem(Desired{Route: r})
 		}
-		it.Deadline, it.Created = fromTime(spec.GetDeadline()), fromTime(spec.GetCreateTime())
-		it.Owners, it.Answers, it.Groups, it.Scope = spec.GetOwners(), spec.GetAnswers(), spec.GetGroups(), spec.GetScope()
-		it.Approved, it.Manual = spec.GetApproved(), spec.GetManual()
+		d := Desired{
+			Route: it.Route, Deadline: fromTime(spec.GetDeadline()), Created: fromTime(spec.GetCreateTime()),
+			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Scope: spec.GetScope(),
+			Approved: spec.GetApproved(), Manual: spec.GetManual(),
+		}
+		if !it.same(d) {
+			it = it.with(d)
+		}
 		items = append(items, it)
 	}
 	return items, refused

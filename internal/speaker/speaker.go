@@ -26,10 +26,10 @@ type speaker struct {
 	// Locks in this order. A disk that hangs holds writing for as long as it likes; withdrawing needs mu only.
 	writing sync.Mutex // one writer of the journal at a time
 	mu      sync.Mutex
-	state   state           // what is announced, and the term and revision of it; guarded by mu
-	have    map[string]item // state.items by ID; guarded by mu
+	state   state            // what is announced, and the term and revision of it; guarded by mu
+	have    map[string]*item // state.items by ID; guarded by mu
 
-	left  []item                // what the journal held at the start: routers may have kept it
+	left  []*item               // what the journal held at the start: routers may have kept it
 	ready atomic.Bool           // routers is complete
 	shown atomic.Pointer[state] // what status shows; never changed after it is stored
 	kick  chan struct{}         // the next deadline changed
@@ -60,7 +60,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	s := &speaker{
 		o: o, log: o.Log.With("component", "speaker"), metrics: m, start: time.Now(),
-		journal: journal{path: o.Journal}, have: map[string]item{},
+		journal: journal{path: o.Journal}, have: map[string]*item{},
 		kick: make(chan struct{}, 1),
 	}
 	s.o.Log = s.log
@@ -193,12 +193,12 @@ func (s *speaker) restore(now time.Time) (restarting bool, err error) {
 }
 
 // admit returns the items that may be announced, encoded, and those that may not.
-func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refused) {
-	refuse := func(it item, invariant, reason string) {
+func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Refused) {
+	refuse := func(it *item, invariant, reason string) {
 		refused = append(refused, Refused{it.text, invariant, reason})
 		s.metrics.refused.WithLabelValues(invariant).Inc()
 	}
-	due := make([]item, 0, len(items))
+	due := make([]*item, 0, len(items))
 	entries := make([]safety.Entry, 0, len(items))
 	seen := make(map[string]bool, len(items))
 	for _, it := range items {
@@ -221,7 +221,8 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 			why[v.Index] = v
 		}
 	}
-	keys := map[string]string{}
+	ok = make([]*item, 0, len(due))
+	keys := make(map[string]string, len(due))
 	for i, it := range due {
 		if v, bad := why[i]; bad {
 			refuse(it, string(v.Invariant), v.Reason)
@@ -248,7 +249,7 @@ func (s *speaker) admit(items []item, now time.Time) (ok []item, refused []Refus
 }
 
 // set is SetRoutes: it makes the given routes the only ones. Texts that could not be read are in refused already.
-func (s *speaker) set(term, revision uint64, items []item, refused []Refused) (Result, error) {
+func (s *speaker) set(term, revision uint64, items []*item, refused []Refused) (Result, error) {
 	begin := time.Now()
 	sortItems(items)
 	s.writing.Lock()
@@ -315,8 +316,8 @@ func (s *speaker) pressed() error {
 }
 
 // keepOnly returns what is announced now and also in set, with what was known of it before. The caller holds mu.
-func (s *speaker) keepOnly(set []item) []item {
-	var rest []item
+func (s *speaker) keepOnly(set []*item) []*item {
+	var rest []*item
 	for _, it := range set {
 		if h, ok := s.have[it.id]; ok && h.Route.Action == it.Route.Action {
 			rest = append(rest, h)
@@ -326,7 +327,7 @@ func (s *speaker) keepOnly(set []item) []item {
 }
 
 // tell logs each route up to a number people can read.
-func (s *speaker) tell(what string, items []item) {
+func (s *speaker) tell(what string, items []*item) {
 	const most = 20
 	for i, it := range items {
 		if i == most {
@@ -356,7 +357,7 @@ func (s *speaker) apply() {
 		wg.Go(func() { r.apply(set) })
 	}
 	wg.Wait()
-	s.have = make(map[string]item, len(set))
+	s.have = make(map[string]*item, len(set))
 	for _, it := range set {
 		s.have[it.id] = it
 	}

@@ -123,7 +123,7 @@ func TestInnocentEnds(t *testing.T) {
 	}
 }
 
-func sentAt(at time.Time, items []item) map[string]*held {
+func sentAt(at time.Time, items []*item) map[string]*held {
 	out := map[string]*held{}
 	for _, it := range items {
 		out[it.id] = &held{item: it, written: at}
@@ -136,7 +136,7 @@ type simulated struct {
 	t     *testing.T
 	now   time.Time
 	out   *outbox
-	items []item
+	items []*item
 	// dies says, of what a router has taken in this session, oldest first, whether it dies of it now, and how.
 	dies     func(took []string) (ending, bool)
 	doom     func() time.Duration // how long a session lives at most; may be nil
@@ -158,7 +158,7 @@ func (s *simulated) run() (stable bool) {
 func (s *simulated) session() (stable bool) {
 	s.sessions++
 	place := func() {
-		var order []item
+		var order []*item
 		for _, it := range s.items {
 			if s.out.blame.quarantined(it.id) == nil {
 				order = append(order, it)
@@ -208,8 +208,8 @@ func (s *simulated) session() (stable bool) {
 	return len(s.out.held) == len(s.out.order)
 }
 
-func encodedItems(t testing.TB, n int) []item {
-	var out []item
+func encodedItems(t testing.TB, n int) []*item {
+	var out []*item
 	for _, d := range manyRoutes(n) {
 		it := newItem(d)
 		e, err := encode(it.Route)

@@ -156,27 +156,42 @@ func (b *Button) String() string {
 	return b.By + ": " + b.Reason
 }
 
-// item is a Desired with what is computed from its route once.
+// item is a Desired with what is computed from its route once. Once it is admitted it is never changed: sets share it.
 type item struct {
 	Desired
-	text string   // Route.String()
-	id   string   // Route.ID()
+	text string // Route.String()
+	id   string // Route.ID()
+	made *safety.Made
 	enc  *encoded // nil until it is admitted
 }
 
 // entry is the item as the safety kernel judges it.
-func (it item) entry() safety.Entry {
+func (it *item) entry() safety.Entry {
 	return safety.Entry{
 		Route: it.Route, Owners: it.Owners, Answers: it.Answers, Groups: it.Groups,
-		Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved,
+		Created: it.Created, Deadline: it.Deadline, Manual: it.Manual, Approved: it.Approved, Made: it.made,
 	}
 }
 
-func newItem(d Desired) item { return item{Desired: d, text: d.Route.String(), id: d.Route.ID()} }
+func newItem(d Desired) *item {
+	m := safety.Make(d.Route)
+	return &item{Desired: d, text: m.Text(), id: m.ID(), made: m}
+}
 
-func sortItems(items []item) {
-	byText := func(a, b item) int { return cmp.Compare(a.text, b.text) }
-	if !slices.IsSortedFunc(items, byText) { // items are large, and most sets come sorted
-		slices.SortFunc(items, byText)
-	}
+// same reports whether d, of the same route, says nothing else.
+func (it *item) same(d Desired) bool {
+	return it.Deadline.Equal(d.Deadline) && it.Created.Equal(d.Created) && it.Approved == d.Approved && it.Manual == d.Manual &&
+		slices.Equal(it.Owners, d.Owners) && slices.Equal(it.Answers, d.Answers) && slices.Equal(it.Groups, d.Groups) &&
+		slices.Equal(it.Scope, d.Scope)
+}
+
+// with is the same route with what d says of it.
+func (it *item) with(d Desired) *item {
+	c := *it
+	c.Desired = d
+	return &c
+}
+
+func sortItems(items []*item) {
+	slices.SortFunc(items, func(a, b *item) int { return cmp.Compare(a.text, b.text) })
 }
