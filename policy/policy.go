@@ -304,27 +304,15 @@ func (p *Policy) Triggers(d vector.Direction) map[vector.ID]Limits {
 	return out
 }
 
-// Respond is Answer for the first of several vectors that a response names, of which nothing else is known.
-func (p *Policy) Respond(target netip.Prefix, vectors []vector.ID, now time.Time) Response {
-	return p.answer(Incident{Target: target}, vectors, now)
-}
-
 // Answer chooses what is done about a vector of an incident: nothing where an exception touches the target, else the first
 // response that names the vector and whose condition holds, those of the narrowest group first.
 func (p *Policy) Answer(inc Incident, now time.Time) Response {
-	return p.answer(inc, []vector.ID{inc.Vector}, now)
-}
-
-func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Response {
 	if inc.Direction == vector.Outbound {
 		return observed("", fmt.Sprintf("%s sent by %s is only observed: no response is for what leaves", inc.Vector, inc.Target))
 	}
 	s := p.scope(inc.Target)
 	observe := s.observe
 	q := &question{inc, s.group, now}
-	if len(vectors) > 0 {
-		q.Vector = vectors[0]
-	}
 	var problems []string
 	problem := func(path string, err error) {
 		if err != nil {
@@ -345,15 +333,13 @@ func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Respon
 	}
 	for ; s != nil; s = s.parent {
 		for _, reply := range s.responses {
-			i := slices.IndexFunc(vectors, func(v vector.ID) bool { return int(v) < vector.Count && reply.vectors[v] })
-			if i < 0 {
+			if int(inc.Vector) >= vector.Count || !reply.vectors[inc.Vector] {
 				continue
 			}
-			q.Vector = vectors[i]
 			holds, _, err := q.holds(reply.when)
 			problem(reply.answer.Path, err)
 			if holds {
-				r := reply.respond(inc.Target, vectors[i]).first(inc)
+				r := reply.respond(inc.Target, inc.Vector).first(inc)
 				if observe && r.Announces() {
 					r = observed(r.Path, fmt.Sprintf("%s; the group %s is in mode observe: only observed", r.Reason, q.group))
 				}
@@ -362,7 +348,7 @@ func (p *Policy) answer(inc Incident, vectors []vector.ID, now time.Time) Respon
 			}
 		}
 	}
-	r := observed("", fmt.Sprintf("no response names %s: only observed", names(vectors)))
+	r := observed("", fmt.Sprintf("no response names %s: only observed", inc.Vector))
 	r.Problems = problems
 	return r
 }
@@ -515,15 +501,4 @@ func (e exception) says(target netip.Prefix) string {
 		s += " until " + e.until.UTC().Format(time.RFC3339)
 	}
 	return s
-}
-
-func names(vectors []vector.ID) string {
-	if len(vectors) == 0 {
-		return "an attack without a vector"
-	}
-	words := make([]string, len(vectors))
-	for i, v := range vectors {
-		words[i] = v.String()
-	}
-	return strings.Join(words, ", ")
 }

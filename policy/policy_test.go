@@ -89,7 +89,7 @@ func TestDefaultPolicy(t *testing.T) {
 			t.Errorf("syn at %s: %+v", target, l)
 		}
 		for _, v := range []vector.ID{vector.NTP, vector.SYN} {
-			got := p.Respond(pfx(target), []vector.ID{v}, now)
+			got := p.Answer(Incident{Target: pfx(target), Vector: v}, now)
 			if !strings.Contains(got.Reason, "responses[") || !strings.Contains(got.Reason, v.String()) {
 				t.Errorf("reason %q", got.Reason)
 			}
@@ -102,7 +102,7 @@ func TestDefaultPolicy(t *testing.T) {
 			}
 		}
 		for _, v := range []vector.ID{vector.Total, vector.UDPOther, vector.ACK, vector.GRE, vector.OtherProto, vector.Malformed, vector.TCPOther, vector.IKE, vector.DNSQuery, vector.ESP} {
-			if r := p.Respond(pfx(target), []vector.ID{v}, now); !r.Observe || r.Action != (route.Action{}) {
+			if r := p.Answer(Incident{Target: pfx(target), Vector: v}, now); !r.Observe || r.Action != (route.Action{}) {
 				t.Errorf("%s at %s has no safe match and yet: %+v", v, target, r)
 			}
 		}
@@ -150,7 +150,7 @@ func TestCommentedOutPartsOfTheDefaultWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := p.Respond(pfx("203.0.113.1"), []vector.ID{vector.Total}, now); r.Action.Kind != route.Blackhole || r.TTL != 30*time.Minute || r.MaxAge != 6*time.Hour {
+	if r := p.Answer(Incident{Target: pfx("203.0.113.1"), Vector: vector.Total}, now); r.Action.Kind != route.Blackhole || r.TTL != 30*time.Minute || r.MaxAge != 6*time.Hour {
 		t.Errorf("total: %+v", r)
 	}
 	for _, resolver := range []string{"192.0.2.53", "2001:db8::53"} {
@@ -158,7 +158,7 @@ func TestCommentedOutPartsOfTheDefaultWork(t *testing.T) {
 			t.Errorf("%s: group %s, %+v", resolver, g, l)
 		}
 	}
-	if r := p.Respond(pfx("198.51.100.9"), []vector.ID{vector.NTP}, now); !r.Observe || !strings.Contains(r.Reason, "load test") {
+	if r := p.Answer(Incident{Target: pfx("198.51.100.9"), Vector: vector.NTP}, now); !r.Observe || !strings.Contains(r.Reason, "load test") {
 		t.Errorf("exception: %+v", r)
 	}
 }
@@ -242,20 +242,18 @@ func TestFirstResponseThatNamesAVectorIsTaken(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	both := p.Respond(pfx("192.0.2.1"), []vector.ID{vector.ACK, vector.SYN}, now)
-	if both.Action != (route.Action{Kind: route.RatePackets, Rate: 2000}) {
-		t.Errorf("syn and ack: %+v", both)
+	if r := p.Answer(Incident{Target: pfx("192.0.2.1"), Vector: vector.SYN}, now); r.Action != (route.Action{Kind: route.RatePackets, Rate: 2000}) {
+		t.Errorf("syn: %+v", r)
 	}
-	if r := p.Respond(pfx("192.0.2.1"), nil, now); !r.Observe {
-		t.Errorf("an attack without a vector: %+v", r)
-	}
-	if r := p.Respond(pfx("192.0.2.1"), []vector.ID{31, 255}, now); !r.Observe {
-		t.Errorf("unknown vectors: %+v", r)
+	for _, v := range []vector.ID{63, 255} {
+		if r := p.Answer(Incident{Target: pfx("192.0.2.1"), Vector: v}, now); !r.Observe {
+			t.Errorf("an unknown vector: %+v", r)
+		}
 	}
 	if l := p.Limits(pfx("192.0.2.1"), 255); l != (Limits{}) {
 		t.Errorf("an unknown vector: %+v", l)
 	}
-	if r := p.Respond(netip.Prefix{}, []vector.ID{vector.SYN}, now); !r.Observe {
+	if r := p.Answer(Incident{Target: netip.Prefix{}, Vector: vector.SYN}, now); !r.Observe {
 		t.Errorf("the zero target is no host: %+v", r)
 	}
 }

@@ -240,7 +240,7 @@ func TestCompiledAgainstNaive(t *testing.T) {
 				if want := (naive{f}).limits(target, v.ID); limits != want {
 					t.Fatalf("limits of %s at %s: %+v, want %+v\n%s", v.Name, target, limits, want, text)
 				}
-				r := p.Respond(target, []vector.ID{v.ID}, now)
+				r := p.Answer(Incident{Target: target, Vector: v.ID}, now)
 				if want := (naive{f}).action(target, v.ID); r.Action != want || r.Observe != (want == route.Action{}) {
 					t.Fatalf("response to %s at %s: %+v, want %v\n%s", v.Name, target, r, want, text)
 				}
@@ -338,7 +338,7 @@ func FuzzParse(f *testing.F) {
 		triggers := p.Triggers(vector.Inbound)
 		for _, target := range targets {
 			for _, v := range vector.All() {
-				invariants(t, target, v.ID, p.Limits(target, v.ID), triggers, p.Respond(target, []vector.ID{v.ID}, now))
+				invariants(t, target, v.ID, p.Limits(target, v.ID), triggers, p.Answer(Incident{Target: target, Vector: v.ID}, now))
 				if a, b := p.Explain(target, v.ID, now), again.Explain(target, v.ID, now); a != b {
 					t.Fatalf("written back, %q became %q\n%s", a, b, written)
 				}
@@ -381,15 +381,15 @@ func BenchmarkLimits(b *testing.B) {
 	}
 }
 
-func BenchmarkRespond(b *testing.B) {
+func BenchmarkAnswer(b *testing.B) {
 	p, err := Parse("nested", []byte(nested))
 	if err != nil {
 		b.Fatal(err)
 	}
-	target, vectors, at := pfx("10.1.2.1"), []vector.ID{vector.SYN}, now.Add(time.Hour)
+	inc, at := Incident{Target: pfx("10.1.2.1"), Vector: vector.SYN}, now.Add(time.Hour)
 	b.ReportAllocs()
 	for b.Loop() {
-		p.Respond(target, vectors, at)
+		p.Answer(inc, at)
 	}
 }
 
