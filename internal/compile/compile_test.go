@@ -126,13 +126,18 @@ func texts(set []Entry, res Result) []string {
 func hours(n int) time.Duration { return time.Duration(n) * time.Hour }
 
 func TestOffsetsNeedARouterThatKnowsThem(t *testing.T) {
-	set := []Entry{{Route: parse(t, "destination 2001:db8::1/128 source ::7/64-128 then discard")}}
 	for _, tc := range []struct {
-		p    Profile
-		want int
-	}{{Profile{}, 1}, {Profile{Components: Components()}, 0}, {Profile{Components: Components(), PrefixOffset: true}, 1}} {
-		if res := Compile(set, tc.p); len(res.Accepted) != tc.want {
-			t.Errorf("%+v: %+v", tc.p, res.Decisions)
+		offset string
+		know   Offsets
+		want   int
+	}{
+		{"64", AnyOffset, 1}, {"63", AnyOffset, 1}, {"64", OctetOffsets, 1}, {"63", OctetOffsets, 0}, {"64", NoOffsets, 0},
+	} {
+		for _, text := range []string{"destination 2001:db8::1/128 source ::7/%s-128 then discard", "destination ::7/%s-128 then discard"} {
+			set := []Entry{{Route: parse(t, fmt.Sprintf(text, tc.offset))}}
+			if res := Compile(set, Profile{Offsets: tc.know}); len(res.Accepted) != tc.want {
+				t.Errorf("%+v, %s: %+v", tc, text, res.Decisions)
+			}
 		}
 	}
 }

@@ -15,8 +15,8 @@ type Profile struct {
 	Carries    []Table  // what such a router carries at all; empty means all
 	Components []string // what it matches by, as words of the text form; empty means all
 	Actions    []Action // what it does; empty means all
-	// PrefixOffset says that it compares IPv6 prefixes with an offset (RFC 8956, section 3.1), where Components is given.
-	PrefixOffset bool
+	// Offsets says which IPv6 prefixes with an offset it compares (RFC 8956, section 3.1).
+	Offsets Offsets
 
 	// MaxItems bounds the operator-value pairs in one component; a range counts two. 0 means DefaultMaxItems. ItemsOf
 	// replaces it for single components.
@@ -46,6 +46,16 @@ type Profile struct {
 	// ProgrammingRate is how many rules a second the router writes to its hardware; 0 means that it is not known.
 	ProgrammingRate int
 }
+
+// Offsets are the offsets of a prefix that a router compares right.
+type Offsets string
+
+// What it may compare.
+const (
+	AnyOffset    Offsets = ""
+	OctetOffsets Offsets = "octets" // those that are a multiple of eight
+	NoOffsets    Offsets = "none"
+)
 
 // Budget is room in entries of hardware; 0 means no limit.
 type Budget struct {
@@ -121,7 +131,12 @@ func (p *Profile) takes(word string) bool {
 
 // unknownOffset reports whether m has a prefix with an offset that the router cannot compare.
 func (p *Profile) unknownOffset(m *route.Match) bool {
-	return (m.DestinationOffset > 0 || m.SourceOffset > 0) && len(p.Components) > 0 && !p.PrefixOffset
+	for _, o := range []uint8{m.DestinationOffset, m.SourceOffset} {
+		if o > 0 && (p.Offsets == NoOffsets || p.Offsets == OctetOffsets && o%8 != 0) {
+			return true
+		}
+	}
+	return false
 }
 
 // Check reports everything in the profile that makes no sense.

@@ -31,7 +31,7 @@ func TestEveryComponentIsHandled(t *testing.T) {
 		default:
 			v.SetUint(1)
 		}
-		listed := Profile{Components: Components()}
+		listed := Profile{Offsets: NoOffsets}
 		if !slices.ContainsFunc(Components(), func(w string) bool { return has(&m, w) }) && !listed.unknownOffset(&m) {
 			t.Errorf("route.Match.%s is not a component of this package: add it to components, so that profiles can refuse it", f.Name)
 		}

@@ -27,9 +27,7 @@ func (p Profile) Describe() []Line {
 	r := p.Router
 	add("families", words(r.Carries))
 	add("match.components", words(r.Components))
-	if r.PrefixOffset {
-		add("match.prefix_offset", "true")
-	}
+	add("match.prefix_offset", string(r.Offsets))
 	number("match.max_items", r.MaxItems)
 	add("match.max_items_of", counts(r.ItemsOf))
 	if r.Unmixed {

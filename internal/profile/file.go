@@ -17,7 +17,7 @@ type file struct {
 	name, platform string
 	families       []compile.Table
 	components     []string
-	prefixOffset   bool
+	offsets        compile.Offsets
 	maxItems       int
 	itemsOf, each  []counted
 	unmixed        bool
@@ -37,6 +37,9 @@ type file struct {
 	probe          Probe
 	facts          []Fact
 }
+
+// anyOffset is how compile.AnyOffset is written.
+const anyOffset compile.Offsets = "any"
 
 // The models of what a rule costs.
 const (
@@ -82,7 +85,7 @@ func (f *file) schema() document.Value {
 		document.Field{Key: "families", Value: document.Scalars(&f.families, table), Help: "What it carries; all when left out. The peer's families say what its session carries."},
 		document.Field{Key: "match", Help: "What it can match by.", Value: document.Section(
 			document.Field{Key: "components", Value: document.Scalars(&f.components, component), Help: "The components it knows; all when left out."},
-			document.Field{Key: "prefix_offset", Value: document.Scalar(&f.prefixOffset, document.Bool()), Help: "It compares IPv6 prefixes with an offset; asked where components is given."},
+			document.Field{Key: "prefix_offset", Value: document.Scalar(&f.offsets, document.OneOf(anyOffset, compile.OctetOffsets, compile.NoOffsets)), Help: "Which IPv6 prefixes with an offset it compares right: any, octets (offsets that are a multiple of eight), or none."},
 			document.Field{Key: "max_items", Value: document.Scalar(&f.maxItems, document.Number(1, 64)), Help: "Values in one component, a range counting two."},
 			document.Field{Key: "max_items_of", Value: document.Scalars(&f.itemsOf, countedCodec(64)), Help: "Where a component takes another number of values."},
 			document.Field{Key: "separate_ranges", Value: document.Scalar(&f.unmixed, document.Bool()), Help: "A list holds single values or ranges, never both; a rule with both is split."},
@@ -129,7 +132,9 @@ func Keys() []document.Key {
 	return document.Keys(f.schema())
 }
 
-func fresh() file { return file{maxItems: compile.DefaultMaxItems, split: 1, model: oneEntry} }
+func fresh() file {
+	return file{maxItems: compile.DefaultMaxItems, split: 1, model: oneEntry, offsets: anyOffset}
+}
 
 // Parse reads one profile. The error lists everything that is wrong with it.
 func Parse(name string, text []byte) (Profile, error) {
@@ -175,9 +180,12 @@ func (f *file) check(r *document.Report, name string) {
 
 func (f *file) profile(name string) Profile {
 	p := compile.Profile{
-		Name: f.name, Carries: f.families, Components: f.components, PrefixOffset: f.prefixOffset, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
+		Name: f.name, Carries: f.families, Components: f.components, Offsets: f.offsets, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
 		Unmixed: f.unmixed, PortsNeedProtocol: f.portsProtocol, Split: f.split, MaxRules: f.rules, Budget: f.entries,
 		Cost: compile.Cost{Expand: f.model == tcam, Each: numbers(f.each)}, ProgrammingRate: f.rate,
+	}
+	if p.Offsets == anyOffset {
+		p.Offsets = compile.AnyOffset
 	}
 	for _, x := range f.exclusive {
 		p.Exclusive = append(p.Exclusive, x)

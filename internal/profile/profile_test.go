@@ -74,6 +74,9 @@ func TestTraps(t *testing.T) {
 		{"frr", "protocol udp source-port 1,3,5,7,9,11 then discard", []string{
 			"protocol udp source-port 1,3,5,7,9 then discard", "protocol udp source-port 11 then discard",
 		}, ""},
+		{"frr", "source ::7/64-128 then discard", nil, "does not match by a prefix with this offset (profile frr)"},
+		{"bird", "source ::7/63-128 then discard", nil, "does not match by a prefix with this offset (profile bird)"},
+		{"bird", "source ::7/64-128 then discard", []string{"source ::7/64-128 then discard"}, ""},
 		{"extreme-slx", "protocol tcp tcp-flags syn&!ece then discard", nil, "does not test all the flags"},
 		{"openbgpd", "protocol udp then discard", nil, "does not take ipv4-flowspec (profile openbgpd)"},
 		{"generic", "protocol udp source-port 1,3,5,7,9,11 then discard", nil, "source-port has 6 items"},
@@ -83,6 +86,10 @@ func TestTraps(t *testing.T) {
 			p, ok := set.Get(c.profile)
 			if !ok {
 				t.Fatal("no such profile")
+			}
+			to := to
+			if strings.Contains(c.route, "::") {
+				to = "destination 2001:db8::1/128 "
 			}
 			r, err := route.Parse(to + c.route)
 			if err != nil {
