@@ -19,8 +19,8 @@ func edge(n *network) {
 	)
 	on4 := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "dns"}
 	on6 := flood{from: "internet", to: "2001:db8:113:1::10", at: "rack1", kind: "dns"}
-	other := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 2000}
-	onBlack := flood{from: "internet", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 2000}
+	other := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 1000}
+	onBlack := flood{from: "internet", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 1000}
 	by2 := func(f flood) flood { f.through = "eth2"; return f }
 	edges, controllers := []string{"edge1", "edge2"}, []string{"ctl1", "ctl2", "ctl3"}
 

@@ -18,9 +18,9 @@ func exchange(n *network) {
 		black6   = "destination 2001:db8:113:1::77/128 then blackhole"
 	)
 	on4 := flood{from: "users1", to: "203.0.113.10", at: "rack1", kind: "dns"}
-	other := flood{from: "users2", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 2000}
-	onBlack4 := flood{from: "users1", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 2000}
-	onBlack6 := flood{from: "users2", to: "2001:db8:113:1::77", at: "rack1", kind: "udp9999", packets: 2000}
+	other := flood{from: "users2", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 1000}
+	onBlack4 := flood{from: "users1", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 1000}
+	onBlack6 := flood{from: "users2", to: "2001:db8:113:1::77", at: "rack1", kind: "udp9999", packets: 1000}
 	who := func(f flood, from string) flood { f.from = from; return f }
 	droppers := []string{"home1", "member1", "member2"}
 

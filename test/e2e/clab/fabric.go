@@ -10,8 +10,8 @@ func fabric(n *network) {
 	)
 	on4 := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "dns"}
 	on6 := flood{from: "internet", to: "2001:db8:113:2::10", at: "rack2", kind: "dns"}
-	other := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 2000}
-	onBlack := flood{from: "internet", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 2000}
+	other := flood{from: "internet", to: "203.0.113.10", at: "rack1", kind: "udp9999", packets: 1000}
+	onBlack := flood{from: "internet", to: "203.0.113.77", at: "rack1", kind: "udp9999", packets: 1000}
 	routers := []string{"border1", "leaf1", "leaf2", "spine1", "spine2"}
 
 	n.whole("ctl1", map[string]string{"rack1": "eth1 tcx", "tap2": "eth1 xdp_native"})

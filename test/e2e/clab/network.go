@@ -132,7 +132,18 @@ func (n *network) until(name string, check func(context.Context) error) {
 	n.do(name, func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
-		return lab.Until(ctx, name, check)
+		var last error // what the check says that the deadline cuts off is not the reason
+		err := lab.Until(ctx, name, func(ctx context.Context) error {
+			err := check(ctx)
+			if ctx.Err() == nil {
+				last = err
+			}
+			return err
+		})
+		if err != nil && last != nil {
+			return fmt.Errorf("not within %v: %w", patience, last)
+		}
+		return err
 	})
 }
 

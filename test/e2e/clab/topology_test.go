@@ -13,6 +13,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
+	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
 // topologies reads every topology of this folder.
@@ -142,7 +143,11 @@ func TestConfigurationsAreTaken(t *testing.T) {
 			if err != nil || s.Name != name {
 				t.Errorf("%s: %v", path, err)
 			}
-		case name != "policy":
+		case name == "policy":
+			if _, err := policy.Parse(path, text); err != nil {
+				t.Error(err)
+			}
+		default:
 			t.Errorf("%s: whose configuration is it?", path)
 		}
 	}
