@@ -144,6 +144,13 @@ func (n *Namespace) WatchRoutes() (*RouteWatch, error) {
 	return w, nil
 }
 
+// Events returns every change so far.
+func (w *RouteWatch) Events() []RouteEvent {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append([]RouteEvent(nil), w.events...)
+}
+
 // Wait returns the first event at or after since of which want says yes.
 func (w *RouteWatch) Wait(ctx context.Context, since time.Time, want func(RouteEvent) bool) (RouteEvent, error) {
 	for {

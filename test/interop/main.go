@@ -35,7 +35,7 @@ func main() {
 type options struct {
 	program, page, results, routers string
 	filter                          string
-	keep                            bool
+	keep, failover                  bool
 }
 
 func run(ctx context.Context) error {
@@ -45,6 +45,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.results, "results", "build/interop.json", "the file for all results")
 	flag.StringVar(&o.routers, "routers", "", "only these routers, separated by commas")
 	flag.StringVar(&o.filter, "cells", "", "only the cells whose name matches this regular expression")
+	flag.BoolVar(&o.failover, "failover", false, "only two speakers of which one goes away")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs")
 	flag.Parse()
 	program, err := filepath.Abs(o.program)
@@ -81,7 +82,15 @@ func run(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	results, versions, err := matrix(ctx, l, program, chosen, cells)
+	var results []Result
+	var versions map[string]string
+	var events []Failover
+	if whole || o.failover {
+		events, err = failovers(ctx, l, program)
+	}
+	if err == nil && !o.failover {
+		results, versions, err = matrix(ctx, l, program, chosen, cells)
+	}
 	if err != nil {
 		l.Keep()
 		err = fmt.Errorf("%w\nlogs are kept in %s", err, l.Dir())
@@ -89,22 +98,22 @@ func run(ctx context.Context) error {
 	if err := errors.Join(err, l.Close()); err != nil {
 		return err
 	}
-	var wrong []string
+	wrong := gaps(events)
 	for i := range results {
 		if w := mark(&results[i]); w != "" {
 			wrong = append(wrong, fmt.Sprintf("%s, %s: %s\n\t%s\n\t%s", results[i].Router, results[i].cell.Name(), w, results[i].Route, results[i].Note))
 		}
 	}
-	if err := write(o.results, results); err != nil {
+	if err := write(o.results, results, events); err != nil {
 		return err
 	}
-	fmt.Printf("%d cells at %d routers in %v, in %s\n", len(cells), len(chosen), time.Since(begin).Round(time.Second), o.results)
+	fmt.Printf("%d results and %d events in %v, in %s\n", len(results), len(events), time.Since(begin).Round(time.Second), o.results)
 	if len(wrong) > 0 {
 		const most = 30
 		shown := wrong[:min(len(wrong), most)]
-		return fmt.Errorf("%d cells are not as listed:\n%s", len(wrong), strings.Join(shown, "\n"))
+		return fmt.Errorf("%d cells or events are not as listed:\n%s", len(wrong), strings.Join(shown, "\n"))
 	}
-	if !whole {
+	if !whole || o.failover {
 		return nil
 	}
 	return os.WriteFile(o.page, []byte(Page(cells, versions)), 0o644)
@@ -158,13 +167,14 @@ func try(ctx context.Context, l *lab.Lab, program string, n int, asn uint32, im 
 }
 
 // write writes the results as JSON.
-func write(path string, results []Result) error {
+func write(path string, results []Result, events []Failover) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
 	b, err := json.MarshalIndent(struct {
-		Cells []Result `json:"cells"`
-	}{results}, "", " ")
+		Cells    []Result   `json:"cells"`
+		Failover []Failover `json:"failover"`
+	}{results, events}, "", " ")
 	if err != nil {
 		return err
 	}

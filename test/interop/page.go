@@ -40,6 +40,15 @@ func Page(cells []Cell, versions map[string]string) string {
 		return []string{"`" + c.Action + "`", c.Family.String()}, !c.Route.IsBlackhole()
 	}), func(d *Deviation) bool { return len(d.Actions) > 0 || d.Component == flowspec })
 
+	b.WriteString("\n## Two speakers, of which one goes away\n\nBoth announce the same rules and blackholes of both families to FRR and to BIRD, which keep for " + failoverRestart.String() + " what a lost\n" +
+		"session told them. Throughout, each router's own account is read, over and over; every change of its kernel's routes is kept, and every\n" +
+		"UPDATE with which it tells a neighbour of its own of the rules. A rule or blackhole that is missing once, a withdrawal, and a deletion fail\n" +
+		"the run.\n\n| event | FRR | BIRD |\n|---|---|---|\n")
+	for _, e := range failoverEvents {
+		fmt.Fprintf(&b, "| %s | no gap | no gap |\n", e)
+	}
+	b.WriteString("\nOne thing is known: " + reinstalls + "\n")
+
 	b.WriteString("\n## Deviations\n\nAll that are known. Evidence is what the router's tool or our speaker says; a run demands that it does.\n")
 	for _, d := range Deviations {
 		n := 0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -183,8 +184,10 @@ func (p *pair) set(ctx context.Context, cells []Cell, more ...route.Route) (map[
 type speakerConfig struct {
 	Dir      string
 	RouterID netip.Addr
-	OnStop   string
-	Peers    []speakerPeer
+	// Restart is how long routers may keep our routes when the session is lost; 0 means the default.
+	Restart time.Duration
+	OnStop  string
+	Peers   []speakerPeer
 }
 
 type speakerPeer struct {
@@ -210,9 +213,10 @@ speaker:
   asn: %[4]d
   router_id: %[5]s
   on_stop: %[6]s
+  graceful_restart_time: %[9]v
   blackhole: {communities: ["%[4]d:666"]}
   peers:
-`, c.Dir, own4, own6, ourASN, c.RouterID, orElse(c.OnStop, string(speaker.GracefulRestart)), hop4, hop6)
+`, c.Dir, own4, own6, ourASN, c.RouterID, cmp.Or(c.OnStop, string(speaker.GracefulRestart)), hop4, hop6, cmp.Or(c.Restart, 2*time.Minute))
 	for _, p := range c.Peers {
 		text += fmt.Sprintf("    - {name: %q, address: %s, asn: %d, connect_retry: 1s, max_items_per_component: 64}\n", p.Name, p.Address, p.ASN)
 	}
@@ -226,13 +230,6 @@ speaker:
 	}
 	client, err := speaker.Dial(filepath.Join(c.Dir, "s.sock"))
 	return process, client, err
-}
-
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // wantedPath is what a router is to be told with a route.
