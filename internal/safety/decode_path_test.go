@@ -37,6 +37,7 @@ func TestDecodeAction(t *testing.T) {
 		{"800c 0000 43fa0000", "", "rate-limit 500pps"},
 		{"8007 000000000002", "", "sample"},
 		{"8007 000000000001 8009 00000000000a", "", "continue mark 10"}, // the bit named "terminal" means go on
+		{"8009 00000000003f", "", "mark 63"},
 		{"8008 fbf4 00000064", "", "redirect 64500:100"},
 		{"8108 c0000209 0064", "", "redirect 192.0.2.9:100"},
 		{"8208 fa56ea00 0064", "", "redirect 4200000000:100"},
@@ -135,6 +136,7 @@ func TestCheckPathRefuses(t *testing.T) {
 		{"atomic aggregate", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "400600")}, "unknown"},
 		{"cut short", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, {0xc0}}, "cut short"},
 		{"extended length", "destination 192.0.2.7 then discard", [][]byte{origin, none, unhex(t, "d0100008 8006000000000000")}, "flags"},
+		{"an action nobody knows", "destination 192.0.2.7 then discard", [][]byte{origin, none, unhex(t, "c01008 8005000000000000")}, "unknown"},
 		{"communities nobody asked for", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "c00804 ffffff01")}, "communities"},
 		{"an action at a blackhole", "destination 192.0.2.7 then blackhole", [][]byte{origin, unhex(t, "400304 c0000201"), discard}, "at a blackhole"},
 		{"a blackhole without its next hop", "destination 192.0.2.7 then blackhole", [][]byte{origin}, "next hop"},
@@ -154,6 +156,73 @@ func TestCheckPathRefuses(t *testing.T) {
 		err := CheckPath(r.Family(), want, tc.attrs)
 		if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v; want an error with %q", tc.name, err, tc.want)
+		}
+	}
+}
+
+// Octets written by hand. No bit of them can flip, no octet be missing or too many, without being noticed.
+func TestCheckPathNoticesEveryBit(t *testing.T) {
+	const mpReach = "800e26 0002011020010db800000000000000000000000900 80"
+	for _, tc := range []struct {
+		route string
+		attrs []string
+	}{
+		{"destination 192.0.2.7 then accept", []string{"400101 00", "400304 00000000"}},
+		{
+			"destination 192.0.2.7 then rate-limit 1Mbps sample mark 10 redirect 64500:100 communities 64500:1,no-export large-communities 1:2:3,1:2:4 local-pref 0 med 5",
+			[]string{
+				"400101 00", "400304 00000000", "800404 00000005", "400504 00000000", "c00808 fbf40001 ffffff01",
+				"c01020 8006000047f42400 8007000000000002 800900000000000a 8008fbf400000064", "c02018 000000010000000200000003 000000010000000200000004",
+			},
+		},
+		{"destination 2001:db8::7 then rate-limit 500pps copy 2001:db8::9", []string{"400101 00", "400304 00000000", "c01008 800c000043fa0000", "c01914 000c 20010db8000000000000000000000009 0001"}},
+		{"destination 192.0.2.7 then blackhole communities 64500:1 med 0", []string{"400101 00", "400304 c0000209", "800404 00000000", "c00808 fbf40001 ffff029a"}},
+		{"destination 2001:db8::7 then blackhole", []string{"400101 00", mpReach + "20010db8000000000000000000000007", "c00804 ffff029a"}},
+	} {
+		r := parseEntry(t, tc.route).Route
+		want := Path{Action: r.Action, Communities: r.Action.Communities.All(), Large: r.Action.Large.All()}
+		if r.IsBlackhole() {
+			want.Communities = append(want.Communities, 0xffff029a) // the configured one
+			if want.NextHop = netip.MustParseAddr("192.0.2.9"); r.Family() == route.IPv6 {
+				want.NextHop = netip.MustParseAddr("2001:db8::9")
+			}
+		}
+		var attrs [][]byte
+		for _, a := range tc.attrs {
+			attrs = append(attrs, unhex(t, a))
+		}
+		if err := CheckPath(r.Family(), want, attrs); err != nil {
+			t.Fatalf("%s: %v", tc.route, err)
+		}
+		try := func(i int, changed []byte, what string) {
+			t.Helper()
+			was := attrs[i]
+			attrs[i] = changed
+			if err := CheckPath(r.Family(), want, attrs); err == nil {
+				t.Errorf("%s: %s and not noticed: %x was %x", tc.route, what, changed, was)
+			}
+			attrs[i] = was
+		}
+		for i, a := range attrs {
+			end := len(a)
+			if a[1] == 14 {
+				end = 7 + 16 // the NLRI is proven apart
+			}
+			for bit := range end * 8 {
+				b := bytes.Clone(a)
+				b[bit/8] ^= 1 << (bit % 8)
+				try(i, b, "a bit flipped")
+			}
+			for n := 3; n < end; n++ { // cut, with a length that agrees
+				b := bytes.Clone(a[:n])
+				b[2] = byte(n - 3)
+				try(i, b, "octets cut off")
+			}
+			if a[1] != 14 {
+				b := append(bytes.Clone(a), 0)
+				b[2]++
+				try(i, b, "an octet added")
+			}
 		}
 	}
 }

@@ -289,6 +289,17 @@ func TestLimitsOfActions(t *testing.T) {
 			t.Errorf("%s where nothing is listed: %v", text, got)
 		}
 	}
+	for text, want := range map[string]string{
+		"manual destination 192.0.2.7 then redirect 64500:1":  "among the redirect targets (64500:100, 192.0.2.9:7)",
+		"manual destination 192.0.2.7 then copy 203.0.113.10": "among the redirect addresses (203.0.113.9/32, 198.51.100.64/26, 2001:db8:9::/64)",
+	} {
+		if v := Check(now, limits(), []Entry{parseEntry(t, text)}); len(v) != 1 || !strings.Contains(v[0].Reason, want) {
+			t.Errorf("%s: %v, want %q", text, v, want)
+		}
+		if v := Check(now, l, []Entry{parseEntry(t, text)}); len(v) != 1 || !strings.Contains(v[0].Reason, "(none is configured)") {
+			t.Errorf("%s where nothing is listed: %v", text, v)
+		}
+	}
 	words := map[string]string{ // one action for each word that automation may be allowed
 		"discard": "discard", "rate-limit": "rate-limit 1Mbps", "blackhole": "blackhole", "accept": "accept", "sample": "accept sample",
 		"continue": "sample continue", "mark": "mark 0", "redirect": "redirect 64500:100", "copy": "copy 203.0.113.9",

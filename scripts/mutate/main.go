@@ -168,7 +168,7 @@ func swapAll(ctx context.Context, dir string) error {
 		return err
 	}
 	total, survived := 0, 0
-	for _, path := range append(files, "internal/route/nlri.go") {
+	for _, path := range append(files, "internal/route/nlri.go", "internal/route/extended.go") {
 		if strings.HasSuffix(path, "_test.go") {
 			continue
 		}
