@@ -14,6 +14,10 @@ type situation struct{ c *Controller }
 var (
 	mitigationsDesc = prometheus.NewDesc("trafficmonitor_mitigations",
 		"Mitigations in the records all controllers share, by state. Active ones are to be announced.", []string{"state"}, nil)
+	phasesDesc = prometheus.NewDesc("trafficmonitor_mitigation_phases",
+		"Mitigations that wait or are announced, by phase of their life (docs/lifecycle.md).", []string{"phase"}, nil)
+	awaitedDesc = prometheus.NewDesc("trafficmonitor_approvals_awaited",
+		"Mitigations of which persons are asked to approve a step, or the whole.", nil, nil)
 	holdsDesc = prometheus.NewDesc("trafficmonitor_holds",
 		"Targets a withdraw by hand, or by the circuit breaker, holds automation off now.", nil, nil)
 	routesDesc = prometheus.NewDesc("trafficmonitor_routes_desired",
@@ -43,7 +47,7 @@ var (
 // Describe implements prometheus.Collector.
 func (s situation) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		mitigationsDesc, routesDesc, holdsDesc, frozenDesc, frozenGroupsDesc, breakerOpenDesc, breakerHeldDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
+		mitigationsDesc, phasesDesc, awaitedDesc, routesDesc, holdsDesc, frozenDesc, frozenGroupsDesc, breakerOpenDesc, breakerHeldDesc, policyDesc, policyRefusedDesc, observingDesc, policyLoadedDesc, reachableDesc, restartsDesc,
 	} {
 		ch <- d
 	}
@@ -66,9 +70,20 @@ func (s situation) Collect(ch chan<- prometheus.Metric) {
 	if routes, snap, ok := s.c.announce.Desired(now); ok {
 		show(routesDesc, float64(len(routes)))
 		states := map[mitigation.State]int{mitigation.Pending: 0, mitigation.Active: 0, mitigation.Ended: 0, mitigation.Refused: 0}
+		phases, awaited := map[mitigation.Phase]int{}, 0
 		for _, m := range snap.Records.Mitigations {
 			states[m.State]++
+			phases[m.Phase]++
+			if alive := m.State == mitigation.Pending || m.State == mitigation.Active; alive && m.Ask.Open() {
+				awaited++
+			}
 		}
+		for _, p := range mitigation.Phases() {
+			if s := p.State(); s == mitigation.Pending || s == mitigation.Active {
+				show(phasesDesc, float64(phases[p]), string(p))
+			}
+		}
+		show(awaitedDesc, float64(awaited))
 		for state, n := range states {
 			show(mitigationsDesc, float64(n), string(state))
 		}

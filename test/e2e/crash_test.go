@@ -303,6 +303,40 @@ func TestProcessesApart(t *testing.T) {
 		}
 	})
 
+	s.run("the red button with leader and etcd dead", func(t *testing.T) {
+		for _, text := range kinds {
+			s.announce(text, 10*time.Minute)
+		}
+		s.hold(kinds...)
+		s.end(s.controller.Pid(), syscall.SIGKILL) // etcd runs in it
+		speaker := "unix://" + s.dir + "/speaker.sock"
+		pressed := time.Now()
+		s.must("withdraw", "--all", "--now", "--speaker", speaker, "--reason", "e2e")
+		var last time.Time
+		for _, r := range s.routers {
+			for _, text := range kinds {
+				if at := r.waitChange(pressed, text, true); at.After(last) {
+					last = at
+				}
+			}
+		}
+		t.Logf("%d routes withdrawn at %d routers in %s", len(kinds), len(s.routers), last.Sub(pressed).Round(time.Millisecond))
+		s.hold()
+		s.start()
+		eventually(t, "a leader that says that the button is pressed", func(context.Context) error {
+			if r := s.tmctl("status"); r.code != 4 || !strings.Contains(r.stdout, "red button") || len(s.mitigations()) != len(kinds) {
+				return fmt.Errorf("status: %v", r.err())
+			}
+			return nil
+		})
+		s.hold() // the new leader wants them, and the button holds
+		s.must("withdraw", "--release", "--speaker", speaker, "--reason", "e2e")
+		s.ready()
+		s.hold(kinds...)
+		s.must("withdraw", "--all", "--reason", "e2e")
+		s.hold()
+	})
+
 	s.run("both are dead at the deadline", func(t *testing.T) {
 		var last time.Time
 		for _, text := range kinds {
@@ -323,7 +357,11 @@ func TestProcessesApart(t *testing.T) {
 		s.hold() // BIRD kept them until the speaker said that it has nothing more to say
 		s.sent()
 		for _, r := range s.routers {
-			r.quiet(killed)
+			for _, c := range r.changes(killed) { // to be told again that they are gone does no harm
+				if !c.withdraw {
+					t.Errorf("%s was sent a route past its deadline: %v", r.name, c)
+				}
+			}
 		}
 	})
 	s.leaveNothing()
