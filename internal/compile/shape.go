@@ -122,7 +122,7 @@ func covers(b, a *route.Match) bool {
 // fits reports whether the router can hold m as it is. It is sure of what it affirms only: it is there so that the usual
 // rule costs little.
 func (p *Profile) fits(m *route.Match) bool {
-	if p.Unmixed || p.PortsNeedProtocol {
+	if p.PortsNeedProtocol && len(m.Port)+len(m.DestinationPort)+len(m.SourcePort) > 0 && !onlyPorts(m.Protocol) {
 		return false
 	}
 	octets := maxPrefixes
@@ -132,12 +132,26 @@ func (p *Profile) fits(m *route.Match) bool {
 		if n > 0 && (n > p.maxItems(c.word) || !p.takes(c.word)) || c.bits != nil && p.unknownBits(c, *c.bits(m)) {
 			return false
 		}
+		if p.Unmixed && c.ranges != nil && mixed(*c.ranges(m)) {
+			return false
+		}
 		octets += 1 + c.octets()*n
 	}
 	if octets > route.MaxNLRI || has(m, "source") && !p.takes("source") || p.unknownOffset(m) {
 		return false
 	}
 	return !slices.ContainsFunc(p.Exclusive, func(x [2]string) bool { return has(m, x[0]) && has(m, x[1]) })
+}
+
+// onlyPorts reports whether a component names protocols with ports and no other.
+func onlyPorts(protocols []route.Range) bool {
+	return len(protocols) > 0 && !slices.ContainsFunc(protocols, func(r route.Range) bool { return r != tcp && r != udp })
+}
+
+// mixed reports whether a list holds single values and ranges.
+func mixed(list []route.Range) bool {
+	single := func(r route.Range) bool { return r.Lo == r.Hi }
+	return slices.ContainsFunc(list, single) && slices.ContainsFunc(list, func(r route.Range) bool { return !single(r) })
 }
 
 // maxPrefixes is the most octets two prefixes take.
