@@ -42,13 +42,15 @@ const (
 	RouteWithdrawn Kind = "route_withdrawn"
 	RouteRefused   Kind = "route_refused" // by the speaker's own check of the encoded bytes
 
-	ManualAnnounce Kind = "manual_announce" // asked for by an engineer
-	ManualWithdraw Kind = "manual_withdraw"
-	RequestRefused Kind = "request_refused" // of an engineer: invalid, or the role does not allow it
-	HoldSet        Kind = "hold_set"
-	HoldLifted     Kind = "hold_lifted"
-	FreezeSet      Kind = "freeze_set"
-	FreezeLifted   Kind = "freeze_lifted"
+	ManualAnnounce    Kind = "manual_announce" // asked for by an engineer
+	ManualWithdraw    Kind = "manual_withdraw"
+	RequestRefused    Kind = "request_refused" // of an engineer: invalid, or the role does not allow it
+	HoldSet           Kind = "hold_set"
+	HoldLifted        Kind = "hold_lifted"
+	FreezeSet         Kind = "freeze_set"
+	FreezeLifted      Kind = "freeze_lifted"
+	GroupFreezeSet    Kind = "group_freeze_set" // for the targets of a group of the policy
+	GroupFreezeLifted Kind = "group_freeze_lifted"
 	// A speaker keeps a route from a router that resets the session upon it, and tries it again.
 	Quarantined      Kind = "quarantined"
 	QuarantineLifted Kind = "quarantine_lifted"
@@ -84,7 +86,7 @@ var kinds = []Kind{
 	MitigationProposed, MitigationVerified, MitigationIneffective, MitigationEscalated, MitigationEased, MitigationHeld,
 	ApprovalAsked, ApprovalGiven, ApprovalRejected, ManualExtend,
 	RouteSent, RouteWithdrawn, RouteRefused,
-	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, Quarantined, QuarantineLifted, RedButton, BreakerOpened,
+	ManualAnnounce, ManualWithdraw, RequestRefused, HoldSet, HoldLifted, FreezeSet, FreezeLifted, GroupFreezeSet, GroupFreezeLifted, Quarantined, QuarantineLifted, RedButton, BreakerOpened,
 	Started, Stopped, ConfigLoaded, ConfigRefused, PolicyLoaded, PolicyRefused, PolicyProblem, PolicyNotify, ShadowDiffers, LeaderElected, LeaderLost, StoreLost, StoreBack,
 	RecordDamaged, SensorSeen, SensorLost, PeerUp, PeerDown, SpeakerUp, SpeakerDown, EventsLost,
 }

@@ -36,7 +36,7 @@ func (e *Engine) FreezeGroup(ctx context.Context, group, requester, reason strin
 			return &NoGroupError{group, known}
 		}
 		f = mitigation.Freeze{Group: group, Since: now, Requester: requester, Reason: reason}
-		return e.setGroupFreeze(e.machine.FreezeGroup(f), audit.FreezeSet, "stops", group, requester, reason)
+		return e.setGroupFreeze(e.machine.FreezeGroup(f), audit.GroupFreezeSet, "stops", group, requester, reason)
 	})
 	return f, err
 }
@@ -51,7 +51,7 @@ func (e *Engine) UnfreezeGroup(ctx context.Context, group, requester, reason str
 		if err != nil {
 			return err
 		}
-		return e.setGroupFreeze(c, audit.FreezeLifted, "resumes", group, requester, reason)
+		return e.setGroupFreeze(c, audit.GroupFreezeLifted, "resumes", group, requester, reason)
 	})
 }
 

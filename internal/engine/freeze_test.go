@@ -56,7 +56,7 @@ func TestFreezeOfAGroupStopsAutomationThere(t *testing.T) {
 		if err := b.UnfreezeGroup(ctx, "web", "ann", "done"); !errors.Is(err, mitigation.ErrNotFound) {
 			t.Errorf("lifted twice: %v", err)
 		}
-		if !strings.Contains(b.kinds(), "freeze_set") || !strings.Contains(b.kinds(), "freeze_lifted") {
+		if !strings.Contains(b.kinds(), "group_freeze_set") || !strings.Contains(b.kinds(), "group_freeze_lifted") {
 			t.Errorf("events: %s", b.kinds())
 		}
 	})

@@ -110,6 +110,8 @@ var circumstances = []surrounding{
 	{what: "Policy", none: "not recorded", kinds: []string{"policy_loaded"}},
 	{what: "Leader", none: "not recorded", kinds: []string{"leader_elected", "leader_lost"}},
 	{what: "Freeze", none: "automation ran", kinds: []string{"freeze_set", "freeze_lifted"}},
+	{what: "Groups", none: "no group was frozen", kinds: []string{"group_freeze_set", "group_freeze_lifted"}},
+	{what: "Breaker", none: "not opened", kinds: []string{"breaker_opened"}},
 	{what: "Hold", none: "automation was not held off it", kinds: []string{"hold_set", "hold_lifted"}, ofTarget: true},
 	{what: "Red button", none: "not pressed", kinds: []string{"red_button"}},
 }

@@ -41,7 +41,7 @@ func TestRollback(t *testing.T) {
 	}
 	peace := time.Now()
 	eventually(t, "what the target sends to be known", func(context.Context) error {
-		if n := client.Between(peace, time.Now()).Asked; n < 400*4 {
+		if n := client.Between(peace, time.Now()).Asked; n < 400*3 {
 			return fmt.Errorf("%d questions", n)
 		}
 		return nil
