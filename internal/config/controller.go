@@ -87,6 +87,7 @@ type Speaker struct {
 	ListenAddresses     []netip.Addr
 	OnStop              string
 	GracefulRestartTime time.Duration
+	LongLivedTime       time.Duration // 0 means none
 	Blackhole           Blackhole
 	Profiles            string // path of a directory; empty means none
 	Peers               []Peer

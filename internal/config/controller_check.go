@@ -240,6 +240,10 @@ func (s *Speaker) check(r *document.Report) {
 		r.Add("speaker.router_id", "%s is not an IPv4 address other than 0.0.0.0, which is how a BGP identifier is written", id)
 	}
 	seconds(r, "speaker.graceful_restart_time", s.GracefulRestartTime)
+	seconds(r, "speaker.long_lived_time", s.LongLivedTime)
+	if s.LongLivedTime > 0 && s.GracefulRestartTime == 0 {
+		r.Add("speaker.long_lived_time", "begins when graceful_restart_time ends, and that is 0s: give it a time, or leave long_lived_time out")
+	}
 	checkHops(r, "speaker.blackhole", s.Blackhole.NextHop4, s.Blackhole.NextHop6)
 	if n := len(s.Blackhole.Communities); n > maxCommunities {
 		r.Add("speaker.blackhole.communities", "holds %d; at most %d are announced", n, maxCommunities)

@@ -183,6 +183,11 @@ func (s *Speaker) schema() document.Value {
 		document.Field{Key: "listen_addresses", Value: document.Scalars(&s.ListenAddresses, document.Addr()), Help: "Our addresses of that port; empty means all."},
 		document.Field{Key: "on_stop", Value: document.Scalar(&s.OnStop, document.OneOf(OnStopGraceful, OnStopWithdraw)), Help: "What becomes of the routes when the speaker is told to stop: left to the routers for graceful_restart_time, or withdrawn.", Danger: "Not every router keeps FlowSpec rules through a graceful restart: FRR does not, BIRD does."},
 		document.Field{Key: "graceful_restart_time", Value: document.Scalar(&s.GracefulRestartTime, document.Duration(0, 4095*time.Second)), Help: "How long routers may keep our routes after the session is lost (RFC 4724); whole seconds, 0s turns graceful restart off."},
+		document.Field{
+			Key: "long_lived_time", Value: document.Scalar(&s.LongLivedTime, document.Duration(0, 24*time.Hour)),
+			Help:   "How long routers may keep our routes after graceful_restart_time, as a last resort (long-lived graceful restart, RFC 9494); whole seconds, 0s means not at all.",
+			Danger: "While no speaker has a session nobody can withdraw: a rule stays past its deadline for up to both times together.",
+		},
 		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
 			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
 			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},

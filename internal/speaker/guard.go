@@ -3,6 +3,7 @@ package speaker
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -38,10 +40,12 @@ type guard struct {
 	// The router's side, called in this order for each session; set before run.
 	up    func(*pair)    // the session is established
 	wrote func([][]byte) // keys of routes whose UPDATEs were written to the router's connection
-	// down says how an established session ended, and why in words.
-	down  func(how ending, why string)
-	reset func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
-	away  bool                // this speaker ran before and had routes; the router may have kept them
+	// down says how an established session ended, why in words, and, where the router's limit was the reason, that limit:
+	// -1 when it did not say which.
+	down      func(how ending, why string, limit int)
+	reset     func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
+	longLived time.Duration       // what the router may keep routes for after graceful restart
+	away      bool                // this speaker ran before and had routes; the router may have kept them
 
 	ln    net.Listener // where GoBGP connects
 	local chan *localConn
@@ -209,7 +213,12 @@ func (g *guard) serve(ctx context.Context, router net.Conn) (up, served bool) {
 	}
 	words := g.end(err)
 	if p.isUp() && g.down != nil {
-		g.down(endingOf(err), words)
+		limit := 0
+		var said *routerNotification
+		if errors.As(err, &said) {
+			limit = said.limit()
+		}
+		g.down(endingOf(err), words, limit)
 	}
 	return p.isUp(), true
 }
@@ -387,7 +396,35 @@ type routerNotification struct {
 }
 
 func (e *routerNotification) Error() string {
-	return "the router closed the session: " + notificationWords(e.code, e.sub)
+	return "the router closed the session: " + notificationWords(e.code, e.sub) + e.details()
+}
+
+// limit is the maximum of prefixes upon which the router closed the session: -1 when it does not say which, 0 when it was
+// something else (RFC 4486, section 4).
+func (e *routerNotification) limit() int {
+	switch {
+	case e.code != errCease || e.sub != 1:
+		return 0
+	case len(e.data) >= 7:
+		return max(int(binary.BigEndian.Uint32(e.data[3:])), 1)
+	}
+	return -1
+}
+
+// details says in words what the data of the NOTIFICATION tells: the limit, or an operator's message (RFC 9003). It comes
+// from the router, so it is cut to what may stand in a log.
+func (e *routerNotification) details() string {
+	if n := e.limit(); n > 0 {
+		family := "prefixes"
+		if t, ok := tableOfAFI(binary.BigEndian.Uint16(e.data), e.data[2]); ok {
+			family = string(t) + " routes"
+		}
+		return fmt.Sprintf(", its limit is %d %s", n, family)
+	}
+	if e.code != errCease || e.sub != 2 && e.sub != 4 || len(e.data) < 2 || int(e.data[0]) > len(e.data)-1 {
+		return ""
+	}
+	return fmt.Sprintf(", the operator there says %q", strings.ToValidUTF8(string(e.data[1:1+e.data[0]]), "?"))
 }
 
 // ending is how an established session ended, as far as it tells about the routes sent before.

@@ -224,7 +224,7 @@ func TestPassive(t *testing.T) {
 func TestOpenRoundTrip(t *testing.T) {
 	o := open{
 		asn: 4200000001, hold: 90, id: [4]byte{1, 2, 3, 4}, tables: compile.Tables(), multi: true, refresh: true, fourOctet: true,
-		graceful: true, restartFlags: 0x8078, gracefulOf: []gracefulTable{{compile.IPv4FlowSpec, 0x80}},
+		graceful: true, restartFlags: 0x8078, gracefulOf: []gracefulTable{{compile.IPv4FlowSpec, 0x80}}, longLived: 86_400,
 	}
 	got, err := parseOpen(appendOpen(nil, o)[headerLen:])
 	if err != nil {

@@ -169,6 +169,7 @@ type fakeRouter struct {
 	tables []compile.Table
 	asn    uint32
 	poison map[string]bool  // matches the router dies of: true says it sends a NOTIFICATION before; guarded by mu
+	most   int              // routes it takes before it says that there are too many; 0 means no limit; guarded by mu
 	onUp   func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
 
 	mu      sync.Mutex
@@ -277,6 +278,10 @@ func (f *fakeRouter) session(c net.Conn) {
 			return
 		case msgUpdate:
 			f.update(body, fresh)
+			if most := f.limit(); most > 0 && f.count() > most {
+				_, _ = c.Write(appendMessage(nil, msgNotification, []byte{6, 1, 0, 1, 133, 0, 0, 0, byte(most)}))
+				return
+			}
 			if refuse, dies := f.poisoned(); dies {
 				if refuse {
 					_, _ = c.Write(appendMessage(nil, msgNotification, []byte{3, 9, 0xc0, 16}))
@@ -285,6 +290,11 @@ func (f *fakeRouter) session(c net.Conn) {
 			}
 		}
 	}
+}
+
+func (f *fakeRouter) limit() (n int) {
+	f.get(func() { n = f.most })
+	return n
 }
 
 func (f *fakeRouter) poisoned() (refuse, dies bool) {

@@ -31,11 +31,13 @@ const (
 	capRouteRefresh    = 2  // RFC 2918
 	capGracefulRestart = 64 // RFC 4724
 	capFourOctetAS     = 65 // RFC 6793
+	capLongLived       = 71 // RFC 9494
 
 	errHeader   = 1
 	errOpen     = 2
 	errUpdate   = 3
 	errFSM      = 5
+	errCease    = 6
 	asTrans     = 23456
 	minHoldTime = 3
 )
@@ -102,6 +104,7 @@ type open struct {
 	graceful     bool
 	restartFlags uint16 // R and N bits and the restart time
 	gracefulOf   []gracefulTable
+	longLived    uint32 // seconds, of every table; 0 means none
 }
 
 type gracefulTable struct {
@@ -192,6 +195,13 @@ func (o *open) capabilities(b []byte) error {
 			}
 			o.fourOctet = true
 			o.asn = binary.BigEndian.Uint32(v)
+		case capLongLived:
+			if len(v)%7 != 0 {
+				return fmt.Errorf("long-lived graceful restart capability of %d octets", len(v))
+			}
+			for o.longLived = 0; len(v) > 0; v = v[7:] {
+				o.longLived = max(o.longLived, binary.BigEndian.Uint32(v[3:])&0xffffff)
+			}
 		case capGracefulRestart:
 			if len(v) < 2 || (len(v)-2)%4 != 0 {
 				return fmt.Errorf("graceful restart capability of %d octets", len(v))
@@ -226,6 +236,13 @@ func appendOpen(dst []byte, o open) []byte {
 		for _, g := range o.gracefulOf {
 			afi, safi := afiOf(g.table)
 			caps = append(caps, byte(afi>>8), byte(afi), safi, g.flags)
+		}
+	}
+	if o.longLived > 0 && len(o.tables) > 0 {
+		caps = append(caps, capLongLived, byte(7*len(o.tables)))
+		for _, t := range o.tables {
+			afi, safi := afiOf(t)
+			caps = append(caps, byte(afi>>8), byte(afi), safi, 0x80, byte(o.longLived>>16), byte(o.longLived>>8), byte(o.longLived))
 		}
 	}
 	as := o.asn

@@ -41,6 +41,7 @@ type Options struct {
 
 	OnStop          OnStop        // GracefulRestart when empty
 	GracefulRestart time.Duration // what we ask routers to keep our routes for; 0 means 120 s, negative turns it off
+	LongLived       time.Duration // what we ask them to keep our routes for after that (RFC 9494); 0 means none
 
 	Peers []Peer
 
@@ -89,6 +90,7 @@ type Peer struct {
 
 const (
 	defaultGracefulRestart = 120 * time.Second
+	maxLongLived           = 24 * time.Hour // a rule that nobody can withdraw any more
 	defaultHoldTime        = 90 * time.Second
 	defaultConnectRetry    = 5 * time.Second
 	defaultProbeInterval   = 30 * time.Second
@@ -157,6 +159,12 @@ func (o Options) withDefaults() (Options, error) {
 	o.GracefulRestart = max(0, cmp.Or(o.GracefulRestart, defaultGracefulRestart))
 	if o.GracefulRestart > 4095*time.Second {
 		bad("graceful_restart: %s is above 4095s, which the protocol cannot say", o.GracefulRestart)
+	}
+	if o.LongLived < 0 || o.LongLived > maxLongLived {
+		bad("long_lived_time: %s is outside 0s (none) to %s", o.LongLived, maxLongLived)
+	}
+	if o.LongLived > 0 && o.GracefulRestart == 0 {
+		bad("long_lived_time: %s begins when the graceful restart time ends, and graceful restart is off", o.LongLived)
 	}
 	if !o.NextHop4.IsValid() {
 		o.NextHop4 = netip.AddrFrom4([4]byte{192, 0, 2, 1})

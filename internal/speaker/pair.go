@@ -49,6 +49,9 @@ func (p *pair) run() error {
 	if o.graceful && p.guard.wasAway() {
 		o.restartFlags |= 0x8000
 	}
+	if o.graceful {
+		o.longLived = uint32(p.guard.longLived / time.Second)
+	}
 	if err := p.toRouter(appendOpen(nil, o)); err != nil {
 		return &routerGone{err}
 	}
@@ -311,6 +314,7 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	}
 	o.tables = both
 	o.multi = true
+	o.longLived = 0 // ours to offer, and nothing GoBGP should act on
 	p.mu.Lock()
 	p.tables, p.keeps = both, o.graceful
 	p.mu.Unlock()

@@ -55,7 +55,7 @@ func testProcess(text string) int {
 	}
 	err := Run(ctx, Options{
 		Socket: c.Socket, Journal: c.Journal, Version: "child", ASN: 65000, RouterID: c.RouterID,
-		ListenPort: c.ListenPort, OnStop: c.OnStop, Peers: c.Peers, Safety: testLimits(),
+		ListenPort: c.ListenPort, OnStop: c.OnStop, LongLived: time.Minute, Peers: c.Peers, Safety: testLimits(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	})
 	if err != nil {

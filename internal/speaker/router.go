@@ -50,9 +50,19 @@ type router struct {
 	direct  []byte              // withdrawals to write to it as they are; guarded by mu
 	writing bool                // the sender writes such; guarded by mu
 	eager   bool                // the last session's end taught something; guarded by mu
+	roof    roof                // guarded by mu
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // StopBgp was not called; guarded by mu
 }
+
+// roof is a maximum of routes the router was found to have, where the configuration knows none so low.
+type roof struct {
+	rules int
+	until time.Time // when more are tried again
+}
+
+// roofTime is how long a maximum that was found is kept to: one reset an hour, at most.
+const roofTime = time.Hour
 
 // notFor says why a route is not for a router.
 type notFor struct {
@@ -74,6 +84,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, alive: true,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
 	}
+	g.longLived = o.LongLived
 	g.up, g.wrote, g.down, g.reset = r.sessionUp, r.wrote, r.sessionDown, r.reconnect
 	go r.bgp.Serve() // never returns: GoBGP has no way to end it
 	err = r.bgp.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{

@@ -36,6 +36,11 @@ func (r *router) apply(set []*item) {
 // place decides which routes of the set the router is to have, and as which rules. Those of a table it did not offer in
 // its last session, and those in quarantine, take no room. The caller holds mu.
 func (r *router) place(now time.Time) {
+	profile := r.peer.profile()
+	if r.roof.rules > 0 && (profile.MaxRules == 0 || profile.MaxRules > r.roof.rules) {
+		profile.MaxRules = r.roof.rules
+	}
+	r.out.maxRules = profile.MaxRules
 	r.not = map[string]notFor{}
 	set := make([]*item, 0, len(r.set))
 	for _, it := range r.set {
@@ -47,15 +52,18 @@ func (r *router) place(now time.Time) {
 			set = append(set, it)
 		}
 	}
-	r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
+	r.placed = placeSet(now, set, profile, r.limits, &r.made)
 	for r.jailRules() { // a route one rule of which is in quarantine makes room for others
 		set = slices.DeleteFunc(set, func(it *item) bool { _, not := r.not[it.id]; return not })
-		r.placed = placeSet(now, set, r.peer.profile(), r.limits, &r.made)
+		r.placed = placeSet(now, set, profile, r.limits, &r.made)
 	}
 	for id, u := range r.placed.refused {
 		state := Unsupported
 		if u.outcome == compile.NotPlaced {
 			state = NotPlaced
+		}
+		if state == NotPlaced && profile.MaxRules == r.roof.rules {
+			u.reason += fmt.Sprintf("; it reset the session at its own maximum of prefixes, which is kept to until %s", r.roof.until.UTC().Format(time.RFC3339))
 		}
 		r.not[id] = notFor{state, u.reason}
 	}
@@ -112,6 +120,12 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		now := time.Now()
 		r.mu.Lock()
 		released, wait := r.out.blame.release(now)
+		if left := r.roof.until.Sub(now); r.roof.rules > 0 && left > 0 {
+			wait = sooner(wait, left)
+		} else if r.roof.rules > 0 {
+			r.roof = roof{}
+			r.place(now)
+		}
 		if len(released) > 0 {
 			r.place(now)
 		}
@@ -304,7 +318,7 @@ func (r *router) wrote(keys [][]byte) {
 }
 
 // sessionDown judges how an established session ended.
-func (r *router) sessionDown(how ending, why string) {
+func (r *router) sessionDown(how ending, why string, limit int) {
 	now := time.Now()
 	r.mu.Lock()
 	suspects, jailed := r.out.blame.ended(now, how, why, r.out.held)
@@ -312,11 +326,21 @@ func (r *router) sessionDown(how ending, why string) {
 	if jailed != "" {
 		q = *r.out.blame.records[jailed]
 	}
+	if held := len(r.out.held); limit != 0 && held > 0 {
+		if limit < 0 {
+			limit = max(held-1, 1)
+		}
+		r.roof = roof{limit, now.Add(roofTime)}
+	}
 	r.out.end()
 	r.pair, r.direct = nil, nil
 	r.eager = suspects > 0 || jailed != ""
 	r.place(now)
 	r.mu.Unlock()
+	if limit != 0 {
+		r.log.Error("the router has a maximum of prefixes below max_rules: it gets the most valuable up to that for an hour; raise it there, or lower max_rules",
+			"maximum", limit, "max_rules", r.peer.MaxRules)
+	}
 	if jailed != "" {
 		r.m.quarantines.WithLabelValues(r.peer.Name).Inc()
 		r.log.Error("route in quarantine: the router reset the session upon it again and again; it is not sent there until then, all others are",

@@ -202,7 +202,7 @@ func TestOnStop(t *testing.T) {
 			f.keep = true // a router that honours graceful restart
 			f.serve()
 			o := testOptions(t, f.peer("edge1"))
-			o.OnStop = mode
+			o.OnStop, o.LongLived = mode, time.Hour
 			s := start(t, o)
 			s.set(1, 1, desired(t, all...))
 			waitFor(t, "all routes", func() bool { return len(f.routes()) == len(all) })
@@ -228,6 +228,9 @@ func TestOnStop(t *testing.T) {
 				}
 				if f.open.restartFlags&0x8000 == 0 || len(f.open.gracefulOf) != 4 || f.open.gracefulOf[0].flags&0x80 == 0 {
 					t.Errorf("graceful restart in OPEN: %+v", f.open)
+				}
+				if f.open.longLived != 3600 {
+					t.Errorf("long-lived graceful restart in OPEN: %d s", f.open.longLived)
 				}
 			})
 			before += len(all)
