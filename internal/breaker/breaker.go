@@ -137,7 +137,10 @@ type Breaker struct {
 	seen     map[string]time.Time // when a sensor last reported any packet
 	ballots  map[netip.Prefix][]*ballot
 	verdicts []verdict
-	flows    map[netip.Prefix]*flow
+	index    map[netip.Prefix]int32 // of flows
+	flows    []flow
+	free     []int32 // of flows
+	hand     int     // where sweep was
 	swept    time.Time
 	watches  map[netip.Prefix]*watch
 	total    *total
@@ -147,7 +150,7 @@ type Breaker struct {
 // New returns a breaker that knows nothing.
 func New(o Options) *Breaker {
 	return &Breaker{
-		o: o, seen: map[string]time.Time{}, ballots: map[netip.Prefix][]*ballot{}, flows: map[netip.Prefix]*flow{},
+		o: o, seen: map[string]time.Time{}, ballots: map[netip.Prefix][]*ballot{}, index: map[netip.Prefix]int32{},
 		watches: map[netip.Prefix]*watch{}, found: map[Verdict]int{},
 	}
 }
@@ -180,13 +183,15 @@ func (b *Breaker) Ended(id string) {
 
 // Tick judges what is due and returns why the breaker opens, if it does. It is to be called every second or so.
 func (b *Breaker) Tick(now time.Time, look Look) (trips []Trip) {
-	b.sweep(now)
 	if t, ok := b.judge(now); ok {
 		trips = append(trips, t)
 	}
 	trips = append(trips, b.judgeTargets(now, look)...)
 	if t, ok := b.judgeTotal(now); ok {
 		trips = append(trips, t)
+	}
+	if b.total == nil { // which must know that what is gone sends nothing; it ends at the latest after FallWithin and FallFor
+		b.sweep(now)
 	}
 	return trips
 }
@@ -199,7 +204,7 @@ func (b *Breaker) Found() map[Verdict]int {
 }
 
 // Flows is how many targets' rates are kept.
-func (b *Breaker) Flows() int { return len(b.flows) }
+func (b *Breaker) Flows() int { return len(b.index) }
 
 // blind counts those of some sensors that have reported no packet since a time.
 func (b *Breaker) blind(sensors []string, since time.Time) (n int) {

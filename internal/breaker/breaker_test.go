@@ -435,6 +435,27 @@ func TestWhatAllTargetsSendFalls(t *testing.T) {
 	})
 }
 
+// What fell to nothing is not forgotten while it is judged, and of very many targets some stand for all.
+func TestAFallOfVeryMany(t *testing.T) {
+	o := options()
+	o.Before, o.MaxTargets, o.DisputedTargets, o.OneSensorTargets = 2*time.Second, 30_000, 0, 0
+	s := newSender(o)
+	many := map[netip.Prefix]float64{}
+	for i := range 20_000 {
+		many[host(i)] = 100
+	}
+	s.pass(3, many)
+	s.Announced(Announcement{ID: "m-1", Target: host(50_000), At: s.now})
+	for p := range many {
+		many[p] = 0
+	}
+	s.pass(1, many)
+	s.pass(12, map[netip.Prefix]float64{}) // the sensor goes on
+	if len(s.trips) != 1 || s.trips[0].Reason != TotalFell || len(s.trips[0].Targets) < 5000 || len(s.trips[0].Targets) > mostAsked {
+		t.Errorf("%d trips: %.300v", len(s.trips), s.trips)
+	}
+}
+
 func TestFlowsAreBoundedAndForgotten(t *testing.T) {
 	o := options()
 	o.MaxTargets = 100

@@ -11,29 +11,49 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
-// flow is what one target sends, in packets a second. Times are Unix nanoseconds.
+// flow is what one target sends, in packets a second. Times are Unix nanoseconds. It holds no pointer: there may be 200,000.
 type flow struct {
-	now, low, lowBefore float32 // lowest since turned, and in the Before ahead of it
-	turned, since       int64   // since: what is known without a gap
-	missing             bool    // a sensor that carries some of it is silent
+	target              netip.Prefix // the zero one: free
+	now, low, lowBefore float32      // lowest since turned, and in the Before ahead of it
+	turned, since       int64        // since: what is known without a gap
+	missing             bool         // a sensor that carries some of it is silent
 }
 
 // leastPPS is below what a fall is chance.
 const leastPPS = 50
+
+// flow finds what is kept of a target; nil when nothing is.
+func (b *Breaker) flow(p netip.Prefix) *flow {
+	if i, ok := b.index[p]; ok {
+		return &b.flows[i]
+	}
+	return nil
+}
+
+// admit makes room for a target.
+func (b *Breaker) admit(p netip.Prefix) *flow {
+	i := int32(len(b.flows))
+	if n := len(b.free); n > 0 {
+		i, b.free = b.free[n-1], b.free[:n-1]
+	} else {
+		b.flows = append(b.flows, flow{})
+	}
+	b.index[p] = i
+	b.flows[i].target = p
+	return &b.flows[i]
+}
 
 // Rate takes in what all sensors say of a target.
 func (b *Breaker) Rate(now time.Time, r traffic.Rate) {
 	if r.Direction != vector.Outbound || r.Vector != vector.Total || r.Network || b.o.TargetFall == 0 && b.o.TotalFall == 0 {
 		return
 	}
-	f := b.flows[r.Target]
+	f := b.flow(r.Target)
 	switch {
-	case f == nil && (r.Held || r.PPS < leastPPS || len(b.flows) >= b.o.MaxTargets):
+	case f == nil && (r.Held || r.PPS < leastPPS || len(b.index) >= b.o.MaxTargets):
 		return
 	case f == nil:
-		f = &flow{}
-		b.flows[r.Target] = f
-		f.begin(now, r.PPS)
+		b.admit(r.Target).begin(now, r.PPS)
 	case r.Held:
 		f.missing = true
 		return
@@ -48,7 +68,7 @@ func (b *Breaker) Rate(now time.Time, r traffic.Rate) {
 
 func (f *flow) begin(now time.Time, pps float64) {
 	v, at := float32(pps), now.UnixNano()
-	*f = flow{now: v, low: v, lowBefore: v, turned: at, since: at}
+	*f = flow{target: f.target, now: v, low: v, lowBefore: v, turned: at, since: at}
 }
 
 // roll begins a new span where the present one is over.
@@ -72,21 +92,27 @@ func (f *flow) before(now time.Time, span time.Duration) (pps float64, ok bool) 
 	return float64(min(f.low, f.lowBefore)), true
 }
 
+// sweepEach is how many flows a tick looks at, so that none takes long.
+const sweepEach = 8192
+
 // sweep forgets what sends hardly anything any more, and sensors that are gone.
 func (b *Breaker) sweep(now time.Time) {
-	if now.Sub(b.swept) < b.o.Before {
-		return
-	}
-	b.swept = now
-	for p, f := range b.flows {
-		if _, watched := b.watches[p]; watched || b.total != nil {
+	for range min(sweepEach, len(b.flows)) {
+		b.hand = (b.hand + 1) % len(b.flows)
+		f := &b.flows[b.hand]
+		if _, watched := b.watches[f.target]; watched || !f.target.IsValid() {
 			continue
 		}
 		if f.roll(now, b.o.Before); f.now < leastPPS && max(f.low, f.lowBefore) < leastPPS {
-			delete(b.flows, p)
+			delete(b.index, f.target)
+			*f = flow{}
+			b.free = append(b.free, int32(b.hand))
 		}
 	}
-	maps.DeleteFunc(b.seen, func(_ string, at time.Time) bool { return now.Sub(at) > time.Hour })
+	if now.Sub(b.swept) >= b.o.Before {
+		b.swept = now
+		maps.DeleteFunc(b.seen, func(_ string, at time.Time) bool { return now.Sub(at) > time.Hour })
+	}
 }
 
 // watch is a target that was answered.
@@ -105,7 +131,7 @@ func (b *Breaker) watchTarget(a Announcement) {
 	}
 	w := b.watches[a.Target]
 	if w == nil {
-		f := b.flows[a.Target]
+		f := b.flow(a.Target)
 		if f == nil || len(a.Carriers) == 0 {
 			b.found[Unseen]++
 			return
@@ -126,7 +152,7 @@ func (b *Breaker) watchTarget(a Announcement) {
 
 func (b *Breaker) judgeTargets(now time.Time, look Look) (trips []Trip) {
 	for _, p := range sortedTargets(b.watches) {
-		w, f := b.watches[p], b.flows[p]
+		w, f := b.watches[p], b.flow(p)
 		over := func(v Verdict) {
 			b.found[v]++
 			delete(b.watches, p)
@@ -167,13 +193,13 @@ func (b *Breaker) judgeTargets(now time.Time, look Look) (trips []Trip) {
 	return trips
 }
 
-// total is what all targets sent when something was announced.
+// total is what all targets sent when something was announced; of many, as many as tell.
 type total struct {
 	ids     []string
 	from    time.Time
 	until   time.Time
 	below   time.Time
-	before  []sent   // sorted by target, so that sums do not depend on chance
+	before  []sent
 	sensors []string // that reported packets
 }
 
@@ -182,18 +208,21 @@ type sent struct {
 	pps    float64
 }
 
+// mostAsked is how many targets stand for all.
+const mostAsked = 8192
+
 func (b *Breaker) watchTotal(a Announcement) {
 	if b.o.TotalFall == 0 {
 		return
 	}
 	if b.total == nil {
 		t := &total{from: a.At, until: a.At.Add(b.o.FallWithin)}
-		for p, f := range b.flows {
-			if before, ok := f.before(a.At, b.o.Before); ok && before >= leastPPS {
-				t.before = append(t.before, sent{p, before})
+		for i := 0; i < len(b.flows); i += 1 + len(b.flows)/mostAsked {
+			f := &b.flows[i]
+			if before, ok := f.before(a.At, b.o.Before); ok && before >= leastPPS && f.target.IsValid() {
+				t.before = append(t.before, sent{f.target, before})
 			}
 		}
-		slices.SortFunc(t.before, func(x, y sent) int { return traffic.ComparePrefix(x.target, y.target) })
 		for s, at := range b.seen {
 			if a.At.Sub(at) <= b.o.Settle {
 				t.sensors = append(t.sensors, s)
@@ -221,7 +250,7 @@ func (b *Breaker) judgeTotal(now time.Time) (Trip, bool) {
 	var before, after float64
 	var fell []netip.Prefix
 	for _, x := range t.before {
-		f, was := b.flows[x.target], x.pps
+		f, was := b.flow(x.target), x.pps
 		if f == nil || f.missing || f.since > t.from.UnixNano() {
 			continue // not known, so neither counts
 		}
@@ -250,6 +279,7 @@ func (b *Breaker) judgeTotal(now time.Time) (Trip, bool) {
 		return Trip{}, false
 	}
 	b.total = nil
+	slices.SortFunc(fell, traffic.ComparePrefix)
 	slices.Sort(t.ids)
 	return Trip{
 		Reason: TotalFell, Then: b.o.OnTotalFall, Mitigations: t.ids, Targets: fell,
