@@ -203,6 +203,8 @@ func (d *docker) close(ctx context.Context, o options) error {
 			errs = append(errs, err)
 		}
 	}
+	_, err = d.run(ctx, "image", "prune", "--force", "--filter", "label="+imageLabel)
+	errs = append(errs, err)
 	return errors.Join(errs...)
 }
 

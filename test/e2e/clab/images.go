@@ -18,6 +18,9 @@ import (
 // imagePrefix begins the name of each image of the topologies, unless a variable says otherwise.
 const imagePrefix = "trafficmonitor-lab/"
 
+// imageLabel says what an image was made of, and that it is one of ours, also when it has lost its name to a newer one.
+const imageLabel = "trafficmonitor.lab"
+
 // routerImages are the targets of Dockerfile.routers that nodes run on.
 var routerImages = []string{"frr", "bird", "openbgpd", "host"}
 
@@ -36,13 +39,17 @@ func (d *docker) images(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	archive := filepath.Join(o.cache, fmt.Sprintf("images-%.6x.tar", sha256.Sum256(append(dockerfile, base...))))
+	of := fmt.Sprintf("%.6x", sha256.Sum256(append(dockerfile, base...)))
+	archive := filepath.Join(o.cache, "images-"+of+".tar")
 	_, err = os.Stat(archive)
 	switch {
 	case err == nil && d.own:
 		_, err = d.run(ctx, "load", "--quiet", "--input", archive)
 	case err == nil || errors.Is(err, os.ErrNotExist):
-		err = d.buildRouters(ctx, base, archive)
+		err = nil
+		if !d.haveRouters(ctx, of) {
+			err = d.buildRouters(ctx, base, of, archive)
+		}
 	}
 	if err != nil {
 		return err
@@ -65,9 +72,20 @@ func baseOf(o options) (string, error) {
 	return imagePrefix + "base", nil
 }
 
-func (d *docker) buildRouters(ctx context.Context, base, archive string) error {
+// haveRouters reports whether the daemon has the images already, made of the same.
+func (d *docker) haveRouters(ctx context.Context, of string) bool {
+	for _, target := range routerImages {
+		label, err := d.run(ctx, "image", "inspect", "--format", `{{index .Config.Labels "`+imageLabel+`"}}`, imagePrefix+target)
+		if err != nil || strings.TrimSpace(label) != of {
+			return false
+		}
+	}
+	return true
+}
+
+func (d *docker) buildRouters(ctx context.Context, base, of, archive string) error {
 	if base == imagePrefix+"base" {
-		if err := d.debootstrap(ctx, base); err != nil {
+		if err := d.debootstrap(ctx, base, of); err != nil {
 			return err
 		}
 	}
@@ -78,6 +96,7 @@ func (d *docker) buildRouters(ctx context.Context, base, archive string) error {
 		tags = append(tags, tag)
 		// The context is not used: its folder is a small one.
 		if _, err := d.run(ctx, "build", "--quiet", "--network", "host", "--build-arg", "BASE="+base, "--tag", tag,
+			"--label", imageLabel+"="+of,
 			"--target", target, "--file", filepath.Join(source, "Dockerfile.routers"), filepath.Join(source, "frr")); err != nil {
 			return err
 		}
@@ -105,7 +124,7 @@ func (d *docker) buildRouters(ctx context.Context, base, archive string) error {
 }
 
 // debootstrap makes a base image of this machine's release from the mirror that apt uses.
-func (d *docker) debootstrap(ctx context.Context, tag string) error {
+func (d *docker) debootstrap(ctx context.Context, tag, of string) error {
 	log.Print("   making a base image with debootstrap")
 	release, err := output(ctx, os.Environ(), nil, "sh", "-c", `. /etc/os-release && echo "${VERSION_CODENAME:?no Debian release}"`)
 	if err != nil {
@@ -134,7 +153,7 @@ func (d *docker) debootstrap(ctx context.Context, tag string) error {
 		return err
 	}
 	_, err = output(ctx, d.env(), nil, "sh", "-c", `tar -C "$1" --exclude ./var/cache/apt/archives/*.deb --exclude ./var/lib/apt/lists/* \
-		--exclude ./usr/share/doc/* --exclude ./usr/share/man/* --exclude ./usr/share/locale/* -c . | docker import - "$2"`, "sh", root, tag)
+		--exclude ./usr/share/doc/* --exclude ./usr/share/man/* --exclude ./usr/share/locale/* -c . | docker import --change "LABEL $3" - "$2"`, "sh", root, tag, imageLabel+"="+of)
 	return err
 }
 
