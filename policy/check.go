@@ -200,6 +200,9 @@ func (f *file) checkLadder(r *document.Report, here string, resp response) {
 				}
 			}
 		}
+		if g.probe != nil && (g.downAfter == nil || g.action.Kind != route.Discard && g.action.Kind != route.Blackhole) {
+			r.Add(at+".probe", "means nothing here: a discard or a blackhole is probed, after its down_after")
+		}
 		if g.action.Kind == route.Blackhole && g.maxCollateral != nil {
 			r.Add(at+".max_collateral", "means nothing here: a blackhole drops everything to the target")
 		}

@@ -216,6 +216,9 @@ func (f *file) ladder(path string, r response) Response {
 	return answer
 }
 
+// defaultProbe is 1 Mbps.
+const defaultProbe = 125_000
+
 func (f *file) step(path string, g rung, of span) Step {
 	s := Step{
 		Name: formatAction(g.action), Path: path, Observe: g.action.Kind == 0 && !g.action.notify, Notify: g.action.notify, Action: g.action.Action,
@@ -227,6 +230,10 @@ func (f *file) step(path string, g rung, of span) Step {
 	f.collateral = f.collateral || g.maxCollateral != nil
 	set(&s.Approvals, g.approval)
 	set(&s.DownAfter, g.downAfter)
+	s.Probe = defaultProbe
+	if g.probe != nil {
+		s.Probe = uint64(max(*g.probe/8, 1))
+	}
 	if s.Announces() {
 		s.TTL, s.Extend, s.MaxAge = f.spans(of, g.span)
 	}

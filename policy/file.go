@@ -85,6 +85,7 @@ type rung struct {
 	approval      *int
 	span
 	downAfter *time.Duration
+	probe     *float64 // bits per second
 }
 
 // span is how long an announcement lives.
@@ -372,6 +373,10 @@ func (g *rung) schema() document.Value {
 	}, append(g.span.schema(), document.Field{
 		Key: "down_after", Value: document.Optional(&g.downAfter, downAfter),
 		Help: "How long the attack must be measured to be over before the ladder steps down, from the first step to nothing; absent: the announcement ends with its ttl.",
+	}, document.Field{
+		Key: "probe", Value: document.Optional(&g.probe, document.BPS()),
+		Help:   "How much of what a discard or a blackhole takes is let through after down_after, where no milder step is before it, to see whether the attack is over; absent: 1 Mbps.",
+		Danger: "It reaches the target.",
 	})...)...)
 }
 

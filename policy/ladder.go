@@ -42,6 +42,9 @@ type Step struct {
 	// DownAfter is how long the attack must be measured to be over before the ladder steps down from here; 0: it does not,
 	// and the announcement ends with its deadline.
 	DownAfter time.Duration
+	// Probe is how much is let through, in octets per second, when there is nothing milder to come down to from a step that lets
+	// nothing through.
+	Probe uint64
 }
 
 // Announces reports whether the step tells routers anything.

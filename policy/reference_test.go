@@ -45,7 +45,7 @@ func TestReferenceDocumentation(t *testing.T) {
 			continue
 		case k.Path == "exceptions[].until":
 			value = "never"
-		case slices.Contains([]string{"action", "when", "name", "after", "if", "max_collateral", "approval", "down_after"}, key) && !k.Required:
+		case slices.Contains([]string{"action", "when", "name", "after", "if", "max_collateral", "approval", "down_after", "probe"}, key) && !k.Required:
 			value = "none"
 		}
 		fmt.Fprintf(&keys, "| `%s` | %s | %s | %s | %s |\n", k.Path, k.Type, value, k.Help, k.Danger)

@@ -39,9 +39,6 @@ type Facts struct {
 	MaxAge     time.Duration // no announcement gets older
 }
 
-// ProbeRate is what is let through, in octets per second, while a discard without a milder step before it is probed.
-const ProbeRate = 125_000
-
 // mostWaits is how often at most the wait before easing doubles.
 const mostWaits = 6
 
@@ -170,7 +167,7 @@ func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts)
 			from = x.Rung.From
 		}
 		if lower < 0 {
-			m.probe(now, x, f)
+			m.probe(now, x, r.Steps[x.Rung.Step].Probe, f)
 			return fmt.Sprintf("after %s a little is let through, to see whether the attack is over", wait)
 		}
 		m.ease(now, x, r, lower, from, f)
@@ -201,12 +198,12 @@ func (m *Machine) ease(now time.Time, x *Mitigation, r policy.Response, to, from
 }
 
 // probe lets a little through of what is discarded; the step stays.
-func (m *Machine) probe(now time.Time, x *Mitigation, f Facts) {
+func (m *Machine) probe(now time.Time, x *Mitigation, octets uint64, f Facts) {
 	match := x.Routes[0].Match
 	if x.Routes[0].IsBlackhole() {
 		match = f.Mark
 	}
-	x.Routes = []route.Route{{Match: match, Action: route.Action{Kind: route.RateBytes, Rate: ProbeRate}}}
+	x.Routes = []route.Route{{Match: match, Action: route.Action{Kind: route.RateBytes, Rate: octets}}}
 	x.Rung.Since, x.Rung.From = now, x.Rung.Step
 	x.enter(now, Easing)
 	m.forgetLooks(x)
