@@ -200,6 +200,9 @@ func (f *file) checkLadder(r *document.Report, here string, resp response) {
 				}
 			}
 		}
+		if g.action.Kind == route.Accept && g.downAfter != nil && !slices.ContainsFunc(resp.ladder[:i], func(g rung) bool { return g.action.Kind != 0 }) {
+			r.Add(at+".down_after", "means nothing here: there is no milder step to come down to, and what is marked or redirected is not probed; it ends with its ttl")
+		}
 		if g.probe != nil && (g.downAfter == nil || g.action.Kind != route.Discard && g.action.Kind != route.Blackhole) {
 			r.Add(at+".probe", "means nothing here: a discard or a blackhole is probed, after its down_after")
 		}

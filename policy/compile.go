@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -230,9 +231,11 @@ func (f *file) step(path string, g rung, of span) Step {
 	f.collateral = f.collateral || g.maxCollateral != nil
 	set(&s.Approvals, g.approval)
 	set(&s.DownAfter, g.downAfter)
-	s.Probe = defaultProbe
-	if g.probe != nil {
+	switch {
+	case g.probe != nil:
 		s.Probe = uint64(max(*g.probe/8, 1))
+	case s.DownAfter > 0 && (s.Action.Kind == route.Discard || s.Action.Kind == route.Blackhole):
+		s.Probe = defaultProbe
 	}
 	if s.Announces() {
 		s.TTL, s.Extend, s.MaxAge = f.spans(of, g.span)

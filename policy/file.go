@@ -335,7 +335,7 @@ func responses(dst *[]response) document.Value {
 			},
 			{
 				Key: "action", Value: document.Optional(&r.action, actions()),
-				Help:   "What is done: observe, notify, rate-limit RATE, discard or blackhole. It, or a ladder, is required.",
+				Help:   "What is done: observe, notify, rate-limit RATE, discard, blackhole, mark DSCP or redirect TO. It, or a ladder, is required.",
 				Danger: "A blackhole finishes the attack and the target. A discard leaves no evidence of whether the attack goes on.",
 			},
 			{Key: "ladder", Value: document.OmitEmpty(&r.ladder, document.List(&r.ladder, nil, (*rung).schema)), Help: "Steps instead of one action, the mildest first."},
@@ -348,7 +348,7 @@ func (g *rung) schema() document.Value {
 		{Key: "name", Value: document.Optional(&g.name, document.Word()), Help: "What the step is called in reasons; absent: what it does."},
 		{
 			Key: "action", Value: document.Scalar(&g.action, actions()), Required: true,
-			Help:   "What is done: observe, notify, rate-limit RATE, discard or blackhole. It takes the place of what the step before did.",
+			Help:   "What is done: observe, notify, rate-limit RATE, discard, blackhole, mark DSCP or redirect TO. It takes the place of what the step before did.",
 			Danger: "As with the action of a response.",
 		},
 		{
@@ -617,9 +617,9 @@ type action struct {
 
 func actions() document.Codec[action] {
 	pps, bps := document.PPS(), document.BPS()
-	words := []string{"observe", "notify", "rate-limit", "discard", "blackhole"}
+	words := []string{"observe", "notify", "rate-limit", "discard", "blackhole", "mark", "redirect"}
 	return document.Codec[action]{
-		Type: "observe, notify, rate-limit RATE, discard or blackhole",
+		Type: "observe, notify, rate-limit RATE, discard, blackhole, mark DSCP or redirect TO",
 		Parse: func(s string) (action, error) {
 			word, rest, _ := strings.Cut(s, " ")
 			rest = strings.TrimSpace(rest)
@@ -634,6 +634,8 @@ func actions() document.Codec[action] {
 				return action{route.Action{Kind: map[string]route.ActionKind{"discard": route.Discard, "blackhole": route.Blackhole}[word]}, word == "notify"}, nil
 			case "rate-limit":
 				return parseRateLimit(s, rest, pps, bps)
+			case "mark", "redirect":
+				return parseSteering(s)
 			}
 			if near := document.Nearest(word, words); near != "" {
 				return action{}, document.Wrong(strings.TrimSpace(near+" "+rest), "%q is not an action", s)
@@ -650,10 +652,10 @@ func actions() document.Codec[action] {
 			case "limit", "rate", "police", "throttle":
 				return action{}, document.Wrong(strings.TrimSpace("rate-limit "+rest), "%q is not an action", s)
 			}
-			return action{}, fmt.Errorf("%q is not an action; known are observe, notify, rate-limit RATE, discard, blackhole", s)
+			return action{}, fmt.Errorf("%q is not an action; known are observe, notify, rate-limit RATE, discard, blackhole, mark DSCP, redirect TO", s)
 		},
 		Format: formatAction,
-		JSON:   document.Pattern(`observe|notify|discard|blackhole|rate-limit +[0-9]+(\.[0-9]+)? *([kMG]?pps|[kMGT]?bps)`),
+		JSON:   document.Pattern(`observe|notify|discard|blackhole|rate-limit +[0-9]+(\.[0-9]+)? *([kMG]?pps|[kMGT]?bps)|(mark|redirect) +[0-9a-fA-F.:]+.*`),
 	}
 }
 
@@ -685,8 +687,22 @@ func parseRateLimit(s, rest string, pps, bps document.Codec[float64]) (action, e
 	return action{Action: route.Action{Kind: kind, Rate: rate}}, nil
 }
 
+// parseSteering reads an action that sends packets elsewhere, or marks them, as docs/routes.md writes it.
+func parseSteering(s string) (action, error) {
+	a, err := route.ParseAction(s)
+	switch {
+	case err != nil:
+		return action{}, err
+	case a.Kind != route.Accept || a.Attributes != (route.Attributes{}) || a.Sample || a.Continue:
+		return action{}, fmt.Errorf("%q: a policy marks or redirects, and says no more of it", s)
+	}
+	return action{a, false}, nil
+}
+
 func formatAction(a action) string {
 	switch a.Kind {
+	case route.Accept:
+		return a.Action.String()
 	case route.RateBytes:
 		return "rate-limit " + document.BPS().Format(float64(a.Rate*8))
 	case route.RatePackets:

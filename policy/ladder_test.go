@@ -2,9 +2,12 @@ package policy
 
 import (
 	"math"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 func TestConditionOverEvidence(t *testing.T) {
@@ -133,6 +136,39 @@ func BenchmarkCondition(b *testing.B) {
 	for b.Loop() {
 		if holds, err := c.Eval(e); !holds || err != nil {
 			b.Fatal(holds, err)
+		}
+	}
+}
+
+func TestSteeringActions(t *testing.T) {
+	text := func(action, more string) string {
+		return "version: 1\nthresholds: [{vectors: syn, pps: 20 kpps}]\nresponses: [{vectors: syn, ladder: [{action: " + action + more + "}]}]\n"
+	}
+	for action, want := range map[string]string{
+		"redirect 64500:100": "redirect 64500:100", "redirect 192.0.2.9": "redirect 192.0.2.9", "mark 8": "mark 8",
+	} {
+		p, err := Parse("p.yaml", []byte(text(action, "")))
+		if err != nil {
+			t.Errorf("%s: %v", action, err)
+			continue
+		}
+		r := p.Answer(Incident{Target: netip.MustParsePrefix("192.0.2.1/32"), Vector: vector.SYN}, time.Time{})
+		if r.Observe || r.Steps[0].Does() != want || !r.Steps[0].Announces() {
+			t.Errorf("%s: %+v", action, r)
+		}
+	}
+	for action, want := range map[string]string{
+		"mark 64":                  "63",
+		"redirect nowhere":         "redirect",
+		"mark 8 sample":            "says no more",
+		"redirect 64500:100 med 5": "says no more",
+		"redirct 64500:100":        "redirect 64500:100",
+		"rate-limit 1 Mbps, probe: 1 Mbps, down_after: 1m": "probe",
+		"redirect 64500:100, down_after: 1m":               "ends with its ttl",
+		"discard, probe: 1 Mbps":                           "probe",
+	} {
+		if _, err := Parse("p.yaml", []byte(text(action, ""))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", action, err, want)
 		}
 	}
 }

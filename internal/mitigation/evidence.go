@@ -156,6 +156,10 @@ func (m *Machine) goesOn(o traffic.Observation, usual Usual) bool {
 				if fills(o.PPS+o.HeldPPS, float64(r.Action.Rate), usual.PPS, x.Refined) {
 					return true
 				}
+			case route.Accept: // what is only marked goes on as it did
+				if !x.diverts() && x.Effect.BeforePPS > 0 && fills(o.PPS+o.HeldPPS, x.Effect.BeforePPS, usual.PPS, true) {
+					return true
+				}
 			}
 		}
 	}
@@ -270,7 +274,7 @@ func (m *Machine) judge(now time.Time, x *Mitigation) string {
 		delete(m.doubts, x.ID)
 		return "automation may act on it again"
 	}
-	if !m.measure(x) {
+	if !m.measure(x) || x.Routes[0].Action.Kind == route.Accept && !x.diverts() { // a mark is not there to stop anything
 		return ""
 	}
 	if x.shown() {

@@ -166,6 +166,9 @@ func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts)
 		if x.Phase == Easing {
 			from = x.Rung.From
 		}
+		if lower < 0 && x.diverts() {
+			return ""
+		}
 		if lower < 0 {
 			m.probe(now, x, r.Steps[x.Rung.Step].Probe, f)
 			return fmt.Sprintf("after %s a little is let through, to see whether the attack is over", wait)
@@ -312,7 +315,13 @@ func (m *Mitigation) blocks() bool {
 	case route.Discard, route.Blackhole:
 		return true
 	}
-	return false
+	return m.diverts()
+}
+
+// diverts tells whether a mitigation sends the traffic somewhere else: whether any of it comes back is that place's affair.
+func (m *Mitigation) diverts() bool {
+	r := m.Routes[0].Action.Redirect
+	return r != (route.Redirect{}) && !r.Copy
 }
 
 // Restore takes an Advance, Approve or Extend back that was never stored.
