@@ -29,7 +29,7 @@ const flowspec = "FlowSpec"
 var Deviations = []Deviation{
 	{
 		Number: 1, Router: "FRR", Actions: []string{"rate-limit 1kpps"}, Outcome: readsOther, Shows: []string{"UNK:128, 12"},
-		Because: "FRR 8.4 does not know traffic-rate-packets (RFC 8955, section 7.2) and keeps the rule without an action, which lets everything pass. Use a rate in bits per second for FRR.",
+		Because: "FRR 8.4 does not know traffic-rate-packets (RFC 8955, section 7.2) and keeps the rule without an action, which lets everything pass. The profile `frr` says so, and no such rule is sent to a router that has it.",
 	},
 	{
 		Number: 2, Router: "OpenBGPD", Component: flowspec, Outcome: notSent, Shows: []string{"the router's tool shows as negotiated: [ipv4-unicast ipv6-unicast]"},
@@ -37,7 +37,7 @@ var Deviations = []Deviation{
 	},
 	{
 		Number: 3, Router: "FRR", Family: "ipv6", Component: "source", Operator: offset, Outcome: notAccepted, Shows: []string{"NOTIFICATION 3/9"},
-		Because: "FRR 8.4 resets the session upon a prefix with an offset: it expects as many octets as the prefix length alone would need (RFC 8956, section 3.1, takes the offset off). Its profile must refuse offsets.",
+		Because: "FRR 8.4 resets the session upon a prefix with an offset: it expects as many octets as the prefix length alone would need (RFC 8956, section 3.1, takes the offset off). The profile `frr` says so, and no such rule is sent to a router that has it.",
 	},
 	{
 		Number: 4, Router: "BIRD", Family: "ipv6", Component: "source", Operator: "offset of bits", Outcome: notAccepted, Shows: []string{"NOTIFICATION 3/1"},
@@ -45,7 +45,7 @@ var Deviations = []Deviation{
 	},
 	{
 		Number: 5, Router: "BIRD", Family: "ipv6", Component: "source", Operator: "offset, to the last bit", Outcome: readsOther, Shows: []string{"src ::10/128 offset 100"},
-		Because: "As D4, where the number of octets happens to be the same: BIRD then takes the rule and matches other addresses. Its profile must refuse offsets that are no multiple of eight.",
+		Because: "As D4, where the number of octets happens to be the same: BIRD then takes the rule and matches other addresses. The profile `bird` says so, and no such rule is sent to a router that has it.",
 	},
 	{
 		Number: 6, Router: "gobgpd", Family: "ipv6", Component: "source", Operator: offset, Outcome: notAccepted, Shows: []string{"the router does not show it"},

@@ -70,6 +70,8 @@ this machine, announces every component in every way we use it with every action
 compares, withdraws, and sees the rule gone. A cell that does otherwise and is not listed below fails the run, and so does one that
 is listed and does as meant.
 
+Routers are tried here without a profile; docs/profiles.md says what those of FRR and BIRD keep from them.
+
 FRR prints AND and OR between comparisons alike; one from above behind one from below is read as the end of a range, as its own
 configuration has it. Rates are compared as the 32-bit floats they are on the wire.
 
