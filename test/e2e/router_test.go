@@ -64,7 +64,7 @@ func (s *system) split(f route.Family, texts []string) (rules []route.Route, hol
 		switch r := s.parse(text); {
 		case r.Family() != f:
 		case r.IsBlackhole():
-			holes = append(holes, r.Match.Destination)
+			holes = append(holes, r.Prefix())
 		default:
 			rules = append(rules, r)
 		}
@@ -250,7 +250,7 @@ func (s *system) onWire(text string) string {
 	s.t.Helper()
 	r := s.parse(text).Canonical()
 	if r.IsBlackhole() {
-		return "blackhole " + r.Match.Destination.String()
+		return "blackhole " + r.Prefix().String()
 	}
 	return r.Match.String()
 }
