@@ -48,7 +48,7 @@ func (e *Engine) Announce(ctx context.Context, r mitigation.Request, validateOnl
 		if validateOnly {
 			real := e.machine
 			defer func() { e.machine = real }()
-			e.machine = mitigation.New(real.Records())
+			e.machine = e.newMachine(real.Records())
 		}
 		var repeated bool
 		if m, repeated = e.machine.Announce(now, r); repeated {
@@ -122,8 +122,8 @@ func (e *Engine) Approve(ctx context.Context, a Answer) (m mitigation.Mitigation
 		}
 		m = c.Put[0]
 		if m.State == mitigation.Active && before.State != mitigation.Active {
-			if vs := e.check(now, m.ID); len(vs) > 0 {
-				e.machine.Restore(before)
+			if vs := e.checkAll(now); len(vs) > 0 {
+				e.machine.Restore(now, before)
 				return &RefusedError{vs}
 			}
 		}
@@ -162,6 +162,9 @@ func (e *Engine) Reject(ctx context.Context, a Answer) (m mitigation.Mitigation,
 			return &StoreError{err}
 		}
 		e.answered(audit.ApprovalRejected, "rejects", m, a)
+		if m.State == mitigation.Refused {
+			e.metrics.ended.WithLabelValues(m.EndReason).Inc()
+		}
 		return nil
 	})
 	return m, err
@@ -178,7 +181,7 @@ func (e *Engine) Extend(ctx context.Context, a Answer, by time.Duration) (m miti
 			return err
 		}
 		if vs := e.check(now, a.ID); len(vs) > 0 {
-			e.machine.Restore(before)
+			e.machine.Restore(now, before)
 			return &RefusedError{vs}
 		}
 		m = c.Put[0]
@@ -315,8 +318,7 @@ func (e *Engine) followPolicy(now time.Time) {
 // wanted tells whether the policy would answer now what a mitigation is for. What is not known denies nothing: a rule must not
 // lapse during an attack because a new leader has not seen its beginning, or nothing is known of its collateral.
 func (e *Engine) wanted(m mitigation.Mitigation, now time.Time) bool {
-	inc, seen := e.detector.Incident(detect.Site{Target: m.Target, Direction: vector.Inbound})
-	seen = seen && inc.ID == m.Incident
+	inc, seen := e.attack(m)
 	return slices.ContainsFunc(m.Vectors, func(v vector.ID) bool {
 		if !seen {
 			return e.policy.Conditional() || e.policy.Answer(policy.Incident{Target: m.Target, Vector: v}, now).Announces()

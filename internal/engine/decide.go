@@ -57,7 +57,7 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 			if len(e.ended) > maxEnded {
 				e.ended = e.ended[1:]
 			}
-			e.over(now, inc.ID)
+			e.over(now, inc, ev.Vectors)
 			for _, v := range ev.Vectors {
 				delete(e.retry, sight{inc.Target, inc.Direction, v})
 				delete(e.said, sight{inc.Target, inc.Direction, v})
@@ -149,6 +149,13 @@ func (e *Engine) check(now time.Time, id string) []safety.Violation {
 		}
 	}
 	return out
+}
+
+// checkAll asks the safety kernel about the whole set: of one that was announced before and now takes a step, the kernel may say
+// that a younger one, of another target, has to give way.
+func (e *Engine) checkAll(now time.Time) []safety.Violation {
+	set, _ := e.entries(now)
+	return safety.Check(now, e.o.Safety, set)
 }
 
 // entries is the whole set as the kernel judges it: each mitigation with its own routes, so that two that want

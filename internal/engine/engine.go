@@ -352,8 +352,7 @@ func (e *Engine) tick(now time.Time) {
 func (e *Engine) begin(l *leadership) {
 	now := time.Now()
 	e.lead = l
-	e.machine = mitigation.New(l.records)
-	e.machine.SetGroups(e.policy.Groups, policy.DefaultGroup)
+	e.machine, e.adopt = e.newMachine(l.records), true
 	clear(e.retry)
 	clear(e.said)
 	clear(e.looked)
@@ -372,6 +371,16 @@ func (e *Engine) begin(l *leadership) {
 		map[string]string{"term": fmt.Sprint(l.Number())})
 	e.followPolicy(now)
 	e.tick(now)
+}
+
+// newMachine returns a machine that knows what the engine does.
+func (e *Engine) newMachine(r mitigation.Records) *mitigation.Machine {
+	m := mitigation.New(r)
+	m.SetGroups(e.policy.Groups, policy.DefaultGroup)
+	if e.o.Placed != nil {
+		m.SetReach(func(m mitigation.Mitigation) int { _, routers := e.o.Placed(m); return routers })
+	}
+	return m
 }
 
 // depose ends the term from our side. What was decided and not stored is forgotten with the machine.

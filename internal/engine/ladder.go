@@ -60,7 +60,8 @@ func (e *Engine) propose(now time.Time, m mitigation.Mitigation, answer policy.R
 	e.log.Info("mitigation proposed", "mitigation", m.ID, "incident", m.Incident, "rule", m.Routes[0], "reason", answer.Reason)
 	about["mitigation"], about["route"] = m.ID, m.Routes[0].String()
 	e.o.Emit(audit.MitigationProposed, fmt.Sprintf("%s is not announced yet: %s", m.Routes[0], answer.Reason), about)
-	return e.advance(now, m)
+	_, ok := e.advance(now, m)
+	return ok
 }
 
 // ladders lets each live mitigation do what its ladder asks for.
@@ -70,11 +71,20 @@ func (e *Engine) ladders(now time.Time) {
 	}
 	adopt := e.adopt
 	e.adopt = false
+	steps := 0
 	for _, m := range e.machine.Live() {
 		if m.Manual() || len(m.Vectors) != 1 || m.Rung.Ladder == "" && !adopt {
 			continue
 		}
-		if !e.advance(now, m) {
+		moved, ok := e.advance(now, m)
+		if !ok {
+			return
+		}
+		if moved {
+			steps++
+		}
+		if steps >= maxSteps { // each is judged by the kernel and stored; the others come a moment later
+			e.adopt = e.adopt || adopt
 			return
 		}
 	}
@@ -100,11 +110,13 @@ func (e *Engine) unseen(now time.Time) {
 	}
 }
 
-// advance asks the policy about one mitigation; false says that the term was given up.
-func (e *Engine) advance(now time.Time, m mitigation.Mitigation) bool {
+// maxSteps are taken at a look.
+const maxSteps = 32
+
+// advance asks the policy about one mitigation. Ok is false when the term was given up.
+func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool) {
 	v := m.Vectors[0]
-	inc, live := e.detector.Incident(detect.Site{Target: m.Target, Direction: vector.Inbound})
-	live = live && inc.ID == m.Incident
+	inc, live := e.attack(m)
 	asked := policy.Incident{Target: m.Target, Vector: v}
 	if live {
 		asked = policy.Observed(inc, v, now)
@@ -128,27 +140,27 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) bool {
 	if e.o.Placed != nil {
 		f.Installed, f.Routers = e.o.Placed(m)
 	}
-	before, c, moved, err := e.machine.Advance(now, m.ID, answer, f)
+	before, c, did, err := e.machine.Advance(now, m.ID, answer, f)
 	if err != nil {
 		e.uncomputed([]string{err.Error()})
 	}
-	if !moved {
-		return true
+	if moved = did; !moved {
+		return false, true
 	}
 	after := c.Put[0]
 	if after.State == mitigation.Active {
-		if refusals := e.check(now, m.ID); len(refusals) > 0 {
-			e.machine.Restore(before)
+		if refusals := e.checkAll(now); len(refusals) > 0 {
+			e.machine.Restore(now, before)
 			e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
 			if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
 				e.log.Error("a step of a ladder is refused by the safety kernel", "mitigation", m.ID, "rule", after.Routes[0], "reason", refusals[0].Reason)
 				e.o.Emit(audit.MitigationRefused, text, e.about(before))
 			}
-			return true
+			return true, true
 		}
 	}
 	if _, err := e.commit(c); err != nil {
-		return false
+		return true, false
 	}
 	e.tell(c)
 	if s := after.Rung.Step; s != before.Rung.Step && 0 <= s && s < len(answer.Steps) && answer.Steps[s].Notify {
@@ -156,21 +168,34 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) bool {
 		e.log.Warn("the policy asks a person to look", "mitigation", m.ID, "incident", m.Incident, "target", m.Target, "vector", v, "reason", after.Evidence)
 		e.o.Emit(audit.PolicyNotify, after.Evidence, e.about(after))
 	}
-	return true
+	return true, true
 }
 
 // over ends what waits for an answer to an incident that is over.
-func (e *Engine) over(now time.Time, incident string) {
+func (e *Engine) over(now time.Time, inc detect.Incident, vectors []vector.ID) {
 	if e.machine == nil {
 		return
 	}
-	c := e.machine.Over(now, incident)
+	if inc.Direction != vector.Inbound {
+		return
+	}
+	c := e.machine.Over(now, inc.Target, vectors)
 	if c.Empty() {
 		return
 	}
 	if _, err := e.commit(c); err == nil {
 		e.tell(c)
 	}
+}
+
+// attack returns the incident that a mitigation of automation answers, while it goes on. Another controller may have given it another
+// name: what counts is that this target is attacked by this vector.
+func (e *Engine) attack(m mitigation.Mitigation) (detect.Incident, bool) {
+	inc, live := e.detector.Incident(detect.Site{Target: m.Target, Direction: vector.Inbound})
+	live = live && slices.ContainsFunc(m.Vectors, func(v vector.ID) bool {
+		return slices.ContainsFunc(inc.Vectors, func(x detect.Measurement) bool { return x.Vector == v })
+	})
+	return inc, live
 }
 
 // about names a mitigation in an event.

@@ -205,3 +205,54 @@ func TestSecondPerson(t *testing.T) {
 		}
 	})
 }
+
+// A step that would push out another target's rule, because it is younger, is refused: that one stays.
+func TestStepPushesNobodyOut(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: blackhole, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+		o.Safety.MaxOwnShare = 0.005 // one host of the /24
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.seconds(24_000, 1)
+		hole := manual(t, "destination 192.0.2.9 then blackhole")
+		hole.TTL = time.Hour
+		m, err := b.Announce(b.t.Context(), hole, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.seconds(24_000, 10)
+		if got := b.announced(); len(got) != 2 {
+			t.Errorf("announced %q; %s", got, b.kinds())
+		}
+		if b.one(mitigation.Announced).ID != m.ID || b.one(mitigation.Ineffective).Rung.Step != 0 {
+			t.Errorf("events %s", b.kinds())
+		}
+	})
+}
+
+// A new leader's own incident has another name; what was proposed before is told by it, goes on, and ends with it.
+func TestLadderUnderAnotherLeader(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.term.mu.Lock()
+		for id, m := range b.term.rec {
+			m.Incident = "i-of-another"
+			b.term.rec[id] = m
+		}
+		b.term.mu.Unlock()
+		b.term.fail(errors.New("lost"))
+		b.seconds(24_000, 5) // its next commit fails, and the term with it
+		if _, err := b.Announce(b.t.Context(), manual(t, "destination 192.0.2.9 then blackhole"), false); err == nil {
+			t.Fatal("stored what could not be")
+		}
+		b.term.fail(nil)
+		go func() { _ = b.lead() }()
+		b.seconds(24_000, 8)
+		discard := strings.Replace(dnsRule, "rate-limit 1Mbps", "discard", 1)
+		if got := b.announced(); len(got) != 1 || got[0] != discard {
+			t.Errorf("announced %q; %s", got, b.kinds())
+		}
+	})
+}

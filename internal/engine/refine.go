@@ -38,15 +38,11 @@ func (e *Engine) refine(now time.Time) {
 	if e.machine == nil {
 		return
 	}
-	incidents := map[string]detect.Incident{}
-	for _, inc := range e.detector.Incidents() {
-		incidents[inc.ID] = inc
-	}
 	var due []mitigation.Mitigation
 	active := map[string]bool{}
 	for _, m := range e.machine.Active() {
 		active[m.ID] = true
-		if _, known := incidents[m.Incident]; !known || m.Manual() || len(m.Vectors) != 1 || m.Routes[0].IsBlackhole() {
+		if _, known := e.attack(m); !known || m.Manual() || len(m.Vectors) != 1 || m.Routes[0].IsBlackhole() {
 			continue
 		}
 		if now.Sub(m.Created) >= refineAfter && now.Sub(e.looked[m.ID]) >= refineEvery {
@@ -64,7 +60,8 @@ func (e *Engine) refine(now time.Time) {
 	for _, m := range due[:min(len(due), maxRefined)] {
 		since := e.looked[m.ID]
 		e.looked[m.ID] = now
-		match, kind, why := e.better(incidents[m.Incident], m, since)
+		inc, _ := e.attack(m)
+		match, kind, why := e.better(inc, m, since)
 		if kind == "" {
 			continue
 		}

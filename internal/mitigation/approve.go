@@ -13,6 +13,7 @@ var (
 	ErrNotAsked   = errors.New("nothing awaits approval")
 	ErrSamePerson = errors.New("two persons are asked, and this is one of them already")
 	ErrTooLong    = errors.New("longer than any announcement may live")
+	ErrHandsOff   = errors.New("automation may not act on it now")
 )
 
 // Approve is a person's yes to what a mitigation asks. Who asked for it may not approve it, and nobody twice. With the last
@@ -22,6 +23,9 @@ func (m *Machine) Approve(now time.Time, id, who, reason string) (before Mitigat
 	x, err := m.asked(id)
 	if err != nil {
 		return Mitigation{}, Change{}, err
+	}
+	if why := m.handsOff(now, x.Target); why != "" && !x.Manual() {
+		return Mitigation{}, Change{}, fmt.Errorf("%w: %s: approve it when that has ended", ErrHandsOff, why)
 	}
 	if same(who, x.Requester) {
 		return Mitigation{}, Change{}, fmt.Errorf("%w: %s asked for it: another approver must look at it", ErrSamePerson, who)
@@ -35,6 +39,7 @@ func (m *Machine) Approve(now time.Time, id, who, reason string) (before Mitigat
 	x.Ask = &a
 	if x.Manual() && !a.Open() {
 		life := x.Deadline.Sub(x.Created)
+		x.Created = m.created(now) // it begins now, behind all that is announced
 		x.Deadline = now.Add(life)
 		x.MaxDeadline, x.Approved = x.Deadline, true
 		x.enter(now, Announced)

@@ -94,7 +94,7 @@ func (m *Machine) Observe(o traffic.Observation, usual Usual) {
 			return
 		}
 	case seen > 0:
-		l.lost, l.sensors = false, o.Sensors
+		l.lost, l.sensors = false, union(l.sensors, o.Sensors)
 	case l.lost: // the view forgot the one that was silent
 		return
 	}
@@ -105,18 +105,58 @@ func (m *Machine) Observe(o traffic.Observation, usual Usual) {
 	l.goesOn = m.goesOn(o, usual)
 	m.before(o)
 	switch {
-	case l.goesOn || l.lost || l.silent:
+	case l.goesOn || l.lost || l.silent || !m.tells(o, usual):
 		l.quiet = time.Time{}
 	case l.quiet.IsZero():
 		l.quiet = l.end
 	}
 }
 
+// union adds names to a sorted list, which it does not change, up to as many as an observation names.
+func union(have, more []string) []string {
+	out := have
+	for _, name := range more {
+		if i, found := slices.BinarySearch(out, name); !found && len(out) < traffic.MaxNames {
+			out = slices.Insert(slices.Clip(slices.Clone(out)), i, name)
+		}
+	}
+	return out
+}
+
+// tells reports whether it could be seen that the attack goes on: where what is usual fills a limit alone it could not.
+func (m *Machine) tells(o traffic.Observation, usual Usual) bool {
+	for _, x := range m.activeAt(o.Target) {
+		if !slices.Contains(x.Vectors, o.Vector) {
+			continue
+		}
+		full := func(limit, usual float64) bool {
+			passes := limit
+			if x.Refined {
+				passes += usual
+			}
+			return fills(passes, limit, usual, x.Refined)
+		}
+		for _, r := range x.Routes {
+			switch rate := float64(r.Action.Rate); r.Action.Kind {
+			case route.RateBytes:
+				if !full(rate*8, usual.BPS) {
+					return false
+				}
+			case route.RatePackets:
+				if !full(rate, usual.PPS) {
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
+
 // before takes a window that began before an answer took effect for what was before, if it says more: at the moment of the
 // decision hardly more is known of an attack than that it passed its limit.
 func (m *Machine) before(o traffic.Observation) {
-	for _, x := range m.active() {
-		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) || x.Phase == Easing || !o.Start.Before(x.tookEffect()) {
+	for _, x := range m.activeAt(o.Target) {
+		if !slices.Contains(x.Vectors, o.Vector) || x.Phase == Easing || !o.Start.Before(x.tookEffect()) {
 			continue
 		}
 		f := &x.Effect
@@ -142,8 +182,8 @@ func fills(passes, limit, usual float64, refined bool) bool {
 }
 
 func (m *Machine) goesOn(o traffic.Observation, usual Usual) bool {
-	for _, x := range m.active() {
-		if x.Target != o.Target || !slices.Contains(x.Vectors, o.Vector) {
+	for _, x := range m.activeAt(o.Target) {
+		if !slices.Contains(x.Vectors, o.Vector) {
 			continue
 		}
 		for _, r := range x.Routes {
@@ -211,17 +251,17 @@ func (m *Mitigation) tookEffect() time.Time {
 
 // shown tells whether what was measured shows that a mitigation works: the attack fell by nine tenths, or no more comes
 // through than its limit lets pass.
-func (m *Mitigation) shown() bool {
-	f := m.Effect
+func (m *Mitigation) shown(routers int) bool {
+	f, each := m.Effect, float64(max(routers, 1))
 	if f.BeforePPS > 0 && f.Reduction >= works {
 		return true
 	}
 	a := m.Routes[0].Action
 	switch a.Kind {
 	case route.RateBytes:
-		return f.BPS <= float64(a.Rate)*8*(1+unsteady)
+		return f.BPS <= each*float64(a.Rate)*8*(1+unsteady)
 	case route.RatePackets:
-		return f.PPS <= float64(a.Rate)*(1+unsteady)
+		return f.PPS <= each*float64(a.Rate)*(1+unsteady)
 	}
 	return f.BeforePPS == 0 && f.PPS == 0
 }
@@ -277,11 +317,16 @@ func (m *Machine) judge(now time.Time, x *Mitigation) string {
 	if !m.measure(x) || x.Routes[0].Action.Kind == route.Accept && !x.diverts() { // a mark is not there to stop anything
 		return ""
 	}
-	if x.shown() {
+	routers := 1
+	if m.reach != nil {
+		routers = m.reach(*x)
+	}
+	if x.shown(routers) {
 		delete(m.doubts, x.ID)
 		if x.Phase == Verified {
 			return ""
 		}
+		x.Ask = nil // it helps: a further step is asked for anew, should it be needed
 		if x.Effect.Verified.IsZero() {
 			x.Effect.Verified = x.Effect.Measured
 		}

@@ -13,8 +13,8 @@ import (
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
-// Ladder names the ladder of a response by where it stands in the policy and what its steps say, so that a mitigation knows
-// its own again after the policy was read anew; empty where there is nothing to climb or to come down.
+// Ladder names the ladder of a response by what its steps say, so that a mitigation knows its own again after the policy was
+// read anew; empty where there is nothing to climb or to come down.
 func Ladder(r policy.Response) string {
 	s := r.Steps[0]
 	if len(r.Steps) == 1 && s.DownAfter == 0 && s.After == 0 && s.Approvals == 0 && s.MaxCollateral < 0 {
@@ -24,7 +24,7 @@ func Ladder(r policy.Response) string {
 	for _, s := range r.Steps {
 		fmt.Fprintln(h, s)
 	}
-	return r.Path + " " + hex.EncodeToString(h.Sum(nil)[:4])
+	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
 // Facts are what a step of a ladder depends on that the machine does not know.
@@ -51,19 +51,32 @@ func (m *Machine) Advance(now time.Time, id string, r policy.Response, f Facts) 
 	if x == nil || x.Manual() || (x.State != Active && x.State != Pending) || m.handsOff(now, x.Target) != "" || x.Phase == OnHold {
 		return Mitigation{}, Change{}, false, nil
 	}
-	before = *x
+	if now.Before(m.waits[id]) {
+		return Mitigation{}, Change{}, false, nil
+	}
+	before, m.undo = *x, undo{}
+	why := ""
 	at, ok := x.place(r)
-	if !ok {
+	if !ok && x.Phase == Easing && f.Live && r.Announces() {
+		// The ladder that it came down is no more: it is judged again as it is, and ends in time if nothing asks for it.
+		x.enter(now, Announced)
+		x.Rung.From, x.Rung.Eased = 0, 0
+		if at, ok = x.place(r); !ok {
+			x.Extend, x.Rung.Ladder = 0, ""
+		}
+		why = "the policy has another ladder now"
+	}
+	if !ok && why == "" {
 		return before, Change{}, false, nil
 	}
-	x.Rung.Ladder, x.Rung.Step, x.Rung.Steps = Ladder(r), at, len(r.Steps)
-	why := ""
-	switch approved := x.Ask != nil && x.Ask.Rejected == nil && !x.Ask.Open(); {
-	case approved && f.Live && x.Ask.Step < len(r.Steps) && r.Steps[x.Ask.Step].Announces():
-		why = fmt.Sprintf("%s was approved by %s", r.Steps[x.Ask.Step].Name, x.Ask.names())
-		step := x.Ask.Step
-		x.Ask = nil
-		m.take(now, x, r, step, f)
+	if ok {
+		x.Rung.Ladder, x.Rung.Step, x.Rung.Steps = Ladder(r), at, len(r.Steps)
+		if at >= 0 {
+			x.Rung.Name, x.Rung.DownAfter = r.Steps[at].Name, r.Steps[at].DownAfter
+		}
+	}
+	switch {
+	case why != "":
 	case x.State == Active && now.Sub(x.tookEffect()) < settle && x.Phase != Easing:
 	case x.Phase == Easing && m.stillAttacked(x):
 		to := x.Rung.From
@@ -77,7 +90,6 @@ func (m *Machine) Advance(now time.Time, id string, r policy.Response, f Facts) 
 		}
 	}
 	if why == "" {
-		x.Rung = before.Rung
 		return before, Change{}, false, err
 	}
 	if x.State == Active || x.State == Pending {
@@ -99,7 +111,7 @@ func (m *Mitigation) place(r policy.Response) (step int, ok bool) {
 		return -1, true
 	}
 	if m.Phase == Easing {
-		return 0, false // it came from a step that is no more: it ends at its deadline, or is extended
+		return 0, false // it came from a step that is no more
 	}
 	for i := len(r.Steps) - 1; i >= 0; i-- {
 		if r.Steps[i].Action == m.Routes[0].Action {
@@ -123,10 +135,16 @@ func (m *Machine) up(now time.Time, x *Mitigation, r policy.Response, f Facts) (
 		return "", err
 	}
 	if next.Approvals > 0 {
-		if x.Ask != nil && x.Ask.Step == next.Step {
+		a := x.Ask
+		asked := a != nil && a.Ladder == x.Rung.Ladder && a.Step == next.Step
+		switch unmarked := f.Unmarked && r.Steps[next.Step].Action.Kind != route.Blackhole; {
+		case asked && (a.Open() || a.Rejected != nil), unmarked:
 			return "", err
+		case asked:
+			m.take(now, x, r, next.Step, f)
+			return fmt.Sprintf("%s; approved by %s", next.Why, a.names()), err
 		}
-		x.Ask = &Ask{Step: next.Step, Needs: next.Approvals, Why: next.Why, Since: now}
+		x.Ask = &Ask{Ladder: x.Rung.Ladder, Step: next.Step, Needs: next.Approvals, Why: next.Why, Since: now}
 		if x.State == Pending {
 			x.enter(now, AwaitingApproval)
 		}
@@ -194,6 +212,7 @@ func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts)
 
 func (m *Machine) ease(now time.Time, x *Mitigation, r policy.Response, to, from int, f Facts) {
 	eased, before := x.Rung.Eased, x.Effect
+	x.Ask = nil
 	m.take(now, x, r, to, f)
 	x.Rung.From, x.Rung.Eased = from, eased
 	x.Effect = before
@@ -202,6 +221,7 @@ func (m *Machine) ease(now time.Time, x *Mitigation, r policy.Response, to, from
 
 // probe lets a little through of what is discarded; the step stays.
 func (m *Machine) probe(now time.Time, x *Mitigation, octets uint64, f Facts) {
+	m.remember(x)
 	match := x.Routes[0].Match
 	if x.Routes[0].IsBlackhole() {
 		match = f.Mark
@@ -216,10 +236,9 @@ func (m *Machine) probe(now time.Time, x *Mitigation, octets uint64, f Facts) {
 func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f Facts) {
 	s := r.Steps[i]
 	measured := x.State == Active && m.measure(x)
+	m.remember(x)
 	x.Rung.Step, x.Rung.Name, x.Rung.Since, x.Rung.DownAfter, x.Rung.From, x.Rung.Eased = i, s.Name, now, s.DownAfter, 0, 0
-	if x.Ask != nil && x.Ask.Step <= i {
-		x.Ask = nil
-	}
+	x.Ask = nil
 	if !s.Announces() {
 		if x.State == Pending {
 			x.enter(now, Proposed)
@@ -234,9 +253,14 @@ func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f
 		match, x.Refined = f.Mark, false
 	}
 	x.Routes, x.Scope = []route.Route{{Match: match, Action: s.Action}}, slices.Sorted(slices.Values(s.Scope))
-	oldest := x.Created.Add(min(s.MaxAge, f.MaxAge))
-	x.MaxDeadline = oldest
-	x.Deadline, x.Extend = earliest(now.Add(s.TTL), oldest), s.Extend
+	ttl := s.TTL
+	if x.State == Pending { // it begins now, behind all that is announced
+		x.Created = m.created(now)
+		x.Flaps = m.flaps(now, x, s.TTL)
+		ttl <<= min(x.Flaps, mostDoubled)
+	}
+	x.MaxDeadline = earliest(now.Add(s.MaxAge), x.Created.Add(f.MaxAge))
+	x.Deadline, x.Extend = earliest(now.Add(ttl), x.MaxDeadline), s.Extend
 	e := &x.Effect
 	switch {
 	case measured:
@@ -324,8 +348,29 @@ func (m *Mitigation) diverts() bool {
 	return r != (route.Redirect{}) && !r.Copy
 }
 
-// Restore takes an Advance, Approve or Extend back that was never stored.
-func (m *Machine) Restore(before Mitigation) {
+// undo is what the machine knew before the last Advance.
+type undo struct {
+	id            string
+	looks         map[sight]look
+	denied, doubt time.Time
+}
+
+func (m *Machine) remember(x *Mitigation) {
+	m.undo = undo{id: x.ID, looks: map[sight]look{}, denied: m.denied[x.ID], doubt: m.doubts[x.ID]}
+	for _, v := range x.Vectors {
+		k := sight{x.Target, v}
+		if l := m.looks[k]; l != nil {
+			m.undo.looks[k] = *l
+		}
+	}
+}
+
+// tryAgain is how long after a step was taken back none is tried.
+const tryAgain = 10 * time.Second
+
+// Restore takes an Advance, Approve or Extend back that was never stored. What was seen before still counts, and for a while no
+// other step is tried.
+func (m *Machine) Restore(now time.Time, before Mitigation) {
 	x := m.all[before.ID]
 	if x == nil {
 		return
@@ -333,6 +378,21 @@ func (m *Machine) Restore(before Mitigation) {
 	*x = before
 	m.live = nil
 	m.watch(x)
+	if m.undo.id != x.ID {
+		return
+	}
+	for k, l := range m.undo.looks {
+		if have := m.looks[k]; have != nil {
+			*have = l
+		}
+	}
+	if !m.undo.denied.IsZero() {
+		m.denied[x.ID] = m.undo.denied
+	}
+	if !m.undo.doubt.IsZero() {
+		m.doubts[x.ID] = m.undo.doubt
+	}
+	m.waits[x.ID], m.undo = now.Add(tryAgain), undo{}
 }
 
 func (a *Ask) names() string {

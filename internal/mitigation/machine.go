@@ -22,15 +22,19 @@ type Machine struct {
 	all     map[string]*Mitigation
 	holds   map[netip.Prefix]Hold
 	freeze  *Freeze
-	frozen  map[string]Freeze           // by group
-	groups  func(netip.Prefix) []string // of a target; nil: of none
-	noGroup string                      // what a target is said to be in that is in none
-	looks   map[sight]*look             // newest evidence of each vector that a live mitigation answers
-	denied  map[string]time.Time        // by mitigation, when an extension was last denied
-	doubts  map[string]time.Time        // by mitigation, since when it was measured not to work
-	latest  time.Time                   // Created of the youngest made here
-	live    []*Mitigation               // the pending and active ones, oldest first; nil when they changed
-	acting  []*Mitigation               // the active ones among them
+	frozen  map[string]Freeze              // by group
+	groups  func(netip.Prefix) []string    // of a target; nil: of none
+	noGroup string                         // what a target is said to be in that is in none
+	looks   map[sight]*look                // newest evidence of each vector that a live mitigation answers
+	denied  map[string]time.Time           // by mitigation, when an extension was last denied
+	doubts  map[string]time.Time           // by mitigation, since when it was measured not to work
+	latest  time.Time                      // Created of the youngest made here
+	live    []*Mitigation                  // the pending and active ones, oldest first; nil when they changed
+	acting  []*Mitigation                  // the active ones among them
+	at      map[netip.Prefix][]*Mitigation // the active ones, by target
+	undo    undo                           // of the last Advance
+	waits   map[string]time.Time           // by mitigation, until when no step is tried, for the last one was taken back
+	reach   func(Mitigation) int           // how many routers are told of a mitigation; nil: not known
 }
 
 // Change is what a step wants stored. The zero Change is nothing.
@@ -100,6 +104,7 @@ var (
 	ErrHeld    = errors.New("automation is held off the target")
 	ErrCovered = errors.New("a live mitigation covers it")
 	ErrFull    = errors.New("too many mitigations wait already")
+	ErrRefused = errors.New("a person said no to it")
 )
 
 // ErrNotFound says that no such mitigation or hold exists.
@@ -107,7 +112,7 @@ var ErrNotFound = errors.New("not found")
 
 // New returns a machine that goes on from what is stored.
 func New(r Records) *Machine {
-	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, frozen: map[string]Freeze{}, looks: map[sight]*look{}, denied: map[string]time.Time{}, doubts: map[string]time.Time{}}
+	m := &Machine{all: map[string]*Mitigation{}, holds: map[netip.Prefix]Hold{}, freeze: r.Freeze, frozen: map[string]Freeze{}, looks: map[sight]*look{}, denied: map[string]time.Time{}, doubts: map[string]time.Time{}, waits: map[string]time.Time{}}
 	for _, x := range r.Mitigations {
 		x.Complete()
 		m.all[x.ID] = &x
@@ -133,6 +138,11 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	}
 	if h, ok := m.Held(now, p.Target); ok {
 		return Mitigation{}, fmt.Errorf("%w %s until %s by %s: %s", ErrHeld, h.Target, h.Until.UTC().Format(time.RFC3339), h.Requester, h.Reason)
+	}
+	for _, x := range m.all {
+		if x.EndReason == EndRejected && x.Incident == p.Incident && p.Incident != "" && slices.Contains(x.Vectors, p.Vector) {
+			return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrRefused, x.ID, x.EndDetail)
+		}
 	}
 	pending := 0
 	for _, x := range m.alive() {
@@ -169,7 +179,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 	}
 	ttl := p.TTL
 	if x.State == Active {
-		x.Flaps = m.flaps(now, p)
+		x.Flaps = m.flaps(now, x, p.TTL)
 		ttl <<= min(x.Flaps, mostDoubled)
 	}
 	x.Deadline, x.MaxDeadline, x.Extend = now.Add(min(ttl, p.MaxAge)), now.Add(p.MaxAge), p.Extend
@@ -187,14 +197,14 @@ const (
 )
 
 // flaps counts how often in a row the same attack was answered and came again soon after.
-func (m *Machine) flaps(now time.Time, p Plan) uint32 {
+func (m *Machine) flaps(now time.Time, p *Mitigation, ttl time.Duration) uint32 {
 	var last *Mitigation
 	for _, x := range m.all {
-		if x.Phase == Expired && !x.Manual() && x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && (last == nil || x.Ended.After(last.Ended)) {
+		if x.Phase == Expired && !x.Told.IsZero() && !x.Manual() && x.Target == p.Target && slices.Equal(x.Vectors, p.Vectors) && (last == nil || x.Ended.After(last.Ended)) {
 			last = x
 		}
 	}
-	if last == nil || now.Sub(last.Ended) > p.TTL {
+	if last == nil || now.Sub(last.Ended) > ttl {
 		return 0
 	}
 	return last.Flaps + 1
@@ -409,6 +419,9 @@ func (h Hold) covers(target netip.Prefix) bool { return h.Target.Overlaps(target
 
 // Held returns the hold that keeps automation off a target.
 func (m *Machine) Held(now time.Time, target netip.Prefix) (Hold, bool) {
+	if len(m.holds) == 0 {
+		return Hold{}, false
+	}
 	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
 		h := m.holds[p]
 		if now.Before(h.Until) && h.covers(target) {
@@ -420,12 +433,7 @@ func (m *Machine) Held(now time.Time, target netip.Prefix) (Hold, bool) {
 
 // Mitigated reports whether an active mitigation of an incident hides the target's traffic from the sensors.
 func (m *Machine) Mitigated(target netip.Prefix) bool {
-	for _, x := range m.active() {
-		if x.Target == target {
-			return true
-		}
-	}
-	return false
+	return len(m.activeAt(target)) > 0
 }
 
 // Active returns the active mitigations, oldest first.
@@ -487,6 +495,7 @@ func (m *Machine) finish(x *Mitigation, now time.Time, p Phase, why, detail stri
 	m.live = nil
 	delete(m.denied, x.ID)
 	delete(m.doubts, x.ID)
+	delete(m.waits, x.ID)
 	m.unwatch(x)
 }
 
@@ -501,9 +510,11 @@ func (m *Machine) alive() []*Mitigation {
 			}
 		}
 		slices.SortFunc(m.live, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+		m.at = map[netip.Prefix][]*Mitigation{}
 		for _, x := range m.live {
 			if x.State == Active {
 				m.acting = append(m.acting, x)
+				m.at[x.Target] = append(m.at[x.Target], x)
 			}
 		}
 	}
@@ -515,6 +526,15 @@ func (m *Machine) active() []*Mitigation {
 	m.alive()
 	return m.acting
 }
+
+// activeAt returns the active mitigations of exactly this target, oldest first.
+func (m *Machine) activeAt(target netip.Prefix) []*Mitigation {
+	m.alive()
+	return m.at[target]
+}
+
+// SetReach tells the machine how many routers are told of a mitigation: each lets pass what a rate limit says.
+func (m *Machine) SetReach(reach func(Mitigation) int) { m.reach = reach }
 
 // created makes the times of creation differ, so that the safety kernel, which keeps what is older, keeps what was there.
 func (m *Machine) created(now time.Time) time.Time {
@@ -570,11 +590,11 @@ func (m *Machine) EndUnsafe(now time.Time, detail map[string]string) Change {
 	return c
 }
 
-// Over ends what waits for an answer to an incident that is over.
-func (m *Machine) Over(now time.Time, incident string) Change {
+// Over ends what waits for an answer to what is over at a target.
+func (m *Machine) Over(now time.Time, target netip.Prefix, vectors []vector.ID) Change {
 	var c Change
 	for _, x := range m.alive() {
-		if x.State == Pending && !x.Manual() && x.Incident == incident {
+		if x.State == Pending && !x.Manual() && x.Target == target && slices.ContainsFunc(x.Vectors, func(v vector.ID) bool { return slices.Contains(vectors, v) }) {
 			from := x.Phase
 			m.finish(x, now, Expired, EndOver, "the attack was over before anything was announced")
 			c.add(x, from, x.EndDetail)

@@ -49,6 +49,9 @@ func (p Phase) State() State {
 // enter moves a mitigation into a phase.
 func (m *Mitigation) enter(now time.Time, p Phase) {
 	m.State, m.Phase, m.Since = p.State(), p, now
+	if m.State == Active && m.Told.IsZero() {
+		m.Told = now
+	}
 }
 
 // Complete gives a record that was stored before there were phases the one it must have been in.
@@ -57,6 +60,9 @@ func (m *Mitigation) Complete() {
 		return
 	}
 	m.Since = m.Created
+	if m.State == Active || m.State == Ended {
+		m.Told = m.Created
+	}
 	switch m.State {
 	case Active:
 		m.Phase = Announced
@@ -94,7 +100,7 @@ func Transitions() map[Phase][]Phase {
 		Verified:         with(Ineffective, Escalated, Easing, OnHold),
 		Ineffective:      with(Verified, Escalated, OnHold),
 		Escalated:        with(Verified, Ineffective, Easing, OnHold),
-		Easing:           with(Escalated),
+		Easing:           with(Announced, Escalated),
 		OnHold:           with(Announced),
 	}
 }

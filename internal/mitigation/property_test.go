@@ -160,7 +160,7 @@ func TestRandomEvents(t *testing.T) {
 				what = "over"
 				delete(onset, k)
 				pps[k] = float64(rng.IntN(20))
-				l.m.Over(l.now, "i-"+k.target.String())
+				l.m.Over(l.now, k.target, []vector.ID{k.vector})
 			case n < 24:
 				what = "observation"
 				if rng.IntN(3) == 0 {
@@ -188,7 +188,7 @@ func TestRandomEvents(t *testing.T) {
 				what = "approve"
 				before, c, err := l.m.Approve(l.now, pick(), persons[rng.IntN(3)], "r")
 				if err == nil && len(l.check()) > 0 {
-					l.m.Restore(before)
+					l.m.Restore(l.now, before)
 				} else if err == nil {
 					for _, a := range c.Put[0].Ask.By {
 						if a.Who == c.Put[0].Requester {
@@ -203,7 +203,7 @@ func TestRandomEvents(t *testing.T) {
 				what = "extend"
 				before, _, err := l.m.Extend(pick(), time.Duration(rng.IntN(300))*time.Second, l.limits.MaxAge, "ann", "r")
 				if err == nil && len(l.check()) > 0 {
-					l.m.Restore(before)
+					l.m.Restore(l.now, before)
 				}
 			case n == 36:
 				what = "announce"
@@ -243,7 +243,7 @@ func TestRandomEvents(t *testing.T) {
 					continue
 				}
 				if len(l.check()) > 0 {
-					l.m.Restore(was)
+					l.m.Restore(l.now, was)
 					continue
 				}
 				follow("advance")

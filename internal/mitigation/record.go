@@ -65,10 +65,11 @@ type Mitigation struct {
 	EndDetail string    `json:"end_detail,omitempty"` // who and why, in words
 	Evidence  string    `json:"evidence,omitempty"`   // what the sensors show of its effect, in words
 
-	Rung   Rung   `json:"rung,omitzero"`   // where it stands on its policy's ladder
-	Ask    *Ask   `json:"ask,omitempty"`   // what persons are asked to approve; never changed in place
-	Effect Effect `json:"effect,omitzero"` // what was measured of it, as of the last change
-	Flaps  uint32 `json:"flaps,omitempty"` // how many before it ended shortly before the attack came again
+	Rung   Rung      `json:"rung,omitzero"`   // where it stands on its policy's ladder
+	Ask    *Ask      `json:"ask,omitempty"`   // what persons are asked to approve; never changed in place
+	Effect Effect    `json:"effect,omitzero"` // what was measured of it, as of the last change
+	Told   time.Time `json:"told,omitzero"`   // when routers were first told; zero: never
+	Flaps  uint32    `json:"flaps,omitempty"` // how many before it ended shortly before the attack came again
 }
 
 // Manual reports whether an engineer asked for the mitigation.
@@ -89,8 +90,9 @@ type Rung struct {
 
 // Ask is a question to persons: may the step be taken?
 type Ask struct {
-	Step     int        `json:"step"`  // index on the ladder; 0 of an engineer's request
-	Needs    int        `json:"needs"` // how many persons must approve
+	Ladder   string     `json:"ladder,omitempty"` // of the step; empty of an engineer's request
+	Step     int        `json:"step"`             // index on the ladder
+	Needs    int        `json:"needs"`            // how many persons must approve
 	Why      string     `json:"why"`
 	Since    time.Time  `json:"since"`
 	By       []Approval `json:"by,omitempty"`

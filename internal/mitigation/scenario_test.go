@@ -31,6 +31,7 @@ var update = flag.Bool("update", false, "write the outcome of the scenarios agai
 //	over                    the detector says that the incident is over
 //	installed N of M        routers have the routes
 //	collateral SHARE        is predicted
+//	usual PPS               of the vector is what the target normally receives
 //	approve|reject WHO      of the newest mitigation
 //	extend D, withdraw [HOLD], unhold, freeze, unfreeze, announce WHO [PERSONS], unsafe
 //	policy                  the lines that follow are the policy now
@@ -84,6 +85,7 @@ type stage struct {
 	onset     time.Time
 	peak      float64
 	live      bool
+	usual     float64
 	last      string // the newest mitigation
 	out       bytes.Buffer
 	seen      map[Phase]map[Phase]bool
@@ -187,7 +189,7 @@ func (s *stage) step(o *traffic.Observation) {
 	s.now = s.now.Add(time.Second)
 	if o != nil {
 		o.Target, o.Vector, o.Start, o.Span = victim, vector.DNS, s.now.Add(-time.Second), time.Second
-		s.m.Observe(*o, Usual{})
+		s.m.Observe(*o, Usual{PPS: s.usual, BPS: s.usual * 4000})
 	}
 	s.tell(s.m.Tick(s.now, nil))
 	for _, x := range s.m.Live() {
@@ -286,9 +288,11 @@ func (s *stage) do(words []string) {
 		s.step(&traffic.Observation{})
 	case "over":
 		s.live = false
-		s.tell(s.m.Over(s.now, fmt.Sprintf("i-%d", s.incidents)))
+		s.tell(s.m.Over(s.now, victim, []vector.ID{vector.DNS}))
 	case "installed":
 		s.facts.Installed, s.facts.Routers = int(s.number(arg(1))), int(s.number(arg(3)))
+	case "usual":
+		s.usual = s.number(arg(1))
 	case "collateral":
 		s.facts.Collateral = s.number(arg(1))
 	case "approve", "reject":
