@@ -53,6 +53,7 @@ var doubleRoles = map[string][]string{
 	tmv1.SpeakerService_WatchSpeaker_FullMethodName:       {pki.RoleViewer},
 	tmv1.SpeakerService_WithdrawAll_FullMethodName:        {pki.RoleOperator},
 	tmv1.SpeakerService_ReleaseWithdrawAll_FullMethodName: {pki.RoleOperator},
+	tmv1.SpeakerService_ReleaseQuarantine_FullMethodName:  {pki.RoleOperator},
 }
 
 func testMetrics(r prometheus.Registerer) *Metrics {
@@ -139,7 +140,7 @@ func TestPanicCostsOneCall(t *testing.T) {
 		t.Errorf("panic answered with %v", err)
 	}
 	if _, err := c.GetSpeakerStatus(t.Context(), &tmv1.GetSpeakerStatusRequest{}); err != nil {
-		t.Errorf("the call after a panic: %v", err)
+		t.Fatalf("the call after a panic: %v", err)
 	}
 	if got := <-d.caller; !strings.HasPrefix(got.Local, "unix") || got.Name != "" {
 		t.Errorf("caller %+v, want a local one over unix", got)
