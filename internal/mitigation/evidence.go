@@ -326,7 +326,7 @@ func (m *Machine) judge(now time.Time, x *Mitigation) string {
 		if x.Phase == Verified {
 			return ""
 		}
-		x.Ask = nil // it helps: a further step is asked for anew, should it be needed
+		x.drop() // it helps: a further step is asked for anew, should it be needed
 		if x.Effect.Verified.IsZero() {
 			x.Effect.Verified = x.Effect.Measured
 		}

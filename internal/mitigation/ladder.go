@@ -211,12 +211,19 @@ func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts)
 }
 
 func (m *Machine) ease(now time.Time, x *Mitigation, r policy.Response, to, from int, f Facts) {
-	eased, before := x.Rung.Eased, x.Effect
-	x.Ask = nil
+	eased, before, ask := x.Rung.Eased, x.Effect, x.Ask
 	m.take(now, x, r, to, f)
 	x.Rung.From, x.Rung.Eased = from, eased
-	x.Effect = before
+	x.Effect, x.Ask = before, ask
+	x.drop()
 	x.enter(now, Easing)
+}
+
+// drop takes back what persons are asked; a no stays.
+func (m *Mitigation) drop() {
+	if m.Ask != nil && m.Ask.Rejected == nil {
+		m.Ask = nil
+	}
 }
 
 // probe lets a little through of what is discarded; the step stays.
