@@ -283,7 +283,7 @@ func (e *Engine) report(d ingest.Delivery) {
 func (e *Engine) observe(now time.Time, from origin) {
 	for _, o := range e.view.Collect(now, func(r traffic.Rate) bool { return e.wants(now, r) }) {
 		if e.machine != nil && o.Direction == vector.Inbound && !o.Network {
-			e.machine.Observe(o, e.usual(now, o))
+			e.machine.Observe(began(now, o), e.usual(now, o))
 		}
 		e.events(now, e.detector.Observe(now, o), from)
 		e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.Observe(now, o) })

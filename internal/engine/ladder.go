@@ -10,6 +10,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
@@ -104,7 +105,7 @@ func (e *Engine) unseen(now time.Time) {
 			if o := e.view.Observe(m.Target, vector.Inbound, v); ok && o.SensorCount == 0 && o.MissingCount == 0 {
 				o.Target, o.Direction, o.Vector = m.Target, vector.Inbound, v
 				o.Start, o.Span = from, to.Sub(from)
-				e.machine.Observe(o, e.usual(now, o))
+				e.machine.Observe(began(now, o), e.usual(now, o))
 			}
 		}
 	}
@@ -112,6 +113,15 @@ func (e *Engine) unseen(now time.Time) {
 
 // maxSteps are taken at a look.
 const maxSteps = 32
+
+// began takes a window for no newer than it can be: the clock of a sensor may be ahead, and what was before a step must not count as
+// after it. One that is behind makes a window older than it is, which then counts for nothing.
+func began(now time.Time, o traffic.Observation) traffic.Observation {
+	if at := now.Add(-o.Span); at.Before(o.Start) {
+		o.Start = at
+	}
+	return o
+}
 
 // advance asks the policy about one mitigation. Ok is false when the term was given up.
 func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool) {

@@ -256,3 +256,14 @@ func TestLadderUnderAnotherLeader(t *testing.T) {
 		}
 	})
 }
+
+// A sensor whose clock is ahead does not make what it saw before a step count as after it.
+func TestBegan(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	for ahead, want := range map[time.Duration]time.Duration{0: -time.Second, time.Hour: -time.Second, -time.Hour: -time.Hour - time.Second} {
+		o := began(now, traffic.Observation{Start: now.Add(ahead - time.Second), Span: time.Second})
+		if got := o.Start.Sub(now); got != want {
+			t.Errorf("%s ahead: the window began at %s, want %s", ahead, got, want)
+		}
+	}
+}
