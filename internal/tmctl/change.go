@@ -38,10 +38,6 @@ announced when another person, an approver, said yes (tmctl approve).`,
 			if err != nil {
 				return err
 			}
-			nlri, ec, ec6, err := octets(r)
-			if err != nil {
-				return err
-			}
 			if ttl <= 0 {
 				return usage("--ttl is missing: say how long the route lasts, for example --ttl 10m")
 			}
@@ -59,6 +55,10 @@ announced when another person, an approver, said yes (tmctl approve).`,
 			})
 			if err != nil {
 				return repeatable(err, requestID)
+			}
+			nlri, ec, ec6, err := octets(r)
+			if err != nil { // the kernel would not have let it pass
+				return err
 			}
 			return c.print(made, func() error {
 				head := "Announced. It ends by itself; earlier with: tmctl withdraw " + clean(made.GetMitigation().GetId()) + " --reason ...\n"

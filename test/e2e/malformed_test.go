@@ -202,7 +202,7 @@ func (s *system) malformedRoutes() {
 		code int
 		want string
 	}{
-		{"", 2, "no action"},
+		{"", 2, "ROUTE is missing"},
 		{"nonsense", 2, ""},
 		{d + "then explode", 2, "explode"},
 		{d + "source-port 70000 then discard", 2, "70000"},
