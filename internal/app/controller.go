@@ -58,7 +58,8 @@ type Controller struct {
 	ingest   *ingest.Server
 	announce *engine.Announcer
 	speaker  *speakerWatch
-	restarts atomic.Int64 // of the speaker, by our supervisor
+	peers    []speaker.Peer // without their secrets
+	restarts atomic.Int64   // of the speaker, by our supervisor
 }
 
 // loadedPolicy is the policy in force and what came of the newest attempt to replace it.
@@ -102,6 +103,10 @@ func NewController(o ControllerOptions) (*Controller, error) {
 		o.Log.Warn("no routers are configured: attacks are shown, nothing is announced", "remedy", "add speaker.peers")
 	} else if err := so.Check(); err != nil {
 		errs = append(errs, fmt.Errorf("speaker: %w", err))
+	}
+	for _, p := range so.Peers {
+		p.MD5 = ""
+		c.peers = append(c.peers, p)
 	}
 	if c.tls.Enabled() {
 		if _, err := c.tls.Server(); err != nil {

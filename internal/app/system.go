@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/console"
 	"github.com/amooglesoft/trafficmonitor/internal/detect"
@@ -16,6 +18,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/probe"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 )
 
@@ -246,6 +249,29 @@ func (s *system) Announce(ctx context.Context, a console.Announce) (mitigation.M
 		return m, console.ErrConflict{Reason: fmt.Sprintf("request_id %q was used before for another route: %s", a.RequestID, m.Routes[0])}
 	}
 	return m, s.translate(err)
+}
+
+func (s *system) Preview(ctx context.Context, r route.Route) (console.Preview, error) {
+	share, samples, err := s.engine.Collateral(ctx, r)
+	if err != nil {
+		return console.Preview{}, s.translate(err)
+	}
+	out := console.Preview{Samples: samples, Collateral: share}
+	for _, p := range s.peers {
+		d := p.Would(r)
+		x := console.PeerPreview{Peer: p.Name, Profile: p.Profile.Name, Cost: d.Cost, Widened: d.Widened, Reason: d.Reason}
+		if d.Outcome == compile.Placed {
+			if d.Rules == nil {
+				d.Rules = []route.Route{r}
+			}
+			for _, rule := range d.Rules {
+				x.Rules = append(x.Rules, rule.String())
+			}
+		}
+		out.Peers = append(out.Peers, x)
+	}
+	slices.SortFunc(out.Peers, func(a, b console.PeerPreview) int { return strings.Compare(a.Peer, b.Peer) })
+	return out, nil
 }
 
 func (s *system) Approve(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {

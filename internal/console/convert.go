@@ -275,6 +275,16 @@ func mitigationProto(m mitigation.Mitigation) *tmv1.Mitigation {
 	return out
 }
 
+func previewProto(p Preview) *tmv1.Preview {
+	out := &tmv1.Preview{Samples: uint32(p.Samples), Collateral: p.Collateral}
+	for _, x := range p.Peers {
+		out.Peers = append(out.Peers, &tmv1.PeerPreview{
+			Peer: x.Peer, Profile: x.Profile, Rules: x.Rules, Cost: uint32(x.Cost), Widened: x.Widened, Reason: x.Reason,
+		})
+	}
+	return out
+}
+
 func holdProto(h mitigation.Hold) *tmv1.Hold {
 	return &tmv1.Hold{Target: h.Target.String(), EndTime: timeProto(h.Until), Requester: h.Requester, Reason: h.Reason}
 }

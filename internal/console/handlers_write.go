@@ -61,7 +61,15 @@ func (s *service) CreateMitigation(ctx context.Context, req *tmv1.CreateMitigati
 	if err != nil {
 		return nil, err
 	}
-	return &tmv1.CreateMitigationResponse{Mitigation: mitigationProto(m)}, nil
+	out := &tmv1.CreateMitigationResponse{Mitigation: mitigationProto(m)}
+	if a.ValidateOnly {
+		p, err := s.system.Preview(ctx, r)
+		if err != nil {
+			return nil, s.toStatus(ctx, "CreateMitigation", err)
+		}
+		out.Preview = previewProto(p)
+	}
+	return out, nil
 }
 
 // answer reads a person's word about a mitigation.

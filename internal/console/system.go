@@ -36,6 +36,8 @@ type System interface {
 	Routes(ctx context.Context) (Routes, error)
 	// Announce makes a manual mitigation. With the RequestID of an earlier call it returns that call's mitigation.
 	Announce(ctx context.Context, a Announce) (mitigation.Mitigation, error)
+	// Preview says what a route would hit and what routers would get for it, were it announced.
+	Preview(ctx context.Context, r route.Route) (Preview, error)
 	// Approve, Reject and Extend are a person's word about a mitigation; [ErrNotFound] when there is no such one, [ErrConflict]
 	// when nothing awaits that word, or not of this person.
 	Approve(ctx context.Context, a Answer) (mitigation.Mitigation, error)
@@ -272,6 +274,22 @@ type Announce struct {
 	Approved     bool // the requester may do what safety reserves for approvers
 	ValidateOnly bool // check only; the answer is the mitigation as it would be
 	AskApproval  bool // ask an approver where only one may announce it
+}
+
+// Preview is what a route would hit, and what each router would get for it.
+type Preview struct {
+	Samples    int     // of the destination's normal traffic; 0: nothing is known of the collateral
+	Collateral float64 // the share of it, 0 to 1, that the route matches at most
+	Peers      []PeerPreview
+}
+
+// PeerPreview is what one router would get, were this the only route.
+type PeerPreview struct {
+	Peer, Profile string
+	Rules         []string // in text form; none where it would get none
+	Cost          int      // entries of its hardware
+	Widened       []string // what the rules match that the route does not, in words
+	Reason        string   // why it would get none
 }
 
 // Answer is a person's word about a mitigation.

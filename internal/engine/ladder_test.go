@@ -267,3 +267,30 @@ func TestBegan(t *testing.T) {
 		}
 	}
 }
+
+// What a route by hand would hit is told from the target's normal traffic, and nothing where nothing is known.
+func TestCollateralOfARoute(t *testing.T) {
+	run(t, func(b *bench) {
+		ask := func(text string) (float64, int) {
+			t.Helper()
+			share, n, err := b.Collateral(b.t.Context(), manual(t, text).Route)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return share, n
+		}
+		if _, n := ask("destination 192.0.2.1 then discard"); n != 0 {
+			t.Errorf("%d samples before any", n)
+		}
+		b.web(500)
+		if share, n := ask("destination 192.0.2.1 protocol udp source-port 53 then discard"); n < 100 || share > 0.1 {
+			t.Errorf("DNS hits %g of %d samples of TCP", share, n)
+		}
+		if share, n := ask("destination 192.0.2.1 protocol tcp then discard"); n < 100 || share != 1 {
+			t.Errorf("TCP hits %g of %d samples of TCP", share, n)
+		}
+		if _, n := ask("source 198.51.100.0/24 then discard"); n != 0 {
+			t.Errorf("%d samples without a destination", n)
+		}
+	})
+}

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -138,6 +139,22 @@ func (e *Engine) collateral(inc detect.Incident, v vector.ID) float64 {
 		return -1
 	}
 	return min(1, hit+margin/float64(n))
+}
+
+// Collateral is the share, 0 to 1, of a route's destination's normal traffic that it matches at most, with a certainty of 95 %, and
+// how many samples of that are known; of none nothing is said.
+func (e *Engine) Collateral(ctx context.Context, r route.Route) (share float64, samples int, err error) {
+	if !r.Match.Destination.IsValid() {
+		return 0, 0, nil
+	}
+	err = e.do(ctx, func(now time.Time) error {
+		hit, n := matched(r.Match, e.samples.Normal(r.Match.Destination, vector.Inbound, now))
+		if samples = n; n > 0 {
+			share = min(1, hit+margin/float64(n))
+		}
+		return nil
+	})
+	return share, samples, err
 }
 
 // replace stores the mitigation with another rule; false says that the term was given up.

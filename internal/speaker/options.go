@@ -13,6 +13,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/probe"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
@@ -121,6 +122,11 @@ func (p Peer) profile() compile.Profile {
 		c.Budget = compile.Budget{Shared: p.MaxCost}
 	}
 	return c
+}
+
+// Would returns what the router would get for a route, were it the only one.
+func (p Peer) Would(r route.Route) compile.Decision {
+	return compile.Compile([]compile.Entry{{Route: r}}, p.profile()).Decisions[0]
 }
 
 // Check reports everything that is wrong with the options. Run calls it too.

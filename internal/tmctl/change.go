@@ -74,6 +74,7 @@ announced when another person, an approver, said yes (tmctl approve).`,
 					if x := t.String(); x != "" {
 						head += "A router would get:\n" + x
 					}
+					head += previewText(made.GetPreview())
 				}
 				return c.write(head + c.mitigationsTable([]*tmv1.Mitigation{made.GetMitigation()}))
 			})

@@ -62,7 +62,10 @@ func TestManual(t *testing.T) {
 	s.run("nothing twice", func(t *testing.T) {
 		began := time.Now()
 		args := []string{"announce", rate4, "--ttl", "10m", "--reason", "e2e", "--request-id", "ticket-4711"}
-		s.must(append(args, "--dry-run")...)
+		preview := ask(s, &pb.CreateMitigationResponse{}, append(args, "--dry-run")...).Preview
+		if len(preview.GetPeers()) != 2 || !slices.Equal(preview.Peers[0].Rules, []string{rate4}) || preview.Peers[0].Reason != "" || preview.Peers[0].Cost == 0 {
+			t.Errorf("a dry run says of routers %v", preview)
+		}
 		if m := s.mitigations(); len(m) != 0 {
 			t.Errorf("a dry run made %v", m)
 		}

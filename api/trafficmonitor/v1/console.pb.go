@@ -2450,7 +2450,9 @@ func (x *CreateMitigationRequest) GetAskApproval() bool {
 type CreateMitigationResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The mitigation; with validate_only, as it would be.
-	Mitigation    *Mitigation `protobuf:"bytes,1,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	Mitigation *Mitigation `protobuf:"bytes,1,opt,name=mitigation,proto3" json:"mitigation,omitempty"`
+	// With validate_only: what the route would do and cost.
+	Preview       *Preview `protobuf:"bytes,2,opt,name=preview,proto3" json:"preview,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2492,6 +2494,168 @@ func (x *CreateMitigationResponse) GetMitigation() *Mitigation {
 	return nil
 }
 
+func (x *CreateMitigationResponse) GetPreview() *Preview {
+	if x != nil {
+		return x.Preview
+	}
+	return nil
+}
+
+// Preview is what a route would hit, and what each router would get for it.
+type Preview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How many samples of the destination's normal traffic are known; 0: nothing is known of its collateral.
+	Samples uint32 `protobuf:"varint,1,opt,name=samples,proto3" json:"samples,omitempty"`
+	// The share of that traffic, 0 to 1, that the route matches at most, with a certainty of 95 %.
+	Collateral float64 `protobuf:"fixed64,2,opt,name=collateral,proto3" json:"collateral,omitempty"`
+	// Each router, sorted by name.
+	Peers         []*PeerPreview `protobuf:"bytes,3,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Preview) Reset() {
+	*x = Preview{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Preview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Preview) ProtoMessage() {}
+
+func (x *Preview) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Preview.ProtoReflect.Descriptor instead.
+func (*Preview) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *Preview) GetSamples() uint32 {
+	if x != nil {
+		return x.Samples
+	}
+	return 0
+}
+
+func (x *Preview) GetCollateral() float64 {
+	if x != nil {
+		return x.Collateral
+	}
+	return 0
+}
+
+func (x *Preview) GetPeers() []*PeerPreview {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// PeerPreview is what one router would get, were this the only route.
+type PeerPreview struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the router.
+	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
+	// Its profile.
+	Profile string `protobuf:"bytes,2,opt,name=profile,proto3" json:"profile,omitempty"`
+	// The rules, in their text form; empty where it would get none.
+	Rules []string `protobuf:"bytes,3,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Entries of its hardware that they take, as the profile counts.
+	Cost uint32 `protobuf:"varint,4,opt,name=cost,proto3" json:"cost,omitempty"`
+	// What they match that the route does not, in words.
+	Widened []string `protobuf:"bytes,5,rep,name=widened,proto3" json:"widened,omitempty"`
+	// Why the router would not get it; empty where it would.
+	Reason        string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PeerPreview) Reset() {
+	*x = PeerPreview{}
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PeerPreview) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PeerPreview) ProtoMessage() {}
+
+func (x *PeerPreview) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PeerPreview.ProtoReflect.Descriptor instead.
+func (*PeerPreview) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *PeerPreview) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *PeerPreview) GetProfile() string {
+	if x != nil {
+		return x.Profile
+	}
+	return ""
+}
+
+func (x *PeerPreview) GetRules() []string {
+	if x != nil {
+		return x.Rules
+	}
+	return nil
+}
+
+func (x *PeerPreview) GetCost() uint32 {
+	if x != nil {
+		return x.Cost
+	}
+	return 0
+}
+
+func (x *PeerPreview) GetWidened() []string {
+	if x != nil {
+		return x.Widened
+	}
+	return nil
+}
+
+func (x *PeerPreview) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // ApproveMitigationRequest says yes.
 type ApproveMitigationRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2507,7 +2671,7 @@ type ApproveMitigationRequest struct {
 
 func (x *ApproveMitigationRequest) Reset() {
 	*x = ApproveMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2683,7 @@ func (x *ApproveMitigationRequest) String() string {
 func (*ApproveMitigationRequest) ProtoMessage() {}
 
 func (x *ApproveMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[25]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2696,7 @@ func (x *ApproveMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMitigationRequest.ProtoReflect.Descriptor instead.
 func (*ApproveMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{25}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ApproveMitigationRequest) GetId() string {
@@ -2567,7 +2731,7 @@ type ApproveMitigationResponse struct {
 
 func (x *ApproveMitigationResponse) Reset() {
 	*x = ApproveMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2579,7 +2743,7 @@ func (x *ApproveMitigationResponse) String() string {
 func (*ApproveMitigationResponse) ProtoMessage() {}
 
 func (x *ApproveMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[26]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2592,7 +2756,7 @@ func (x *ApproveMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApproveMitigationResponse.ProtoReflect.Descriptor instead.
 func (*ApproveMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{26}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ApproveMitigationResponse) GetMitigation() *Mitigation {
@@ -2617,7 +2781,7 @@ type RejectMitigationRequest struct {
 
 func (x *RejectMitigationRequest) Reset() {
 	*x = RejectMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2793,7 @@ func (x *RejectMitigationRequest) String() string {
 func (*RejectMitigationRequest) ProtoMessage() {}
 
 func (x *RejectMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[27]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2806,7 @@ func (x *RejectMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectMitigationRequest.ProtoReflect.Descriptor instead.
 func (*RejectMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{27}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RejectMitigationRequest) GetId() string {
@@ -2677,7 +2841,7 @@ type RejectMitigationResponse struct {
 
 func (x *RejectMitigationResponse) Reset() {
 	*x = RejectMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2689,7 +2853,7 @@ func (x *RejectMitigationResponse) String() string {
 func (*RejectMitigationResponse) ProtoMessage() {}
 
 func (x *RejectMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[28]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2702,7 +2866,7 @@ func (x *RejectMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RejectMitigationResponse.ProtoReflect.Descriptor instead.
 func (*RejectMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{28}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RejectMitigationResponse) GetMitigation() *Mitigation {
@@ -2729,7 +2893,7 @@ type ExtendMitigationRequest struct {
 
 func (x *ExtendMitigationRequest) Reset() {
 	*x = ExtendMitigationRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2741,7 +2905,7 @@ func (x *ExtendMitigationRequest) String() string {
 func (*ExtendMitigationRequest) ProtoMessage() {}
 
 func (x *ExtendMitigationRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[29]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2754,7 +2918,7 @@ func (x *ExtendMitigationRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendMitigationRequest.ProtoReflect.Descriptor instead.
 func (*ExtendMitigationRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{29}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExtendMitigationRequest) GetId() string {
@@ -2796,7 +2960,7 @@ type ExtendMitigationResponse struct {
 
 func (x *ExtendMitigationResponse) Reset() {
 	*x = ExtendMitigationResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2808,7 +2972,7 @@ func (x *ExtendMitigationResponse) String() string {
 func (*ExtendMitigationResponse) ProtoMessage() {}
 
 func (x *ExtendMitigationResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[30]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2821,7 +2985,7 @@ func (x *ExtendMitigationResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExtendMitigationResponse.ProtoReflect.Descriptor instead.
 func (*ExtendMitigationResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{30}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExtendMitigationResponse) GetMitigation() *Mitigation {
@@ -2854,7 +3018,7 @@ type WithdrawMitigationsRequest struct {
 
 func (x *WithdrawMitigationsRequest) Reset() {
 	*x = WithdrawMitigationsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2866,7 +3030,7 @@ func (x *WithdrawMitigationsRequest) String() string {
 func (*WithdrawMitigationsRequest) ProtoMessage() {}
 
 func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[31]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2879,7 +3043,7 @@ func (x *WithdrawMitigationsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{31}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *WithdrawMitigationsRequest) GetSelector() isWithdrawMitigationsRequest_Selector {
@@ -2975,7 +3139,7 @@ type WithdrawMitigationsResponse struct {
 
 func (x *WithdrawMitigationsResponse) Reset() {
 	*x = WithdrawMitigationsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2987,7 +3151,7 @@ func (x *WithdrawMitigationsResponse) String() string {
 func (*WithdrawMitigationsResponse) ProtoMessage() {}
 
 func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[32]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3000,7 +3164,7 @@ func (x *WithdrawMitigationsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawMitigationsResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawMitigationsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{32}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WithdrawMitigationsResponse) GetMitigations() []*Mitigation {
@@ -3034,7 +3198,7 @@ type Hold struct {
 
 func (x *Hold) Reset() {
 	*x = Hold{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3046,7 +3210,7 @@ func (x *Hold) String() string {
 func (*Hold) ProtoMessage() {}
 
 func (x *Hold) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[33]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3059,7 +3223,7 @@ func (x *Hold) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Hold.ProtoReflect.Descriptor instead.
 func (*Hold) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{33}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Hold) GetTarget() string {
@@ -3099,7 +3263,7 @@ type ListHoldsRequest struct {
 
 func (x *ListHoldsRequest) Reset() {
 	*x = ListHoldsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3111,7 +3275,7 @@ func (x *ListHoldsRequest) String() string {
 func (*ListHoldsRequest) ProtoMessage() {}
 
 func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[34]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3124,7 +3288,7 @@ func (x *ListHoldsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsRequest.ProtoReflect.Descriptor instead.
 func (*ListHoldsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{34}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
 }
 
 // ListHoldsResponse holds the holds, sorted by target.
@@ -3138,7 +3302,7 @@ type ListHoldsResponse struct {
 
 func (x *ListHoldsResponse) Reset() {
 	*x = ListHoldsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3150,7 +3314,7 @@ func (x *ListHoldsResponse) String() string {
 func (*ListHoldsResponse) ProtoMessage() {}
 
 func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[35]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3163,7 +3327,7 @@ func (x *ListHoldsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListHoldsResponse.ProtoReflect.Descriptor instead.
 func (*ListHoldsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{35}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListHoldsResponse) GetHolds() []*Hold {
@@ -3188,7 +3352,7 @@ type DeleteHoldRequest struct {
 
 func (x *DeleteHoldRequest) Reset() {
 	*x = DeleteHoldRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3200,7 +3364,7 @@ func (x *DeleteHoldRequest) String() string {
 func (*DeleteHoldRequest) ProtoMessage() {}
 
 func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[36]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3213,7 +3377,7 @@ func (x *DeleteHoldRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldRequest.ProtoReflect.Descriptor instead.
 func (*DeleteHoldRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{36}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DeleteHoldRequest) GetTarget() string {
@@ -3246,7 +3410,7 @@ type DeleteHoldResponse struct {
 
 func (x *DeleteHoldResponse) Reset() {
 	*x = DeleteHoldResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3258,7 +3422,7 @@ func (x *DeleteHoldResponse) String() string {
 func (*DeleteHoldResponse) ProtoMessage() {}
 
 func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[37]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3271,7 +3435,7 @@ func (x *DeleteHoldResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteHoldResponse.ProtoReflect.Descriptor instead.
 func (*DeleteHoldResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{37}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
 }
 
 // ConsoleServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -3291,7 +3455,7 @@ type ConsoleServiceReleaseQuarantineRequest struct {
 
 func (x *ConsoleServiceReleaseQuarantineRequest) Reset() {
 	*x = ConsoleServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3303,7 +3467,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) String() string {
 func (*ConsoleServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[38]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3316,7 +3480,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{38}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ConsoleServiceReleaseQuarantineRequest) GetPeer() string {
@@ -3358,7 +3522,7 @@ type ConsoleServiceReleaseQuarantineResponse struct {
 
 func (x *ConsoleServiceReleaseQuarantineResponse) Reset() {
 	*x = ConsoleServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3534,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) String() string {
 func (*ConsoleServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[39]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3547,7 @@ func (x *ConsoleServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use ConsoleServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*ConsoleServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{39}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ConsoleServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -3412,7 +3576,7 @@ type Freeze struct {
 
 func (x *Freeze) Reset() {
 	*x = Freeze{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3424,7 +3588,7 @@ func (x *Freeze) String() string {
 func (*Freeze) ProtoMessage() {}
 
 func (x *Freeze) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[40]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3437,7 +3601,7 @@ func (x *Freeze) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
 func (*Freeze) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{40}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *Freeze) GetStartTime() *timestamppb.Timestamp {
@@ -3493,7 +3657,7 @@ type SetFreezeRequest struct {
 
 func (x *SetFreezeRequest) Reset() {
 	*x = SetFreezeRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3669,7 @@ func (x *SetFreezeRequest) String() string {
 func (*SetFreezeRequest) ProtoMessage() {}
 
 func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[41]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3682,7 @@ func (x *SetFreezeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeRequest.ProtoReflect.Descriptor instead.
 func (*SetFreezeRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{41}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *SetFreezeRequest) GetFrozen() bool {
@@ -3560,7 +3724,7 @@ type SetFreezeResponse struct {
 
 func (x *SetFreezeResponse) Reset() {
 	*x = SetFreezeResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3572,7 +3736,7 @@ func (x *SetFreezeResponse) String() string {
 func (*SetFreezeResponse) ProtoMessage() {}
 
 func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[42]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3585,7 +3749,7 @@ func (x *SetFreezeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFreezeResponse.ProtoReflect.Descriptor instead.
 func (*SetFreezeResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{42}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *SetFreezeResponse) GetFreeze() *Freeze {
@@ -3604,7 +3768,7 @@ type GetPolicyRequest struct {
 
 func (x *GetPolicyRequest) Reset() {
 	*x = GetPolicyRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3616,7 +3780,7 @@ func (x *GetPolicyRequest) String() string {
 func (*GetPolicyRequest) ProtoMessage() {}
 
 func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[43]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3629,7 +3793,7 @@ func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
 func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{43}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{45}
 }
 
 // GetPolicyResponse holds the policy in force.
@@ -3651,7 +3815,7 @@ type GetPolicyResponse struct {
 
 func (x *GetPolicyResponse) Reset() {
 	*x = GetPolicyResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3663,7 +3827,7 @@ func (x *GetPolicyResponse) String() string {
 func (*GetPolicyResponse) ProtoMessage() {}
 
 func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[44]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3676,7 +3840,7 @@ func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
 func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{44}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *GetPolicyResponse) GetSource() string {
@@ -3723,7 +3887,7 @@ type WatchEventsRequest struct {
 
 func (x *WatchEventsRequest) Reset() {
 	*x = WatchEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3735,7 +3899,7 @@ func (x *WatchEventsRequest) String() string {
 func (*WatchEventsRequest) ProtoMessage() {}
 
 func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[45]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3748,7 +3912,7 @@ func (x *WatchEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsRequest.ProtoReflect.Descriptor instead.
 func (*WatchEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{45}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{47}
 }
 
 // WatchEventsResponse is one event.
@@ -3772,7 +3936,7 @@ type WatchEventsResponse struct {
 
 func (x *WatchEventsResponse) Reset() {
 	*x = WatchEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3784,7 +3948,7 @@ func (x *WatchEventsResponse) String() string {
 func (*WatchEventsResponse) ProtoMessage() {}
 
 func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[46]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3797,7 +3961,7 @@ func (x *WatchEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchEventsResponse.ProtoReflect.Descriptor instead.
 func (*WatchEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{46}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *WatchEventsResponse) GetTime() *timestamppb.Timestamp {
@@ -3868,7 +4032,7 @@ type ListEventsRequest struct {
 
 func (x *ListEventsRequest) Reset() {
 	*x = ListEventsRequest{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3880,7 +4044,7 @@ func (x *ListEventsRequest) String() string {
 func (*ListEventsRequest) ProtoMessage() {}
 
 func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[47]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3893,7 +4057,7 @@ func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
 func (*ListEventsRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{47}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListEventsRequest) GetStartTime() *timestamppb.Timestamp {
@@ -3971,7 +4135,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3983,7 +4147,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[48]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3996,7 +4160,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{48}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Event) GetTime() *timestamppb.Timestamp {
@@ -4049,7 +4213,7 @@ type ListEventsResponse struct {
 
 func (x *ListEventsResponse) Reset() {
 	*x = ListEventsResponse{}
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4061,7 +4225,7 @@ func (x *ListEventsResponse) String() string {
 func (*ListEventsResponse) ProtoMessage() {}
 
 func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_console_proto_msgTypes[49]
+	mi := &file_trafficmonitor_v1_console_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4074,7 +4238,7 @@ func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
 func (*ListEventsResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{49}
+	return file_trafficmonitor_v1_console_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListEventsResponse) GetEvents() []*Event {
@@ -4326,11 +4490,25 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestId\x12#\n" +
 	"\rvalidate_only\x18\x05 \x01(\bR\fvalidateOnly\x12\x1c\n" +
 	"\trequester\x18\x06 \x01(\tR\trequester\x12!\n" +
-	"\fask_approval\x18\a \x01(\bR\vaskApproval\"Y\n" +
+	"\fask_approval\x18\a \x01(\bR\vaskApproval\"\x8f\x01\n" +
 	"\x18CreateMitigationResponse\x12=\n" +
 	"\n" +
 	"mitigation\x18\x01 \x01(\v2\x1d.trafficmonitor.v1.MitigationR\n" +
-	"mitigation\"`\n" +
+	"mitigation\x124\n" +
+	"\apreview\x18\x02 \x01(\v2\x1a.trafficmonitor.v1.PreviewR\apreview\"y\n" +
+	"\aPreview\x12\x18\n" +
+	"\asamples\x18\x01 \x01(\rR\asamples\x12\x1e\n" +
+	"\n" +
+	"collateral\x18\x02 \x01(\x01R\n" +
+	"collateral\x124\n" +
+	"\x05peers\x18\x03 \x03(\v2\x1e.trafficmonitor.v1.PeerPreviewR\x05peers\"\x97\x01\n" +
+	"\vPeerPreview\x12\x12\n" +
+	"\x04peer\x18\x01 \x01(\tR\x04peer\x12\x18\n" +
+	"\aprofile\x18\x02 \x01(\tR\aprofile\x12\x14\n" +
+	"\x05rules\x18\x03 \x03(\tR\x05rules\x12\x12\n" +
+	"\x04cost\x18\x04 \x01(\rR\x04cost\x12\x18\n" +
+	"\awidened\x18\x05 \x03(\tR\awidened\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\"`\n" +
 	"\x18ApproveMitigationRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1c\n" +
@@ -4491,7 +4669,7 @@ func file_trafficmonitor_v1_console_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_console_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 52)
+var file_trafficmonitor_v1_console_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(Breaker_State)(0),                              // 0: trafficmonitor.v1.Breaker.State
 	(Incident_State)(0),                             // 1: trafficmonitor.v1.Incident.State
@@ -4522,149 +4700,153 @@ var file_trafficmonitor_v1_console_proto_goTypes = []any{
 	(*ListRoutesResponse)(nil),                      // 26: trafficmonitor.v1.ListRoutesResponse
 	(*CreateMitigationRequest)(nil),                 // 27: trafficmonitor.v1.CreateMitigationRequest
 	(*CreateMitigationResponse)(nil),                // 28: trafficmonitor.v1.CreateMitigationResponse
-	(*ApproveMitigationRequest)(nil),                // 29: trafficmonitor.v1.ApproveMitigationRequest
-	(*ApproveMitigationResponse)(nil),               // 30: trafficmonitor.v1.ApproveMitigationResponse
-	(*RejectMitigationRequest)(nil),                 // 31: trafficmonitor.v1.RejectMitigationRequest
-	(*RejectMitigationResponse)(nil),                // 32: trafficmonitor.v1.RejectMitigationResponse
-	(*ExtendMitigationRequest)(nil),                 // 33: trafficmonitor.v1.ExtendMitigationRequest
-	(*ExtendMitigationResponse)(nil),                // 34: trafficmonitor.v1.ExtendMitigationResponse
-	(*WithdrawMitigationsRequest)(nil),              // 35: trafficmonitor.v1.WithdrawMitigationsRequest
-	(*WithdrawMitigationsResponse)(nil),             // 36: trafficmonitor.v1.WithdrawMitigationsResponse
-	(*Hold)(nil),                                    // 37: trafficmonitor.v1.Hold
-	(*ListHoldsRequest)(nil),                        // 38: trafficmonitor.v1.ListHoldsRequest
-	(*ListHoldsResponse)(nil),                       // 39: trafficmonitor.v1.ListHoldsResponse
-	(*DeleteHoldRequest)(nil),                       // 40: trafficmonitor.v1.DeleteHoldRequest
-	(*DeleteHoldResponse)(nil),                      // 41: trafficmonitor.v1.DeleteHoldResponse
-	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 42: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 43: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	(*Freeze)(nil),                                  // 44: trafficmonitor.v1.Freeze
-	(*SetFreezeRequest)(nil),                        // 45: trafficmonitor.v1.SetFreezeRequest
-	(*SetFreezeResponse)(nil),                       // 46: trafficmonitor.v1.SetFreezeResponse
-	(*GetPolicyRequest)(nil),                        // 47: trafficmonitor.v1.GetPolicyRequest
-	(*GetPolicyResponse)(nil),                       // 48: trafficmonitor.v1.GetPolicyResponse
-	(*WatchEventsRequest)(nil),                      // 49: trafficmonitor.v1.WatchEventsRequest
-	(*WatchEventsResponse)(nil),                     // 50: trafficmonitor.v1.WatchEventsResponse
-	(*ListEventsRequest)(nil),                       // 51: trafficmonitor.v1.ListEventsRequest
-	(*Event)(nil),                                   // 52: trafficmonitor.v1.Event
-	(*ListEventsResponse)(nil),                      // 53: trafficmonitor.v1.ListEventsResponse
-	nil,                                             // 54: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	nil,                                             // 55: trafficmonitor.v1.Event.AttributesEntry
-	(*timestamppb.Timestamp)(nil),                   // 56: google.protobuf.Timestamp
-	(*Hello)(nil),                                   // 57: trafficmonitor.v1.Hello
-	(*SensorCounters)(nil),                          // 58: trafficmonitor.v1.SensorCounters
-	(*durationpb.Duration)(nil),                     // 59: google.protobuf.Duration
-	(*DirectiveVersion)(nil),                        // 60: trafficmonitor.v1.DirectiveVersion
-	(*Peer)(nil),                                    // 61: trafficmonitor.v1.Peer
-	(Direction)(0),                                  // 62: trafficmonitor.v1.Direction
-	(*SpeakerRoute)(nil),                            // 63: trafficmonitor.v1.SpeakerRoute
+	(*Preview)(nil),                                 // 29: trafficmonitor.v1.Preview
+	(*PeerPreview)(nil),                             // 30: trafficmonitor.v1.PeerPreview
+	(*ApproveMitigationRequest)(nil),                // 31: trafficmonitor.v1.ApproveMitigationRequest
+	(*ApproveMitigationResponse)(nil),               // 32: trafficmonitor.v1.ApproveMitigationResponse
+	(*RejectMitigationRequest)(nil),                 // 33: trafficmonitor.v1.RejectMitigationRequest
+	(*RejectMitigationResponse)(nil),                // 34: trafficmonitor.v1.RejectMitigationResponse
+	(*ExtendMitigationRequest)(nil),                 // 35: trafficmonitor.v1.ExtendMitigationRequest
+	(*ExtendMitigationResponse)(nil),                // 36: trafficmonitor.v1.ExtendMitigationResponse
+	(*WithdrawMitigationsRequest)(nil),              // 37: trafficmonitor.v1.WithdrawMitigationsRequest
+	(*WithdrawMitigationsResponse)(nil),             // 38: trafficmonitor.v1.WithdrawMitigationsResponse
+	(*Hold)(nil),                                    // 39: trafficmonitor.v1.Hold
+	(*ListHoldsRequest)(nil),                        // 40: trafficmonitor.v1.ListHoldsRequest
+	(*ListHoldsResponse)(nil),                       // 41: trafficmonitor.v1.ListHoldsResponse
+	(*DeleteHoldRequest)(nil),                       // 42: trafficmonitor.v1.DeleteHoldRequest
+	(*DeleteHoldResponse)(nil),                      // 43: trafficmonitor.v1.DeleteHoldResponse
+	(*ConsoleServiceReleaseQuarantineRequest)(nil),  // 44: trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	(*ConsoleServiceReleaseQuarantineResponse)(nil), // 45: trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	(*Freeze)(nil),                                  // 46: trafficmonitor.v1.Freeze
+	(*SetFreezeRequest)(nil),                        // 47: trafficmonitor.v1.SetFreezeRequest
+	(*SetFreezeResponse)(nil),                       // 48: trafficmonitor.v1.SetFreezeResponse
+	(*GetPolicyRequest)(nil),                        // 49: trafficmonitor.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),                       // 50: trafficmonitor.v1.GetPolicyResponse
+	(*WatchEventsRequest)(nil),                      // 51: trafficmonitor.v1.WatchEventsRequest
+	(*WatchEventsResponse)(nil),                     // 52: trafficmonitor.v1.WatchEventsResponse
+	(*ListEventsRequest)(nil),                       // 53: trafficmonitor.v1.ListEventsRequest
+	(*Event)(nil),                                   // 54: trafficmonitor.v1.Event
+	(*ListEventsResponse)(nil),                      // 55: trafficmonitor.v1.ListEventsResponse
+	nil,                                             // 56: trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	nil,                                             // 57: trafficmonitor.v1.Event.AttributesEntry
+	(*timestamppb.Timestamp)(nil),                   // 58: google.protobuf.Timestamp
+	(*Hello)(nil),                                   // 59: trafficmonitor.v1.Hello
+	(*SensorCounters)(nil),                          // 60: trafficmonitor.v1.SensorCounters
+	(*durationpb.Duration)(nil),                     // 61: google.protobuf.Duration
+	(*DirectiveVersion)(nil),                        // 62: trafficmonitor.v1.DirectiveVersion
+	(*Peer)(nil),                                    // 63: trafficmonitor.v1.Peer
+	(Direction)(0),                                  // 64: trafficmonitor.v1.Direction
+	(*SpeakerRoute)(nil),                            // 65: trafficmonitor.v1.SpeakerRoute
 }
 var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
-	56, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
-	44, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	44, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
+	58, // 0: trafficmonitor.v1.GetStatusResponse.start_time:type_name -> google.protobuf.Timestamp
+	46, // 1: trafficmonitor.v1.GetStatusResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	46, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
 	7,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
 	6,  // 4: trafficmonitor.v1.GetStatusResponse.shadow_policy:type_name -> trafficmonitor.v1.ShadowPolicy
-	56, // 5: trafficmonitor.v1.ShadowPolicy.load_time:type_name -> google.protobuf.Timestamp
+	58, // 5: trafficmonitor.v1.ShadowPolicy.load_time:type_name -> google.protobuf.Timestamp
 	0,  // 6: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
-	56, // 7: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
+	58, // 7: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
 	10, // 8: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	57, // 9: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	56, // 10: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	58, // 11: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	59, // 12: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	60, // 13: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	59, // 14: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	59, // 15: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	61, // 16: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	59, // 9: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	58, // 10: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	60, // 11: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	61, // 12: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	62, // 13: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	61, // 14: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	61, // 15: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	63, // 16: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
 	15, // 17: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
 	1,  // 18: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
 	16, // 19: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	56, // 20: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	56, // 21: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	56, // 22: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	62, // 23: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	58, // 20: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	58, // 21: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	58, // 22: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	64, // 23: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
 	21, // 24: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
 	2,  // 25: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	56, // 26: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	56, // 27: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	56, // 28: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	56, // 29: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	58, // 26: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	58, // 27: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	58, // 28: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	58, // 29: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
 	3,  // 30: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
-	56, // 31: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
+	58, // 31: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
 	22, // 32: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
 	23, // 33: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
-	56, // 34: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
-	56, // 35: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
-	56, // 36: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
+	58, // 34: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
+	58, // 35: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
+	58, // 36: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
 	24, // 37: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
 	24, // 38: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
-	56, // 39: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
-	63, // 40: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	63, // 41: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	59, // 42: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	58, // 39: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	65, // 40: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	65, // 41: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	61, // 42: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
 	21, // 43: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	21, // 44: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	21, // 45: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	59, // 46: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
-	21, // 47: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	59, // 48: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	21, // 49: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	37, // 50: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	56, // 51: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	37, // 52: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	56, // 53: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	44, // 54: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	56, // 55: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	56, // 56: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	54, // 57: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	56, // 58: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	56, // 59: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	56, // 60: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	55, // 61: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	52, // 62: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	4,  // 63: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	8,  // 64: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	11, // 65: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	13, // 66: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	17, // 67: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	19, // 68: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	25, // 69: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	27, // 70: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	29, // 71: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
-	31, // 72: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
-	33, // 73: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
-	35, // 74: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	38, // 75: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	40, // 76: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	42, // 77: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	45, // 78: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	47, // 79: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	51, // 80: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	49, // 81: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	5,  // 82: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	9,  // 83: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	12, // 84: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	14, // 85: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	18, // 86: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	20, // 87: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	26, // 88: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	28, // 89: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	30, // 90: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
-	32, // 91: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
-	34, // 92: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
-	36, // 93: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	39, // 94: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	41, // 95: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	43, // 96: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	46, // 97: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	48, // 98: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	53, // 99: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	50, // 100: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	82, // [82:101] is the sub-list for method output_type
-	63, // [63:82] is the sub-list for method input_type
-	63, // [63:63] is the sub-list for extension type_name
-	63, // [63:63] is the sub-list for extension extendee
-	0,  // [0:63] is the sub-list for field type_name
+	29, // 44: trafficmonitor.v1.CreateMitigationResponse.preview:type_name -> trafficmonitor.v1.Preview
+	30, // 45: trafficmonitor.v1.Preview.peers:type_name -> trafficmonitor.v1.PeerPreview
+	21, // 46: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	21, // 47: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	61, // 48: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
+	21, // 49: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	61, // 50: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	21, // 51: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	39, // 52: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	58, // 53: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	39, // 54: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	58, // 55: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	46, // 56: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	58, // 57: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	58, // 58: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	56, // 59: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	58, // 60: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	58, // 61: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	58, // 62: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	57, // 63: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	54, // 64: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	4,  // 65: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	8,  // 66: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	11, // 67: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	13, // 68: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	17, // 69: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	19, // 70: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	25, // 71: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	27, // 72: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	31, // 73: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
+	33, // 74: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
+	35, // 75: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
+	37, // 76: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	40, // 77: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	42, // 78: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	44, // 79: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	47, // 80: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	49, // 81: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	53, // 82: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	51, // 83: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	5,  // 84: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	9,  // 85: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	12, // 86: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	14, // 87: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	18, // 88: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	20, // 89: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	26, // 90: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	28, // 91: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	32, // 92: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
+	34, // 93: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
+	36, // 94: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
+	38, // 95: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	41, // 96: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	43, // 97: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	45, // 98: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	48, // 99: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	50, // 100: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	55, // 101: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	52, // 102: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	84, // [84:103] is the sub-list for method output_type
+	65, // [65:84] is the sub-list for method input_type
+	65, // [65:65] is the sub-list for extension type_name
+	65, // [65:65] is the sub-list for extension extendee
+	0,  // [0:65] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }
@@ -4674,7 +4856,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 	}
 	file_trafficmonitor_v1_sensor_proto_init()
 	file_trafficmonitor_v1_speaker_proto_init()
-	file_trafficmonitor_v1_console_proto_msgTypes[31].OneofWrappers = []any{
+	file_trafficmonitor_v1_console_proto_msgTypes[33].OneofWrappers = []any{
 		(*WithdrawMitigationsRequest_Id)(nil),
 		(*WithdrawMitigationsRequest_Target)(nil),
 		(*WithdrawMitigationsRequest_All)(nil),
@@ -4685,7 +4867,7 @@ func file_trafficmonitor_v1_console_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_console_proto_rawDesc), len(file_trafficmonitor_v1_console_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   52,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

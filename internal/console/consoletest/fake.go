@@ -336,6 +336,14 @@ func (f *Fake) Announce(ctx context.Context, a console.Announce) (mitigation.Mit
 	return m, nil
 }
 
+// Preview is of console.System.
+func (f *Fake) Preview(ctx context.Context, r route.Route) (console.Preview, error) {
+	return console.Preview{Samples: 900, Collateral: 0.0033, Peers: []console.PeerPreview{
+		{Peer: "edge1", Profile: "generic", Rules: []string{r.String()}, Cost: 1},
+		{Peer: "edge2", Profile: "frr", Reason: "the router does not do that"},
+	}}, f.enter(ctx, "Preview", nil)
+}
+
 // Approve is of console.System.
 func (f *Fake) Approve(ctx context.Context, a console.Answer) (mitigation.Mitigation, error) {
 	return f.word(ctx, "Approve", a, func(m *mitigation.Mitigation) {
