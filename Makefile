@@ -81,7 +81,7 @@ generate-check: ## Generate into a copy and compare with what is committed
 	scripts/generate-check.sh
 
 .PHONY: test
-test: deps generate-check lint test-unit test-root ## Everything: what CI runs
+test: deps generate-check lint test-unit mutate-safety test-root ## Everything: what CI runs
 
 .PHONY: test-unit
 test-unit: ## Tests that need neither root nor tools, with the race detector
