@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"syscall"
@@ -102,7 +103,7 @@ func TestLadder(t *testing.T) {
 		}
 	}
 
-	asking := attack(53, 10_000, 40_000)
+	asking := attack(53, 10_000, 100_000)
 	defer func() { <-asking }()
 	var asked *pb.Mitigation
 	eventually(t, "a person to be asked", func(context.Context) error {
@@ -120,6 +121,35 @@ func TestLadder(t *testing.T) {
 	}
 	s.must("approve", asked.Id, "--reason", "e2e")
 	wait("approved", "destination 203.0.113.10/32 protocol udp source-port 53 then discard")
+
+	// Another policy with the same ladder, read while the attack goes on: no route moves. A wrong one: neither.
+	reloaded, hash := time.Now(), s.status().PolicyHash
+	s.write("policy.yaml", ladderPolicy+"exceptions: [{prefixes: 203.0.113.99, reason: e2e}]\n")
+	if err := s.controller.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the new policy to be in force", func(context.Context) error {
+		if st := s.status(); st.PolicyHash == hash || st.PolicyError != "" {
+			return fmt.Errorf("%s %s", st.PolicyHash, st.PolicyError)
+		}
+		return nil
+	})
+	s.write("policy.yaml", strings.Replace(ladderPolicy, "ladder:", "lader:", 1))
+	if err := s.controller.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the wrong policy to be refused", func(context.Context) error {
+		if st := s.status(); st.PolicyError == "" {
+			return errors.New("it was not")
+		}
+		return nil
+	})
+	s.bird.quiet(reloaded)
+	select {
+	case <-asking:
+		t.Error("the attack was over before the policies were read: the test says less than it should")
+	default:
+	}
 	s.must("extend", asked.Id, "--by", "5m", "--reason", "e2e")
 	s.must("withdraw", asked.Id, "--reason", "e2e")
 	wait("withdrawn", "")
