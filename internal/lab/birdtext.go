@@ -141,7 +141,8 @@ func setBIRD(m *route.Match, word, value string, f route.Family) (err error) {
 		if !ok {
 			return fmt.Errorf("component %q is not known", word)
 		}
-		to, most := numericOf(m, kind)
+		to, largest := m.Numeric(kind)
+		most := int(largest)
 		var items []comparison
 		if items, err = parseBIRDNumeric(value, most); err == nil {
 			*to, err = ranges(items, most)

@@ -77,31 +77,6 @@ func holds(v int, op string, with int) bool {
 	return false
 }
 
-// numericOf returns where a component's ranges go and its largest value.
-func numericOf(m *route.Match, kind string) (*[]route.Range, int) {
-	switch kind {
-	case "protocol":
-		return &m.Protocol, 255
-	case "port":
-		return &m.Port, 65535
-	case "destination-port":
-		return &m.DestinationPort, 65535
-	case "source-port":
-		return &m.SourcePort, 65535
-	case "icmp-type":
-		return &m.ICMPType, 255
-	case "icmp-code":
-		return &m.ICMPCode, 255
-	case "length":
-		return &m.Length, 65535
-	case "dscp":
-		return &m.DSCP, 63
-	case "flow-label":
-		return &m.FlowLabel, 1<<20 - 1
-	}
-	return nil, 0
-}
-
 // bitTest is one item of a flags component: field & mask == value, or its negation.
 type bitTest struct {
 	and         bool

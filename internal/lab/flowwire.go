@@ -82,7 +82,8 @@ func setWire(m *route.Match, kind int, items []wireItem) error {
 		}
 		return nil
 	}
-	to, most := numericOf(m, wireKinds[kind])
+	to, largest := m.Numeric(wireKinds[kind])
+	most := int(largest)
 	if to == nil {
 		return fmt.Errorf("component type %d is not known", kind)
 	}

@@ -62,7 +62,8 @@ func setFRR(r *route.Route, line string, f route.Family) (err error) {
 	}
 	for name, kind := range frrNumeric {
 		if rest, ok := strings.CutPrefix(line, name+" "); ok {
-			to, most := numericOf(m, kind)
+			to, largest := m.Numeric(kind)
+			most := int(largest)
 			items, err := parseFRRNumeric(rest, most)
 			if err != nil {
 				return err

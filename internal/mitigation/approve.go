@@ -33,7 +33,7 @@ func (m *Machine) Approve(now time.Time, id, who, reason string) (before Mitigat
 	if slices.ContainsFunc(x.Ask.By, func(a Approval) bool { return same(a.Who, who) }) {
 		return Mitigation{}, Change{}, fmt.Errorf("%w: %s approved it before", ErrSamePerson, who)
 	}
-	before = *x
+	before, m.undo = *x, undo{}
 	a := *x.Ask
 	a.By = append(slices.Clone(a.By), Approval{Who: who, When: now, Reason: reason})
 	x.Ask = &a
@@ -103,7 +103,7 @@ func (m *Machine) Extend(id string, by, most time.Duration, who, reason string) 
 	if limit := x.Created.Add(most); until.After(limit) {
 		return Mitigation{}, Change{}, fmt.Errorf("%w: until %s, the limit (safety.max_age) is %s: extend by less, or announce it anew", ErrTooLong, until.UTC().Format(time.RFC3339), limit.UTC().Format(time.RFC3339))
 	}
-	before = *x
+	before, m.undo = *x, undo{}
 	x.Deadline = until
 	if x.MaxDeadline.Before(until) {
 		x.MaxDeadline = until

@@ -7,34 +7,9 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
-// numbers are the numeric components of a match, by the words of the text form.
-func numbers(m *route.Match, word string) (to *[]route.Range, most uint32) {
-	switch word {
-	case "protocol":
-		return &m.Protocol, 255
-	case "port":
-		return &m.Port, 65535
-	case "destination-port":
-		return &m.DestinationPort, 65535
-	case "source-port":
-		return &m.SourcePort, 65535
-	case "icmp-type":
-		return &m.ICMPType, 255
-	case "icmp-code":
-		return &m.ICMPCode, 255
-	case "length":
-		return &m.Length, 65535
-	case "dscp":
-		return &m.DSCP, 63
-	case "flow-label":
-		return &m.FlowLabel, 1<<20 - 1
-	}
-	return nil, 0
-}
-
 // set reads alternatives, each comparisons joined by and, into a component that is not set yet.
 func set(m *route.Match, word string, alternatives []string, and string) error {
-	to, most := numbers(m, word)
+	to, most := m.Numeric(word)
 	if to == nil || *to != nil || len(alternatives) == 0 {
 		return errUnread
 	}

@@ -211,6 +211,17 @@ func (m *Match) numeric() []component {
 	}
 }
 
+// Numeric returns where the ranges of the numeric component of this word are, such as "source-port", and the largest value it may
+// hold; nil when there is no such component.
+func (m *Match) Numeric(word string) (ranges *[]Range, most uint32) {
+	for _, c := range m.numeric() {
+		if c.word == word {
+			return c.ranges, c.max
+		}
+	}
+	return nil, 0
+}
+
 // flags is one component of flags.
 type flags struct {
 	kind  uint8

@@ -4,7 +4,9 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	api "github.com/osrg/gobgp/v3/api"
@@ -58,8 +60,11 @@ func bare() error {
 	fmt.Println("ok")
 	for {
 		var c bareCommand
-		if err := in.Decode(&c); err != nil {
-			return nil //nolint:nilerr // the end of the input is the end
+		switch err := in.Decode(&c); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read what to do: %w", err)
 		}
 		if c.Urgent {
 			if err := send(ctx, bgp, path(urgentNLRI(), api.Family_SAFI_UNICAST), c.Withdraw); err != nil {
