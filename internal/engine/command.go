@@ -122,7 +122,7 @@ func (e *Engine) Approve(ctx context.Context, a Answer) (m mitigation.Mitigation
 		}
 		m = c.Put[0]
 		if m.State == mitigation.Active && before.State != mitigation.Active {
-			if vs := e.checkAll(now); len(vs) > 0 {
+			if vs := e.check(now, m.ID); len(vs) > 0 {
 				e.machine.Restore(now, before)
 				return &RefusedError{vs}
 			}

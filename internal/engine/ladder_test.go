@@ -2,14 +2,18 @@ package engine
 
 import (
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 const ladderHead = "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\n"
@@ -291,6 +295,141 @@ func TestCollateralOfARoute(t *testing.T) {
 		}
 		if _, n := ask("source 198.51.100.0/24 then discard"); n != 0 {
 			t.Errorf("%d samples without a destination", n)
+		}
+	})
+}
+
+// reportBoth is a second of reports by two sensors of which each sees half; zero is no word of the target.
+func (b *bench) reportBoth(first, second uint64, silent bool) {
+	b.t.Helper()
+	time.Sleep(time.Second)
+	now := time.Now()
+	for name, pps := range map[string]uint64{"rack1": first, "rack2": second} {
+		if name == "rack2" && silent {
+			continue
+		}
+		r := traffic.Report{Sensor: name, Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second}
+		if pps > 0 {
+			r.Aggregates = []traffic.Aggregate{{Target: victim, Vector: vector.DNS, Packets: pps, Bytes: pps * 500}}
+		}
+		b.Deliver(ingest.Delivery{Report: r, Received: now})
+	}
+	synctest.Wait()
+}
+
+// Nothing is verified while one of the sensors that saw the attack is silent, though what it said last was that it sees nothing.
+func TestSilentSensorVerifiesNothing(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, action: discard}]\n")
+	}, func(b *bench) {
+		b.reportBoth(24_000, 24_000, false)
+		for range 3 {
+			b.reportBoth(0, 0, false)
+		}
+		b.one(mitigation.Verified)
+		b.reportBoth(24_000, 0, false)
+		for range 6 {
+			b.reportBoth(24_000, 0, false)
+		}
+		b.one(mitigation.Ineffective)
+		for range 5 {
+			b.reportBoth(24_000, 0, true) // until it counts as silent
+		}
+		for range 5 {
+			b.reportBoth(0, 0, true)
+		}
+		b.one(mitigation.Ineffective)
+		for range 3 {
+			b.reportBoth(0, 0, false)
+		}
+		b.one(mitigation.Verified)
+	})
+}
+
+// A plain rule of before is on the ladder that the policy has now, also under a new leader.
+func TestAdoptedByALadder(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+	}, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		b.term.mu.Lock()
+		for id, m := range b.term.rec {
+			m.Rung = mitigation.Rung{}
+			b.term.rec[id] = m
+		}
+		b.term.mu.Unlock()
+		b.term.fail(errors.New("lost"))
+		if _, err := b.Announce(b.t.Context(), manual(t, "destination 192.0.2.9 then blackhole"), false); err == nil {
+			t.Fatal("stored what could not be")
+		}
+		b.term.fail(nil)
+		go func() { _ = b.lead() }()
+		b.seconds(24_000, 9)
+		if m := b.one(mitigation.Escalated); m.Rung.Step != 1 {
+			t.Errorf("%+v", m.Rung)
+		}
+	})
+}
+
+// Of many that are due at once so many take their step at a look, and the others soon after.
+func TestStepsAtALook(t *testing.T) {
+	const targets = 40
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+	}, func(b *bench) {
+		all := func(cause traffic.Cause, span time.Duration) {
+			now := time.Now()
+			r := traffic.Report{Sensor: "rack1", Cause: cause, Start: now.Add(-span), Span: span}
+			for i := range targets {
+				n := uint64(25_000 * span.Seconds())
+				r.Aggregates = append(r.Aggregates, traffic.Aggregate{Target: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i + 1)}), 32), Vector: vector.DNS, Packets: n, Bytes: n * 500})
+			}
+			b.Deliver(ingest.Delivery{Report: r, Triggered: now, Received: now})
+			synctest.Wait()
+		}
+		stepped := func() (n int) {
+			b.term.mu.Lock()
+			defer b.term.mu.Unlock()
+			for _, m := range b.term.rec {
+				if m.Rung.Step == 1 {
+					n++
+				}
+			}
+			return n
+		}
+		all(traffic.Trigger, 33*time.Millisecond)
+		time.Sleep(7 * time.Second) // all are due, and nothing is measured yet
+		var seen []int
+		for i := range 50 {
+			time.Sleep(100 * time.Millisecond)
+			if i%10 == 9 {
+				all(traffic.Interval, time.Second)
+			}
+			if n := stepped(); n > 0 && (len(seen) == 0 || seen[len(seen)-1] != n) {
+				seen = append(seen, n)
+			}
+		}
+		if len(seen) < 2 || seen[0] > maxSteps || seen[len(seen)-1] != targets {
+			t.Errorf("steps taken, look by look: %v of %d", seen, targets)
+		}
+	})
+}
+
+// A dry run is judged by all that a real one is, the groups of the policy included.
+func TestDryRunKnowsTheGroups(t *testing.T) {
+	runWith(t, func(o *Options) {
+		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, action: discard}]\ngroups: {web: {prefixes: 192.0.2.0/28}}\n")
+		o.Safety.MaxRulesPerGroup = 1
+	}, func(b *bench) {
+		ctx := b.t.Context()
+		if _, err := b.Announce(ctx, manual(t, "destination 192.0.2.1 then discard"), false); err != nil {
+			t.Fatal(err)
+		}
+		for _, dry := range []bool{true, false} {
+			var refused *RefusedError
+			if _, err := b.Announce(ctx, manual(t, "destination 192.0.2.2 then discard"), dry); !errors.As(err, &refused) || refused.Violations[0].Invariant != safety.QuotaGroup {
+				t.Errorf("dry run %v: %v", dry, err)
+			}
 		}
 	})
 }

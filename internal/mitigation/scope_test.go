@@ -20,6 +20,8 @@ func TestScopesOfAShared(t *testing.T) {
 	y.ID, y.Scope, y.Created = "m-y", []string{"edge1", "edge2"}, t0.Add(time.Second)
 	z := x
 	z.ID, z.Scope, z.Created = "m-z", nil, t0.Add(2*time.Second)
+	first := z
+	first.Created = t0.Add(-time.Second)
 	for _, c := range []struct {
 		all  []Mitigation
 		want []string
@@ -28,6 +30,7 @@ func TestScopesOfAShared(t *testing.T) {
 		{[]Mitigation{x, y}, []string{"edge1", "edge2"}},
 		{[]Mitigation{x, y, z}, nil},
 		{[]Mitigation{z, x}, nil},
+		{[]Mitigation{first, x}, nil},
 	} {
 		got := Records{Mitigations: c.all}.Routes(t0.Add(time.Minute))
 		if len(got) != 1 || !slices.Equal(got[0].Scope, c.want) {
