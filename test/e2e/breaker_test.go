@@ -3,8 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,20 +30,7 @@ func TestRollback(t *testing.T) {
 	s.ready()
 	sensor := s.startSensor("rack-1", pki.Files{}, "unix://"+s.dir+"/sensors.sock")
 	s.reports("rack-1")
-	if _, err := s.Victim.Serve(7007); err != nil {
-		t.Fatal(err)
-	}
-	client, err := s.Client.Client(legit.Options{Rate: 400, Servers: []netip.AddrPort{netip.AddrPortFrom(lab.SiteVictim4, 7007)}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	peace := time.Now()
-	eventually(t, "what the target sends to be known", func(context.Context) error {
-		if n := client.Between(peace, time.Now()).Asked; n < 400*3 {
-			return fmt.Errorf("%d questions", n)
-		}
-		return nil
-	})
+	client := s.customer(4 * time.Second)
 
 	packet, err := flood.UDP(lab.SiteVictim4, lab.SiteSpoofed4, 9999, make([]byte, 200))
 	if err != nil {

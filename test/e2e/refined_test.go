@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/lab/flood"
-	"github.com/amooglesoft/trafficmonitor/internal/lab/legit"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
@@ -32,22 +30,8 @@ func TestRefined(t *testing.T) {
 	s.ready()
 	sensor := s.startSensor("rack-1", pki.Files{}, "unix://"+s.dir+"/sensors.sock")
 	s.reports("rack-1")
-	if _, err := s.Victim.Serve(7007); err != nil {
-		t.Fatal(err)
-	}
-	client, err := s.Client.Client(legit.Options{Rate: 400, Servers: []netip.AddrPort{netip.AddrPortFrom(lab.SiteVictim4, 7007)}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	// What a target normally receives is known only of times that lie half a minute back: an attack begins before it is seen.
-	peace := time.Now()
-	for client.Between(peace, time.Now()).Asked < 400*45 {
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal("the client stands still")
-		}
-	}
+	client := s.customer(45 * time.Second)
 
 	packet, err := flood.UDP(lab.SiteVictim4, lab.SiteSpoofed4, 9999, make([]byte, 800))
 	if err != nil {
