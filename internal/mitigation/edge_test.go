@@ -115,7 +115,7 @@ func TestEvidenceOutlivesOneOfTwo(t *testing.T) {
 		t.Errorf("not extended: %+v", c)
 	}
 	m.Refuse(t0, y.ID, "test")
-	if len(m.looks) != 0 {
+	if m.Watches(victim, y.Vectors[0]) || len(m.looks) != 0 {
 		t.Errorf("evidence of nothing is kept: %v", m.looks)
 	}
 }
@@ -162,5 +162,23 @@ func TestDeniedExtension(t *testing.T) {
 		case allowed > 0 && (last.Put[0].Extensions != 1 || asked != allowed):
 			t.Errorf("asked %d times, and then %+v", asked, last.Put[0])
 		}
+	}
+}
+
+// Of several holds on a target it is always the same that is named.
+func TestHeldNamesOne(t *testing.T) {
+	for range 20 {
+		m := New(Records{Holds: []Hold{
+			{Target: netip.MustParsePrefix("192.0.2.0/24"), Until: t0.Add(time.Hour), Reason: "net"},
+			{Target: victim, Until: t0.Add(time.Hour), Reason: "host"},
+			{Target: netip.MustParsePrefix("192.0.0.0/16"), Until: t0, Reason: "ended"},
+			{Target: netip.MustParsePrefix("10.0.0.0/8"), Until: t0.Add(time.Hour), Reason: "elsewhere"},
+		}})
+		if h, ok := m.Held(t0, victim); !ok || h.Reason != "net" {
+			t.Fatalf("%v %+v", ok, h)
+		}
+	}
+	if h, ok := New(Records{}).Held(t0, victim); ok || h != (Hold{}) {
+		t.Errorf("%+v", h)
 	}
 }

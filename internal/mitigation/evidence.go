@@ -34,6 +34,7 @@ type look struct {
 
 // Watches tells whether a live mitigation lives on what is seen of a vector at a target.
 func (m *Machine) Watches(target netip.Prefix, v vector.ID) bool {
+	m.alive()
 	_, ok := m.looks[sight{target, v}]
 	return ok
 }
@@ -43,18 +44,6 @@ func (m *Machine) watch(x *Mitigation) {
 	for _, v := range x.Vectors {
 		if k := (sight{x.Target, v}); m.looks[k] == nil {
 			m.looks[k] = &look{sensors: x.Effect.Sensors}
-		}
-	}
-}
-
-// unwatch drops the evidence of a mitigation that lives no more, unless another one lives on it.
-func (m *Machine) unwatch(x *Mitigation) {
-	for _, v := range x.Vectors {
-		shared := slices.ContainsFunc(m.alive(), func(y *Mitigation) bool {
-			return y.Target == x.Target && slices.Contains(y.Vectors, v)
-		})
-		if !shared {
-			delete(m.looks, sight{x.Target, v})
 		}
 	}
 }

@@ -289,7 +289,6 @@ func (m *Machine) Drop(id string) {
 	if x := m.all[id]; x != nil {
 		delete(m.all, id)
 		m.live = nil
-		m.unwatch(x)
 	}
 }
 
@@ -419,16 +418,13 @@ func (h Hold) covers(target netip.Prefix) bool { return h.Target.Overlaps(target
 
 // Held returns the hold that keeps automation off a target.
 func (m *Machine) Held(now time.Time, target netip.Prefix) (Hold, bool) {
-	if len(m.holds) == 0 {
-		return Hold{}, false
-	}
-	for _, p := range slices.SortedFunc(maps.Keys(m.holds), traffic.ComparePrefix) {
-		h := m.holds[p]
-		if now.Before(h.Until) && h.covers(target) {
-			return h, true
+	var first Hold
+	for p, h := range m.holds { // it is asked for each mitigation at each look
+		if now.Before(h.Until) && h.covers(target) && (!first.Target.IsValid() || traffic.ComparePrefix(p, first.Target) < 0) {
+			first = h
 		}
 	}
-	return Hold{}, false
+	return first, first.Target.IsValid()
 }
 
 // Mitigated reports whether an active mitigation of an incident hides the target's traffic from the sensors.
@@ -496,7 +492,6 @@ func (m *Machine) finish(x *Mitigation, now time.Time, p Phase, why, detail stri
 	delete(m.denied, x.ID)
 	delete(m.doubts, x.ID)
 	delete(m.waits, x.ID)
-	m.unwatch(x)
 }
 
 // alive returns the pending and active mitigations, oldest first. It is asked with every report, so the answer is kept; the
@@ -510,6 +505,13 @@ func (m *Machine) alive() []*Mitigation {
 			}
 		}
 		slices.SortFunc(m.live, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+		answered := map[sight]bool{}
+		for _, x := range m.live {
+			for _, v := range x.Vectors {
+				answered[sight{x.Target, v}] = true
+			}
+		}
+		maps.DeleteFunc(m.looks, func(k sight, _ *look) bool { return !answered[k] }) // nobody lives on it any more
 		m.at = map[netip.Prefix][]*Mitigation{}
 		for _, x := range m.live {
 			if x.State == Active {
