@@ -79,20 +79,32 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 		o.Communities = append(o.Communities, uint32(x))
 	}
 	var errs []error
+	told := map[string]bool{}
 	profiles, err := profile.Load(s.Profiles)
 	if err != nil {
 		errs = append(errs, fmt.Errorf("speaker.profiles: %w", err))
 	}
+	// wrong tells of a value of the i-th router; of what its group says as well, once and there.
+	wrong := func(i int, key string, ofGroup func(config.Peer) bool, err error) {
+		at := fmt.Sprintf("speaker.peers[%d].%s", i, key)
+		if g, ok := s.Group(s.Peers[i].Group); ok && ofGroup(s.PeerGroups[g].Of) {
+			at = fmt.Sprintf("speaker.peer_groups[%d].%s", g, key)
+		}
+		if !told[at] {
+			errs = append(errs, fmt.Errorf("%s: %w", at, err))
+		}
+		told[at] = true
+	}
 	for i, p := range s.Peers {
 		q := speaker.Peer{
-			Name: p.Name, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
+			Name: p.Name, Group: p.Group, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
 			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent, MaxCost: p.MaxCost, Widen: p.Widen, ProgramRate: p.ProgramRate,
 			NextHop4: p.NextHop4, NextHop6: p.NextHop6, HoldTime: p.HoldTime, ConnectRetry: p.ConnectRetry,
 		}
 		if kind, ok := profiles.Get(cmp.Or(p.Profile, profile.Generic)); ok {
 			q.Profile = kind.Router
 			q.Probe = speaker.Probe{
-				Argv: p.Probe.Run, Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
+				Argv: forRouter(p.Probe.Run, p), Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
 				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6,
 			}
 		} else if err == nil {
@@ -100,7 +112,7 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 			if near := document.Nearest(p.Profile, profiles.Names()); near != "" {
 				hint = fmt.Sprintf("did you mean %q?", near)
 			}
-			errs = append(errs, fmt.Errorf("speaker.peers[%d].profile: %q is not a router profile; %s", i, p.Profile, hint))
+			wrong(i, "profile", func(g config.Peer) bool { return g.Profile == p.Profile }, fmt.Errorf("%q is not a router profile; %s", p.Profile, hint))
 		}
 		for _, f := range p.Families {
 			q.Families = append(q.Families, compile.Table(f))
@@ -108,13 +120,23 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 		if p.MD5File != "" {
 			secret, err := config.ReadSecret(p.MD5File)
 			if err != nil {
-				errs = append(errs, fmt.Errorf("speaker.peers[%d].md5_file: %w", i, err))
+				wrong(i, "md5_file", func(g config.Peer) bool { return g.MD5File == p.MD5File }, err)
 			}
 			q.MD5 = secret
 		}
 		o.Peers = append(o.Peers, q)
 	}
 	return o, errors.Join(errs...)
+}
+
+// forRouter puts a router's name and address into the arguments of a program.
+func forRouter(argv []string, p config.Peer) []string {
+	r := strings.NewReplacer("{name}", p.Name, "{address}", p.Address.String())
+	out := make([]string, len(argv))
+	for i, a := range argv {
+		out[i] = r.Replace(a)
+	}
+	return out
 }
 
 // RunSpeaker is the process "controller speaker"; it ends with ctx. Serving, which may be nil, is called once it serves.

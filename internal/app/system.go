@@ -134,7 +134,7 @@ func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
 	var out []console.Peer
 	for _, p := range status.Peers {
 		x := console.Peer{
-			Name: p.Name, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
+			Name: p.Name, Group: p.Group, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
 			SentRoutes: p.Routes[speaker.Sent], PendingRoutes: p.Routes[speaker.Pending], UnsupportedRoutes: p.Routes[speaker.Unsupported],
 			Profile: p.Profile, HardwareEntries: p.Cost, InstalledRules: p.Probed.Installed, NotInstalledRules: p.Probed.NotInstalled,
 			HitPackets: p.Probed.Packets, ProbeTime: p.Probed.At, ProbeError: p.Probed.Error,

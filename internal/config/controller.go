@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -90,6 +91,7 @@ type Speaker struct {
 	LongLivedTime       time.Duration // 0 means none
 	Blackhole           Blackhole
 	Profiles            string // path of a directory; empty means none
+	PeerGroups          []PeerGroup
 	Peers               []Peer
 }
 
@@ -99,9 +101,24 @@ type Blackhole struct {
 	Communities        []Community // besides BLACKHOLE (65535:666) and NO_EXPORT
 }
 
-// Peer is one router.
+// PeerGroup is what routers have in common.
+type PeerGroup struct {
+	Name string
+	// Of is what a router of the group has where its own entry says nothing. Its Name, Address and Group are empty, and its
+	// ASN is 0 where each router says its own.
+	Of Peer
+}
+
+// Group returns the index of the group with this name; a name that is empty is none's.
+func (s *Speaker) Group(name string) (index int, ok bool) {
+	i := slices.IndexFunc(s.PeerGroups, func(g PeerGroup) bool { return g.Name == name && name != "" })
+	return i, i >= 0
+}
+
+// Peer is one router, with all that its group says.
 type Peer struct {
 	Name                 string
+	Group                string // empty means none
 	Address              netip.Addr
 	ASN                  uint32
 	Port                 uint16
@@ -250,7 +267,10 @@ func DefaultController() Controller {
 	}
 }
 
-// defaultPeer returns what is in force for a router where its entry says nothing.
+// defaultPeerGroup is a group that says nothing.
+func defaultPeerGroup() PeerGroup { return PeerGroup{Of: defaultPeer()} }
+
+// defaultPeer returns what is in force for a router where neither its entry nor its group says anything.
 func defaultPeer() Peer {
 	return Peer{
 		Port: 179, HoldTime: 90 * time.Second, ConnectRetry: 5 * time.Second,
@@ -267,6 +287,9 @@ func (c *Controller) resolve(dir string) {
 	}
 	absolute(dir, &c.DataDir, &c.Policy, &c.Shadow, &c.Speaker.Profiles, &c.Speaker.Socket, &c.Speaker.Journal,
 		&c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.Store.TLS.CA, &c.Store.TLS.Cert, &c.Store.TLS.Key)
+	for i := range c.Speaker.PeerGroups {
+		absolute(dir, &c.Speaker.PeerGroups[i].Of.MD5File)
+	}
 	for i := range c.Speaker.Peers {
 		absolute(dir, &c.Speaker.Peers[i].MD5File)
 	}

@@ -244,7 +244,7 @@ func (s *Speaker) check(r *document.Report) {
 	if s.LongLivedTime > 0 && s.GracefulRestartTime == 0 {
 		r.Add("speaker.long_lived_time", "begins when graceful_restart_time ends, and that is 0s: give it a time, or leave long_lived_time out")
 	}
-	checkHops(r, "speaker.blackhole", s.Blackhole.NextHop4, s.Blackhole.NextHop6)
+	checkHops(r, "speaker.blackhole.next_hop_v4", s.Blackhole.NextHop4, "speaker.blackhole.next_hop_v6", s.Blackhole.NextHop6)
 	if n := len(s.Blackhole.Communities); n > maxCommunities {
 		r.Add("speaker.blackhole.communities", "holds %d; at most %d are announced", n, maxCommunities)
 	}
@@ -257,6 +257,7 @@ func (s *Speaker) check(r *document.Report) {
 	twice(r, "speaker.listen_addresses", s.ListenAddresses)
 	twice(r, "speaker.blackhole.communities", s.Blackhole.Communities)
 
+	s.checkGroups(r)
 	names, addresses := map[string]int{}, map[netip.Addr]int{}
 	for i := range s.Peers {
 		p := &s.Peers[i]
@@ -271,45 +272,100 @@ func (s *Speaker) check(r *document.Report) {
 		} else {
 			addresses[p.Address] = i
 		}
-		s.checkPeer(r, at, p)
+		s.checkPeer(r, i)
 	}
 }
 
-func (s *Speaker) checkPeer(r *document.Report, at string, p *Peer) {
+// checkGroups reports groups that cannot be told apart or that no router is in, and routers of groups there are not.
+func (s *Speaker) checkGroups(r *document.Report) {
+	var names []string
+	for i, g := range s.PeerGroups {
+		at := fmt.Sprintf("speaker.peer_groups[%d].name", i)
+		if g.Name == "" {
+			continue // reported when it was read
+		}
+		if j, _ := s.Group(g.Name); j < i {
+			r.Add(at, "%s is the name of peer_groups[%d] already", g.Name, j)
+			continue
+		}
+		if !slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.Group == g.Name }) {
+			r.Add(at, "no router is in %s: write group: %s into the entries of its routers in speaker.peers, or leave the group out", g.Name, g.Name)
+		}
+		names = append(names, g.Name)
+	}
+	for i, p := range s.Peers {
+		at := fmt.Sprintf("speaker.peers[%d].group", i)
+		switch {
+		case p.Group == "" || slices.Contains(names, p.Group):
+		case len(names) == 0:
+			r.Add(at, "%q is not a group: there are none in speaker.peer_groups", p.Group)
+		default:
+			r.Suggest(at, document.Nearest(p.Group, names), "%q is not a group of speaker.peer_groups; there are %s", p.Group, strings.Join(names, ", "))
+		}
+	}
+}
+
+// origin is where a value of the i-th router was written: the path of the key in the router's entry or in that of its
+// group. A default is the router's.
+func (s *Speaker) origin(r *document.Report, i int, key string) string {
+	at := fmt.Sprintf("speaker.peers[%d].%s", i, key)
+	if g, ok := s.Group(s.Peers[i].Group); ok && !r.Has(at) {
+		if of := fmt.Sprintf("speaker.peer_groups[%d].%s", g, key); r.Has(of) {
+			return of
+		}
+	}
+	return at
+}
+
+// checkPeer reports what is wrong with a router, at the place where it was written: what a group says is told once.
+func (s *Speaker) checkPeer(r *document.Report, i int) {
+	p := &s.Peers[i]
+	at := func(key string) string { return s.origin(r, i, key) }
+	// other names a second key of a problem that is told at the first, with its place where that is not the same entry.
+	other := func(first, key string) string {
+		a, b := at(first), at(key)
+		if strings.TrimSuffix(a, first) == strings.TrimSuffix(b, key) {
+			return key
+		}
+		return strings.TrimPrefix(b, "speaker.")
+	}
+	if p.ASN == 0 && !r.Bad(at("group")) {
+		r.Add(at("asn"), "is missing: the router's autonomous system number, here or in its group")
+	}
 	if a := p.Address; a.IsUnspecified() || a.IsMulticast() {
-		r.Add(at+".address", "%s is not the address of a router", a)
+		r.Add(at("address"), "%s is not the address of a router", a)
 	}
 	if a := p.LocalAddress; a.IsValid() && p.Address.IsValid() && a.Is4() != p.Address.Is4() {
-		r.Add(at+".local_address", "%s is of another family than address, which is %s", a, p.Address)
+		r.Add(at("local_address"), "%s is of another family than %s, which is %s", a, other("local_address", "address"), p.Address)
 	}
 	if p.Passive && s.ListenPort <= 0 {
-		r.Add(at+".passive", "waits for the router to connect, but speaker.listen_port is %d: set it to 179, or leave passive out", s.ListenPort)
+		r.Add(at("passive"), "waits for the router to connect, but speaker.listen_port is %d: set it to 179, or leave passive out", s.ListenPort)
 	}
 	if p.TTLSecurity && p.MultihopTTL > 0 {
-		r.Add(at+".ttl_security", "takes packets from one hop away, but multihop_ttl is %d: leave one of them out", p.MultihopTTL)
+		r.Add(at("ttl_security"), "takes packets from one hop away, but %s is %d: leave one of them out", other("ttl_security", "multihop_ttl"), p.MultihopTTL)
 	}
 	if p.MultihopTTL > 1 && p.ASN == s.ASN && s.ASN != 0 {
-		r.Add(at+".multihop_ttl", "means nothing in iBGP, and asn %d is our own: leave it out", p.ASN)
+		r.Add(at("multihop_ttl"), "means nothing in iBGP, and %s %d is our own: leave it out", other("multihop_ttl", "asn"), p.ASN)
 	}
 	if len(p.Families) == 0 {
-		r.Add(at+".families", "is empty: the session would carry nothing; leave the key out for all families")
+		r.Add(at("families"), "is empty: the session would carry nothing; leave the key out for all families")
 	}
-	twice(r, at+".families", p.Families)
-	twice(r, at+".widen", p.Widen)
-	checkHops(r, at, p.NextHop4, p.NextHop6)
-	seconds(r, at+".hold_time", p.HoldTime)
-	seconds(r, at+".connect_retry", p.ConnectRetry)
+	twice(r, at("families"), p.Families)
+	twice(r, at("widen"), p.Widen)
+	checkHops(r, at("next_hop_v4"), p.NextHop4, at("next_hop_v6"), p.NextHop6)
+	seconds(r, at("hold_time"), p.HoldTime)
+	seconds(r, at("connect_retry"), p.ConnectRetry)
 }
 
 // maxCommunities leaves room for those the speaker adds.
 const maxCommunities = 30
 
-func checkHops(r *document.Report, at string, v4, v6 netip.Addr) {
+func checkHops(r *document.Report, at4 string, v4 netip.Addr, at6 string, v6 netip.Addr) {
 	if v4.IsValid() && (!v4.Is4() || v4.IsUnspecified()) {
-		r.Add(at+".next_hop_v4", "%s is not an IPv4 address packets could be sent to", v4)
+		r.Add(at4, "%s is not an IPv4 address packets could be sent to", v4)
 	}
 	if v6.IsValid() && (!v6.Is6() || v6.IsUnspecified()) {
-		r.Add(at+".next_hop_v6", "%s is not an IPv6 address packets could be sent to", v6)
+		r.Add(at6, "%s is not an IPv6 address packets could be sent to", v6)
 	}
 }
 

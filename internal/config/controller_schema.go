@@ -195,44 +195,71 @@ func (s *Speaker) schema() document.Value {
 		)},
 		document.Field{Key: "profiles", Value: document.Scalar(&s.Profiles, document.OrEmpty(pathCodec())), Help: "Directory with router profiles of your own, *.yaml, beside those shipped (docs/profiles.md); empty means none."},
 		document.Field{
+			Key: "peer_groups", Help: "What many routers have in common, said once: a router names its group, and what its own entry says wins over the group's. Groups do not nest.",
+			Value: document.List(&s.PeerGroups, defaultPeerGroup, (*PeerGroup).schema),
+		},
+		document.Field{
 			Key: "peers", Help: "The routers.",
-			Value: document.List(&s.Peers, defaultPeer, (*Peer).schema),
+			Value: document.List(&s.Peers, defaultPeer, func(p *Peer) document.Value {
+				return document.After("group", func(name string) { s.inherit(p, name) }, p.schema())
+			}),
 		},
 	)
 }
 
+// inherit makes what the group says what holds for p before its own entry is read. An unknown group is told by check.
+func (s *Speaker) inherit(p *Peer, group string) {
+	if i, ok := s.Group(group); ok {
+		*p = s.PeerGroups[i].Of
+	}
+}
+
+func (g *PeerGroup) schema() document.Value {
+	return document.Section(append([]document.Field{
+		{Key: "name", Value: document.Scalar(&g.Name, document.Word()), Required: true, Help: "Name by which routers refer to the group; shown beside them, and a label of a metric."},
+		{Key: "asn", Value: document.Scalar(&g.Of.ASN, document.Number[uint32](0, 4294967295)), Help: "As of a peer; 0 means that each router says its own."},
+	}, g.Of.common()...)...)
+}
+
 func (p *Peer) schema() document.Value {
-	return document.Section(
-		document.Field{Key: "name", Value: document.Scalar(&p.Name, document.Word()), Required: true, Help: "Name of the router in everything we show; a label of metrics."},
-		document.Field{Key: "address", Value: document.Scalar(&p.Address, document.Addr()), Required: true, Help: "Address of the session, IPv4 or IPv6."},
-		document.Field{Key: "asn", Value: document.Scalar(&p.ASN, document.Number[uint32](1, 4294967295)), Required: true, Help: "The router's autonomous system number; the same as ours makes the session iBGP."},
-		document.Field{Key: "port", Value: document.Scalar(&p.Port, document.Number[uint16](1, 65535)), Help: "The router's TCP port."},
-		document.Field{Key: "local_address", Value: document.Scalar(&p.LocalAddress, document.OrEmpty(document.Addr())), Help: "Our address of the session; empty lets the system choose."},
-		document.Field{Key: "passive", Value: document.Scalar(&p.Passive, document.Bool()), Help: "Wait for the router to open the session; needs speaker.listen_port."},
-		document.Field{Key: "multihop_ttl", Value: document.Scalar(&p.MultihopTTL, document.Number(0, 255)), Help: "TTL of an eBGP session over several hops; 0 means directly connected."},
-		document.Field{Key: "ttl_security", Value: document.Scalar(&p.TTLSecurity, document.Bool()), Help: "Take packets of the session from one hop away only (RFC 5082); both sides must set it."},
-		document.Field{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(pathCodec())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; empty means none.", Danger: "The secret itself never stands in this file."},
-		document.Field{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
-		document.Field{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
-		document.Field{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
-		document.Field{Key: "profile", Value: document.Scalar(&p.Profile, document.Word()), Help: "What kind of router it is, a name of tmctl profiles: which rules it gets, as what, and for how many it has room (docs/profiles.md)."},
-		document.Field{Key: "probe", Help: "How the router is asked which rules it installed and what they hit; the profile says with which command and how its answer is read.", Value: document.Section(
+	return document.Section(append([]document.Field{
+		{Key: "name", Value: document.Scalar(&p.Name, document.Word()), Required: true, Help: "Name of the router in everything we show; a label of metrics."},
+		{Key: "group", Value: document.Scalar(&p.Group, document.OrEmpty(document.Word())), Help: "Name of its group in speaker.peer_groups; empty means none."},
+		{Key: "address", Value: document.Scalar(&p.Address, document.Addr()), Required: true, Help: "Address of the session, IPv4 or IPv6."},
+		{Key: "asn", Value: document.Scalar(&p.ASN, document.Number[uint32](1, 4294967295)), Help: "The router's autonomous system number; the same as ours makes the session iBGP. Required, here or in its group."},
+	}, p.common()...)...)
+}
+
+// common are the keys that a router and a group both have.
+func (p *Peer) common() []document.Field {
+	return []document.Field{
+		{Key: "port", Value: document.Scalar(&p.Port, document.Number[uint16](1, 65535)), Help: "The router's TCP port."},
+		{Key: "local_address", Value: document.Scalar(&p.LocalAddress, document.OrEmpty(document.Addr())), Help: "Our address of the session; empty lets the system choose."},
+		{Key: "passive", Value: document.Scalar(&p.Passive, document.Bool()), Help: "Wait for the router to open the session; needs speaker.listen_port."},
+		{Key: "multihop_ttl", Value: document.Scalar(&p.MultihopTTL, document.Number(0, 255)), Help: "TTL of an eBGP session over several hops; 0 means directly connected."},
+		{Key: "ttl_security", Value: document.Scalar(&p.TTLSecurity, document.Bool()), Help: "Take packets of the session from one hop away only (RFC 5082); both sides must set it."},
+		{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(pathCodec())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; empty means none.", Danger: "The secret itself never stands in this file."},
+		{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
+		{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
+		{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
+		{Key: "profile", Value: document.Scalar(&p.Profile, document.Word()), Help: "What kind of router it is, a name of tmctl profiles: which rules it gets, as what, and for how many it has room (docs/profiles.md)."},
+		{Key: "probe", Help: "How the router is asked which rules it installed and what they hit; the profile says with which command and how its answer is read.", Value: document.Section(
 			document.Field{
 				Key: "run", Value: document.Scalars(&p.Probe.Run, document.Text(1, 4096)),
-				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, tm@edge-1]; no shell sees it. Empty: the router is not asked.",
+				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, \"tm@{address}\"]; {address} and {name} stand for the router's; no shell sees it. Empty: the router is not asked.",
 				Danger: "It runs as the speaker's user: give it a login that may show and nothing else.",
 			},
 			document.Field{Key: "interval", Value: document.Scalar(&p.Probe.Interval, document.Duration(time.Second, time.Hour)), Help: "Time between two times it is asked, while there are rules.", Danger: "Long answers cost the router's CPU."},
 			document.Field{Key: "timeout", Value: document.Scalar(&p.Probe.Timeout, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "How long an answer may take; then the program is ended."},
 		)},
-		document.Field{Key: "max_cost", Value: document.Scalar(&p.MaxCost, document.Number(0, 10_000_000)), Help: "Entries of hardware this router has for rules of both families, as its profile counts them, the most valuable first; 0 means what the profile says.", Danger: "Above what is free there, rules are accepted and not installed."},
-		document.Field{Key: "widen", Value: document.Scalars(&p.Widen, document.OneOf(widenable()...)), Help: "Components that may match more at this router than was decided, or everything, where it cannot match them; otherwise such a rule is not sent to it.", Danger: "Traffic that is no attack is then hit as well: tmctl routes says which."},
-		document.Field{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means what its profile says.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
-		document.Field{Key: "program_rate", Value: document.Scalar(&p.ProgramRate, document.Number(0, 100_000)), Help: "Rules a second this router can put into its hardware: additions are sent no faster, most urgent first, withdrawals at once; 0 means what its profile says, which for most is no pace.", Danger: "Too low, a rule waits; tmctl peers shows how many do."},
-		document.Field{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(0, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is split or not sent to this router; 0 means what its profile says, which is 5 for generic.", Danger: "FRR 8.4 resets the session above 5."},
-		document.Field{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
-		document.Field{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
-	)
+		{Key: "max_cost", Value: document.Scalar(&p.MaxCost, document.Number(0, 10_000_000)), Help: "Entries of hardware this router has for rules of both families, as its profile counts them, the most valuable first; 0 means what the profile says.", Danger: "Above what is free there, rules are accepted and not installed."},
+		{Key: "widen", Value: document.Scalars(&p.Widen, document.OneOf(widenable()...)), Help: "Components that may match more at this router than was decided, or everything, where it cannot match them; otherwise such a rule is not sent to it.", Danger: "Traffic that is no attack is then hit as well: tmctl routes says which."},
+		{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means what its profile says.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
+		{Key: "program_rate", Value: document.Scalar(&p.ProgramRate, document.Number(0, 100_000)), Help: "Rules a second this router can put into its hardware: additions are sent no faster, most urgent first, withdrawals at once; 0 means what its profile says, which for most is no pace.", Danger: "Too low, a rule waits; tmctl peers shows how many do."},
+		{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(0, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is split or not sent to this router; 0 means what its profile says, which is 5 for generic.", Danger: "FRR 8.4 resets the session above 5."},
+		{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
+		{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
+	}
 }
 
 // widenable are the components that may be widened: all but the prefixes.

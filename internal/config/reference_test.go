@@ -105,14 +105,20 @@ func TestSnippetsOfTheDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	parts := strings.Split(string(b), "```yaml\n")
-	if len(parts) != 3 {
-		t.Fatalf("%d snippets, want one of a controller and one of a sensor", len(parts)-1)
+	if len(parts) != 4 {
+		t.Fatalf("%d snippets, want two of a controller and one of a sensor", len(parts)-1)
 	}
 	controller, _, _ := strings.Cut(parts[1], "```")
 	if c, err := ParseController("docs/controller.yaml", []byte(controller)); err != nil || len(c.Network.Own) != 2 || len(c.Speaker.Peers) != 1 {
 		t.Errorf("%v, %+v", err, c)
 	}
-	sensor, _, _ := strings.Cut(parts[2], "```")
+	grouped, _, _ := strings.Cut(parts[2], "```")
+	if c, err := ParseController("docs/controller.yaml", []byte(grouped)); err != nil || len(c.Speaker.Peers) != 3 {
+		t.Errorf("%v, %+v", err, c)
+	} else if a, b := c.Speaker.Peers[0], c.Speaker.Peers[2]; a.Profile != "junos-mx" || a.MD5File == "" || b.Profile != "frr" || b.MD5File != "" || b.Probe.Run == nil {
+		t.Errorf("%+v, %+v", a, b)
+	}
+	sensor, _, _ := strings.Cut(parts[3], "```")
 	if s, err := ParseSensor("docs/sensor.yaml", []byte(sensor)); err != nil || len(s.Interfaces) != 1 {
 		t.Errorf("%v, %+v", err, s)
 	}

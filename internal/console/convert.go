@@ -128,7 +128,7 @@ var sessionStates = map[SessionState]tmv1.Peer_SessionState{
 
 func peerProto(p Peer) *tmv1.Peer {
 	return &tmv1.Peer{
-		Name: p.Name, Address: p.Address, Asn: p.ASN, State: sessionStates[p.State], StateTime: timeProto(p.Since),
+		Name: p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: sessionStates[p.State], StateTime: timeProto(p.Since),
 		Families: p.Families, MissingFamilies: p.MissingFamilies,
 		DesiredRoutes: uint32(p.DesiredRoutes), SentRoutes: uint32(p.SentRoutes),
 		PendingRoutes: uint32(p.PendingRoutes), UnsupportedRoutes: uint32(p.UnsupportedRoutes), NotPlacedRoutes: uint32(p.NotPlacedRoutes),

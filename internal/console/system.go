@@ -180,6 +180,7 @@ const (
 // Peer is one router as the speaker sees it.
 type Peer struct {
 	Name             string
+	Group            string // of routers in the configuration; empty when it is in none
 	Address          string
 	ASN              uint32
 	State            SessionState

@@ -9,7 +9,8 @@ import (
 
 type section struct{ fields []Field }
 
-// Section is a mapping with known keys.
+// Section is a mapping with known keys. They are read in this order, whatever the order in the file, so that a later one
+// may build on an earlier one.
 func Section(fields ...Field) Value { return section{fields} }
 
 func (s section) read(r *Report, path string, n *yaml.Node) {
@@ -20,24 +21,31 @@ func (s section) read(r *Report, path string, n *yaml.Node) {
 	if path != "" || len(n.Content) > 0 {
 		defer func() { r.note(path, n.Line) }()
 	}
-	seen := map[string]bool{}
+	type entry struct{ key, value *yaml.Node }
+	seen := map[string]entry{}
+	var unknown []*yaml.Node
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
-		if k.Kind != yaml.ScalarNode || k.Tag == "!!merge" || isNull(k) || seen[k.Value] {
+		if _, twice := seen[k.Value]; twice || k.Kind != yaml.ScalarNode || k.Tag == "!!merge" || isNull(k) {
 			continue // reported by vet
 		}
-		seen[k.Value] = true
-		at := join(path, k.Value)
-		f, ok := s.field(k.Value)
-		if !ok {
-			s.unknown(r, path, at, k)
-			continue
+		seen[k.Value] = entry{k, v}
+		if _, ok := s.field(k.Value); !ok {
+			unknown = append(unknown, k)
 		}
-		r.lines[at] = k.Line
-		readAt(r, f.Value, at, k.Line, v)
 	}
 	for _, f := range s.fields {
-		if f.Required && !seen[f.Key] {
+		if e, ok := seen[f.Key]; ok {
+			at := join(path, f.Key)
+			r.lines[at] = e.key.Line
+			readAt(r, f.Value, at, e.key.Line, e.value)
+		}
+	}
+	for _, k := range unknown {
+		s.unknown(r, path, join(path, k.Value), k)
+	}
+	for _, f := range s.fields {
+		if _, ok := seen[f.Key]; f.Required && !ok {
 			r.add(join(path, f.Key), max(n.Line, 1), "", "is missing: "+lower(strings.TrimSuffix(f.Help, ".")))
 		}
 	}
@@ -154,6 +162,27 @@ func (m made[T]) describe(k Key, visit func(Key)) {
 	m.schema(new(T)).describe(k, visit)
 }
 
+// After is a section whose defaults hang on one of its own keys: before it is read, prepare is called with what is
+// written there, or not at all where the key is missing.
+func After(key string, prepare func(string), section Value) Value {
+	return after{section, key, prepare}
+}
+
+type after struct {
+	Value
+	key     string
+	prepare func(string)
+}
+
+func (a after) read(r *Report, path string, n *yaml.Node) {
+	if n.Kind == yaml.MappingNode {
+		if v := valueOf(n, a.key); v != nil && v.Kind == yaml.ScalarNode {
+			a.prepare(v.Value)
+		}
+	}
+	a.Value.read(r, path, n)
+}
+
 type list[T any] struct {
 	dst      *[]T
 	fresh    func() T
@@ -246,6 +275,9 @@ func (l list[T]) describe(k Key, visit func(Key)) {
 	k.Default = "[]"
 	if len(*l.dst) > 0 {
 		k.Default = inline(l.node())
+	}
+	if a, ok := v.(after); ok {
+		v = a.Value
 	}
 	if s, ok := v.(section); ok {
 		visit(k)

@@ -40,7 +40,7 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 	}
 	for _, p := range s.Peers {
 		out.Peers = append(out.Peers, &pb.Peer{
-			Name: p.Name, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
+			Name: p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
 			Families: fromTables(p.Families), MissingFamilies: fromTables(p.Missing),
 			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Routes[Sent]), PendingRoutes: uint32(p.Routes[Pending]),
 			UnsupportedRoutes: uint32(p.Routes[Unsupported]), NotPlacedRoutes: uint32(p.Routes[NotPlaced]),
@@ -82,7 +82,7 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 	}
 	for _, p := range in.GetPeers() {
 		s.Peers = append(s.Peers, PeerStatus{
-			Name: p.GetName(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
+			Name: p.GetName(), Group: p.GetGroup(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
 			Families: toTables(p.GetFamilies()), Missing: toTables(p.GetMissingFamilies()),
 			Desired: int(p.GetDesiredRoutes()), Established: p.GetEstablishedCount(),
 			Routes: map[RouteState]int{

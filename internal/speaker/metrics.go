@@ -29,6 +29,7 @@ type metrics struct {
 	probes         *prometheus.CounterVec
 	routeSeconds   *prometheus.HistogramVec
 	info           *prometheus.GaugeVec
+	peerInfo       *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -103,6 +104,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		info: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "trafficmonitor_speaker_info", Help: "Always 1; the version of the speaker.",
 		}, []string{"version"}),
+		peerInfo: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_speaker_peer_info",
+			Help: "Always 1; of each peer the group and the profile it has in the configuration, to join with other series of the peer.",
+		}, []string{"peer", "group", "profile"}),
 	}
 	// A series that begins with its first event has no increase to alert on.
 	for _, i := range safety.Invariants() {
@@ -117,7 +122,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.routeSeconds, m.probes, m.info,
+		m.bgpErrors, m.quarantines, m.routeSeconds, m.probes, m.info, m.peerInfo,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -127,7 +132,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 }
 
 // peer shows a router from the start, before anything happened to its session.
-func (m *metrics) peer(name string) {
+func (m *metrics) peer(p Peer) {
+	name := p.Name
+	m.peerInfo.WithLabelValues(name, p.Group, p.Profile.Name).Set(1)
 	m.sessionState.WithLabelValues(name).Set(float64(Idle))
 	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines} {
 		c.WithLabelValues(name)

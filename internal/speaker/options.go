@@ -64,6 +64,7 @@ type Options struct {
 // Peer is one router.
 type Peer struct {
 	Name         string
+	Group        string // of routers in the configuration, shown and nothing else; empty: none
 	Address      netip.Addr
 	LocalAddress netip.Addr // of our side; chosen by the kernel when unset
 	ASN          uint32

@@ -217,7 +217,7 @@ func (s *speaker) status() Status {
 		sessions[i] = r.guard.snapshot()
 		desired, in := r.counts(sessions[i])
 		out.Peers = append(out.Peers, PeerStatus{
-			Name: r.peer.Name, Address: r.peer.Address.String(), ASN: r.peer.ASN,
+			Name: r.peer.Name, Group: r.peer.Group, Address: r.peer.Address.String(), ASN: r.peer.ASN,
 			State: sessions[i].state, Since: sessions[i].since, Families: sessions[i].families, Missing: sessions[i].missing,
 			Desired: desired, Routes: in, Established: sessions[i].established,
 			LastError: sessions[i].lastError, LastErrorTime: sessions[i].lastErrorAt,

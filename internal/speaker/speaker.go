@@ -70,7 +70,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	m.info.WithLabelValues(o.Version).Set(1)
 	for _, p := range o.Peers {
-		m.peer(p.Name)
+		m.peer(p)
 	}
 	return s, nil
 }

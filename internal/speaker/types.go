@@ -109,6 +109,7 @@ type Status struct {
 // PeerStatus is one router as the speaker sees it.
 type PeerStatus struct {
 	Name, Address string
+	Group         string // of routers in the configuration; empty: none
 	ASN           uint32
 	State         SessionState
 	Since         time.Time

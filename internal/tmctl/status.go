@@ -3,6 +3,7 @@ package tmctl
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -145,7 +146,8 @@ func joinNotes(table, notes string) string {
 }
 
 func (c *cli) peersCommand() *cobra.Command {
-	return &cobra.Command{
+	var group string
+	cmd := &cobra.Command{
 		Use:     "peers",
 		Aliases: []string{"routers"},
 		Short:   "The routers and their BGP sessions",
@@ -157,12 +159,19 @@ func (c *cli) peersCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if group != "" {
+				if r.Peers, err = inGroup(r.Peers, group); err != nil {
+					return err
+				}
+			}
 			if err := c.print(r, func() error { return c.write(c.peersTable(r)) }); err != nil {
 				return err
 			}
 			return speakerError(r.SpeakerError)
 		},
 	}
+	cmd.Flags().StringVar(&group, "group", "", "only the routers of this group, a name of speaker.peer_groups")
+	return cmd
 }
 
 // speakerError says that an answer is old or partial because the speaker did not give its part.
@@ -179,9 +188,17 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 	}
 	var t table
 	var notes strings.Builder
-	t.row("ROUTER", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "PENDING", "LACKS", "INSTALLED", "PROFILE", "FAMILIES", "ESTABLISHED")
+	grouped := slices.ContainsFunc(r.Peers, func(p *tmv1.Peer) bool { return p.Group != "" })
+	row := func(name, group string, more ...string) {
+		cells := []string{name}
+		if grouped {
+			cells = append(cells, dash(group))
+		}
+		t.row(append(cells, more...)...)
+	}
+	row("ROUTER", "GROUP", "ADDRESS", "ASN", "STATE", "FOR", "SENT/DESIRED", "PENDING", "LACKS", "INSTALLED", "PROFILE", "FAMILIES", "ESTABLISHED")
 	for _, p := range r.Peers {
-		t.row(p.Name, p.Address, fmt.Sprint(p.Asn), word(p.State.String(), "SESSION_STATE_"), c.ago(p.StateTime),
+		row(p.Name, p.Group, p.Address, fmt.Sprint(p.Asn), word(p.State.String(), "SESSION_STATE_"), c.ago(p.StateTime),
 			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), fmt.Sprint(p.PendingRoutes), dash(lacks(p)), probed(p), dash(p.Profile), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
 		if len(p.MissingFamilies) > 0 {
 			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
@@ -194,6 +211,27 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 		}
 	}
 	return joinNotes(t.String(), notes.String())
+}
+
+// inGroup returns the routers of a group. That there are none is an error, which names the groups there are.
+func inGroup(peers []*tmv1.Peer, group string) (in []*tmv1.Peer, err error) {
+	var groups []string
+	for _, p := range peers {
+		if p.Group == group {
+			in = append(in, p)
+		}
+		if p.Group != "" && !slices.Contains(groups, p.Group) {
+			groups = append(groups, p.Group)
+		}
+	}
+	switch {
+	case len(in) > 0:
+		return in, nil
+	case len(groups) == 0:
+		return nil, fmt.Errorf("no router is in group %q: the configuration has no groups that routers are in", group)
+	}
+	slices.Sort(groups)
+	return nil, fmt.Errorf("no router is in group %q; there are %s", group, clean(strings.Join(groups, ", ")))
 }
 
 // probed says of how many rules the router told that they are installed.

@@ -182,6 +182,8 @@ var goldens = []struct {
 	{"sensors-json", ExitOK, []string{"sensors", "-o", "json"}, nil},
 	{"peers", ExitOK, []string{"peers"}, nil},
 	{"peers-speaker-away", ExitDegraded, []string{"peers"}, func(f *consoletest.Fake) { f.SpeakerError = "no such file or directory" }},
+	{"peers-group", ExitOK, []string{"routers", "--group", "transit"}, nil},
+	{"peers-group-unknown", ExitUsage, []string{"peers", "--group", "edge"}, nil},
 	{"peers-json", ExitOK, []string{"peers", "-o", "json"}, nil},
 	{"incidents", ExitOK, []string{"incidents"}, nil},
 	{"incidents-all", ExitOK, []string{"incidents", "--all", "--utc"}, nil},

@@ -1184,7 +1184,9 @@ type Peer struct {
 	// When it last answered a probe; missing when it is not probed.
 	ProbeTime *timestamppb.Timestamp `protobuf:"bytes,35,opt,name=probe_time,json=probeTime,proto3" json:"probe_time,omitempty"`
 	// Why the last probe had no answer, in words.
-	ProbeError    string `protobuf:"bytes,36,opt,name=probe_error,json=probeError,proto3" json:"probe_error,omitempty"`
+	ProbeError string `protobuf:"bytes,36,opt,name=probe_error,json=probeError,proto3" json:"probe_error,omitempty"`
+	// The group of routers it is in, a name of the configuration; empty when it is in none.
+	Group         string `protobuf:"bytes,37,opt,name=group,proto3" json:"group,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1383,6 +1385,13 @@ func (x *Peer) GetProbeTime() *timestamppb.Timestamp {
 func (x *Peer) GetProbeError() string {
 	if x != nil {
 		return x.ProbeError
+	}
+	return ""
+}
+
+func (x *Peer) GetGroup() string {
+	if x != nil {
+		return x.Group
 	}
 	return ""
 }
@@ -1640,7 +1649,7 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
-	" \x01(\tR\x0ewithdrawnAllBy\"\xa6\t\n" +
+	" \x01(\tR\x0ewithdrawnAllBy\"\xbc\t\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -1672,7 +1681,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\n" +
 	"probe_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\x12\x1f\n" +
 	"\vprobe_error\x18$ \x01(\tR\n" +
-	"probeError\"\xd6\x01\n" +
+	"probeError\x12\x14\n" +
+	"\x05group\x18% \x01(\tR\x05group\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +

@@ -96,7 +96,7 @@ func New() *Fake {
 		},
 		PeerList: []console.Peer{
 			{
-				Name: "edge2", Address: "192.0.2.2", ASN: 64500, State: console.SessionActive, Since: ago(3 * time.Minute), DesiredRoutes: 3, PendingRoutes: 3,
+				Name: "edge2", Group: "transit", Address: "192.0.2.2", ASN: 64500, State: console.SessionActive, Since: ago(3 * time.Minute), DesiredRoutes: 3, PendingRoutes: 3,
 				EstablishedCount: 4, LastError: "hold timer expired", LastErrorTime: ago(3 * time.Minute),
 				Profile: "generic", ProbeError: "ask the router \"show x\": no answer within 10s",
 			},
