@@ -45,12 +45,13 @@ type tally struct {
 	own     map[route.Family]float64
 }
 
-func newTally(k *kernel) *tally {
+func newTally(k *kernel, n int) *tally {
 	return &tally{
 		kernel:  k,
-		action:  map[string]route.Action{},
-		targets: map[netip.Prefix]int{},
-		owners:  map[string]int{},
+		action:  make(map[string]route.Action, n),
+		created: make([]time.Time, 0, n),
+		targets: make(map[netip.Prefix]int, n),
+		owners:  make(map[string]int, n),
 		answers: map[string]int{},
 		groups:  map[string]int{},
 		cut:     map[route.Family]*area{route.IPv4: {}, route.IPv6: {}},

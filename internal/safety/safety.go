@@ -29,6 +29,7 @@
 package safety
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"time"
@@ -74,11 +75,23 @@ func Make(r route.Route) *Made {
 	return m
 }
 
+// Of is the route it was made of.
+func (m *Made) Of() route.Route { return m.route }
+
 // Text is the text of the route.
 func (m *Made) Text() string { return m.text }
 
 // ID is the identity of the route.
 func (m *Made) ID() string { return m.id }
+
+// Octets returns the FlowSpec NLRI of the route, which the decoder of this package read back as what the route says. It must
+// not be changed. A blackhole has none.
+func (m *Made) Octets() ([]byte, error) {
+	if m.nlriErr == nil && m.encodedBad != "" {
+		return nil, errors.New(m.encodedBad)
+	}
+	return m.nlri, m.nlriErr
+}
 
 // Invariant is what a violation broke: one of the constants, fit for a metric label.
 type Invariant string
@@ -141,13 +154,15 @@ type Violation struct {
 func Check(now time.Time, l Limits, set []Entry) []Violation {
 	k := &kernel{now: now, limits: l, own: newPrefixSet(l.Own), never: newPrefixSet(l.Never)}
 	var out []Violation
+	all := make([]entry, len(set))
 	sound := make([]*entry, 0, len(set))
 	for i := range set {
 		made := set[i].Made
 		if made == nil || !made.route.Equal(set[i].Route) {
 			made = Make(set[i].Route)
 		}
-		e := &entry{Entry: &set[i], Made: made, index: i}
+		e := &all[i]
+		*e = entry{Entry: &set[i], Made: made, index: i}
 		before := len(out)
 		for _, c := range checks {
 			if reason := c.broken(k, e); reason != "" {
@@ -160,7 +175,7 @@ func Check(now time.Time, l Limits, set []Entry) []Violation {
 	}
 
 	slices.SortStableFunc(sound, byAge)
-	t := newTally(k)
+	t := newTally(k, len(sound))
 	for _, e := range sound {
 		before := len(out)
 		for _, c := range setChecks {

@@ -699,8 +699,12 @@ func TestLimitsBounds(t *testing.T) {
 }
 
 func BenchmarkCheck(b *testing.B) {
-	for _, n := range []int{100, 10_000} {
-		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+	for _, c := range []struct {
+		n    int
+		made bool
+	}{{100, false}, {10_000, false}, {10_000, true}} {
+		n := c.n
+		b.Run(fmt.Sprintf("routes=%d/made=%v", n, c.made), func(b *testing.B) {
 			l := limits()
 			l.MaxRules, l.MaxNewPerMinute, l.MaxRulesPerResponse, l.MaxRulesPerGroup = n, n, n, n
 			for i := range 1000 {
@@ -713,6 +717,9 @@ func BenchmarkCheck(b *testing.B) {
 					text = fmt.Sprintf("owner=m-%d destination 10.%d.%d.7 then blackhole", i, i>>8, i&255)
 				}
 				set[i] = parseEntry(b, "answer=responses[0] group=customers "+text)
+				if c.made {
+					set[i].Made = Make(set[i].Route)
+				}
 			}
 			for b.Loop() {
 				if v := Check(now, l, set); len(v) > 0 {

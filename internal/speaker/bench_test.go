@@ -142,7 +142,7 @@ func BenchmarkSetMany(b *testing.B) {
 				}
 				send := func(withdraw bool) {
 					for _, d := range routes {
-						e, err := encode(d.Route)
+						e, err := encodeRoute(d.Route)
 						if err != nil {
 							b.Fatal(err)
 						}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -32,6 +33,9 @@ type Client struct {
 	socket string
 	conn   *grpc.ClientConn
 	rpc    pb.SpeakerServiceClient
+
+	mu   sync.Mutex
+	last *handed // what the speaker took last; nil when that is not known; guarded by mu
 }
 
 // Dial returns a client for the speaker on a unix socket. It connects when it is first used, and again when the speaker
@@ -49,7 +53,7 @@ func Dial(socket string) (*Client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("speaker on %s: %w", socket, err)
 	}
-	return &Client{socket, conn, pb.NewSpeakerServiceClient(conn)}, nil
+	return &Client{socket: socket, conn: conn, rpc: pb.NewSpeakerServiceClient(conn)}, nil
 }
 
 // Close ends the client.
@@ -62,18 +66,45 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 	return context.WithTimeout(ctx, d)
 }
 
-// Set makes routes the only ones the speaker announces. Routes it refused are in the result. It returns ErrStale when a
-// newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker when nobody answers.
+// Set makes routes the only ones the speaker announces. It hands over what changed since the last Set where the speaker
+// still has that one, and the whole set otherwise. routes must not be changed afterwards. Routes it refused are in the
+// result. It returns ErrStale when a newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker
+// when nobody answers.
 func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desired) (Result, error) {
 	ctx, cancel := bounded(ctx, setTimeout)
 	defer cancel()
-	req := &pb.SetRoutesRequest{Term: term, Revision: revision, Routes: make([]*pb.RouteSpec, len(routes))}
-	for i, d := range routes {
-		req.Routes[i] = toSpec(d, d.Route.String())
+	c.mu.Lock()
+	last := c.last
+	c.last = nil
+	c.mu.Unlock()
+	next := &handed{routes: routes}
+	req := next.changeOf(last)
+	var resp *pb.SetRoutesResponse
+	err := errBase
+	if req != nil {
+		req.Term, req.Revision = term, revision
+		var changed *pb.ChangeRoutesResponse
+		changed, err = c.rpc.ChangeRoutes(ctx, req)
+		if resp = changed.GetResult(); err != nil {
+			err = c.wrap("change routes", err)
+		}
 	}
-	resp, err := c.rpc.SetRoutes(ctx, req)
+	if errors.Is(err, errBase) { // the speaker was restarted, or took a set of somebody else
+		whole := &pb.SetRoutesRequest{Term: term, Revision: revision, Routes: make([]*pb.RouteSpec, len(routes))}
+		for i, d := range routes {
+			whole.Routes[i] = toSpec(d, next.texts[i])
+		}
+		if resp, err = c.rpc.SetRoutes(ctx, whole); err != nil {
+			err = c.wrap("set routes", err)
+		}
+	}
 	if err != nil {
-		return Result{}, c.wrap("set routes", err)
+		return Result{}, err
+	}
+	if next.set = resp.GetSet(); next.set != 0 {
+		c.mu.Lock()
+		c.last = next
+		c.mu.Unlock()
 	}
 	res := Result{Announced: int(resp.GetAnnounced()), Withdrawn: int(resp.GetWithdrawn())}
 	for _, r := range resp.GetRefused() {
@@ -164,6 +195,8 @@ func (c *Client) wrap(what string, err error) error {
 				kind = ErrStale
 			case "WITHDRAWN_ALL":
 				kind = ErrWithdrawnAll
+			case "BASE":
+				kind = errBase
 			}
 		}
 	}

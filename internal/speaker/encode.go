@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
@@ -22,14 +23,17 @@ type encoded struct {
 	key   string // what GoBGP tells routes of a table apart by
 }
 
-// encode writes the NLRI of r, lets GoBGP read and write it, and proves that what GoBGP writes is what was meant:
-// AddPath returns nil for rules it then serialises corrupt, and such a rule resets the session each time it comes up.
-func encode(r route.Route) (encoded, error) {
+// encode lets GoBGP read and write the NLRI of the route, and proves that what GoBGP writes is what was meant: AddPath
+// returns nil for rules it then serialises corrupt, and such a rule resets the session each time it comes up. anywhere
+// proves the attributes: what differs from router to router is proven for each; what does not, here, so that the
+// controller hears of it.
+func encode(m *safety.Made, anywhere attributes) (encoded, error) {
+	r := m.Of()
 	e := encoded{table: compile.TableOf(r)}
 	var err error
-	if r.IsBlackhole() {
+	if r.IsBlackhole() { // one octet of length and the prefix: comparing is proof enough
 		e.nlri = appendPrefix(nil, r.Prefix())
-	} else if e.nlri, err = route.AppendFlowSpec(nil, r.Match); err != nil {
+	} else if e.nlri, err = m.Octets(); err != nil {
 		return encoded{}, err
 	}
 	var theirs []byte
@@ -39,17 +43,15 @@ func encode(r route.Route) (encoded, error) {
 	if !bytes.Equal(theirs, e.nlri) {
 		return encoded{}, fmt.Errorf("GoBGP would send %x where %x was meant", theirs, e.nlri)
 	}
-	if !r.IsBlackhole() { // else one octet of length and the prefix: compared above
-		if err := safety.CheckWire(r.Family(), r.Match, theirs); err != nil {
-			return encoded{}, err
-		}
-	}
-	// What differs from router to router is proven for each; what does not, here, so that the controller hears of it.
-	anywhere := attributes{nextHop4: netip.IPv4Unspecified(), nextHop6: netip.IPv6Unspecified(), internal: true}
 	if _, err := anywhere.path(e, r.Action, false); err != nil {
 		return encoded{}, err
 	}
 	return e, nil
+}
+
+// anyRouter are attributes that stand for those of every router.
+func anyRouter() attributes {
+	return attributes{nextHop4: netip.IPv4Unspecified(), nextHop6: netip.IPv6Unspecified(), internal: true, proofs: &proofs{}}
 }
 
 // throughGoBGP reads the NLRI with GoBGP's decoder and writes it with its encoder, as will happen on the way out. What
@@ -84,6 +86,44 @@ type attributes struct {
 	nextHop4, nextHop6 netip.Addr
 	communities        []uint32 // of blackholes
 	internal           bool     // the router is of our own AS: local preferences reach no other (RFC 4271, section 5.1.5)
+	proofs             *proofs  // what was proven before; may be nil
+}
+
+// proofs remembers path attributes that were proven: thousands of rules have one action. It may be used from many
+// goroutines, and belongs to one value of attributes.
+type proofs struct {
+	mu    sync.Mutex
+	known map[proofOf][][]byte // guarded by mu
+}
+
+// proofOf is what path attributes depend on, where they do not carry the NLRI.
+type proofOf struct {
+	table    compile.Table
+	action   route.Action
+	withdraw bool
+}
+
+const maxProofs = 1024
+
+func (p *proofs) get(of proofOf) [][]byte {
+	if p == nil || of.table == compile.IPv6Unicast { // carries its NLRI in MP_REACH_NLRI
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.known[of]
+}
+
+func (p *proofs) put(of proofOf, attrs [][]byte) {
+	if p == nil || of.table == compile.IPv6Unicast {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.known == nil || len(p.known) >= maxProofs {
+		p.known = map[proofOf][][]byte{}
+	}
+	p.known[of] = attrs
 }
 
 // path returns what GoBGP's AddPath takes. Origin and next hop are mandatory there, also for a withdraw. The attributes of
@@ -91,11 +131,15 @@ type attributes struct {
 func (a attributes) path(e encoded, action route.Action, withdraw bool) (*api.Path, error) {
 	afi, safi := afiOf(e.table)
 	p := &api.Path{
-		Family:       &api.Family{Afi: api.Family_Afi(afi), Safi: api.Family_Safi(safi)},
-		NlriBinary:   e.nlri,
-		IsWithdraw:   withdraw,
-		PattrsBinary: [][]byte{{0x40, 1, 1, 0}}, // ORIGIN IGP
+		Family:     &api.Family{Afi: api.Family_Afi(afi), Safi: api.Family_Safi(safi)},
+		NlriBinary: e.nlri,
+		IsWithdraw: withdraw,
 	}
+	of := proofOf{e.table, action, withdraw}
+	if p.PattrsBinary = a.proofs.get(of); p.PattrsBinary != nil {
+		return p, nil
+	}
+	p.PattrsBinary = [][]byte{{0x40, 1, 1, 0}} // ORIGIN IGP
 	add := func(flags, typ byte, value []byte) {
 		if len(value) > 0 {
 			p.PattrsBinary = append(p.PattrsBinary, append([]byte{flags, typ, byte(len(value))}, value...))
@@ -117,6 +161,7 @@ func (a attributes) path(e encoded, action route.Action, withdraw bool) (*api.Pa
 		add(0x40, 3, []byte{0, 0, 0, 0}) // a FlowSpec rule has none (RFC 8955, section 4); GoBGP asks for one and omits it
 	}
 	if withdraw {
+		a.proofs.put(of, p.PattrsBinary)
 		return p, nil
 	}
 	if action.IsBlackhole() {
@@ -139,7 +184,11 @@ func (a attributes) path(e encoded, action route.Action, withdraw bool) (*api.Pa
 	add(0xc0, 16, ec)
 	add(0xc0, 25, ec6)
 	add(0xc0, 32, []byte(action.Large))
-	return p, prove(e.table, want, p.PattrsBinary)
+	if err := prove(e.table, want, p.PattrsBinary); err != nil {
+		return p, err
+	}
+	a.proofs.put(of, p.PattrsBinary)
+	return p, nil
 }
 
 // prove lets GoBGP read and write each attribute, and the kernel's decoder read what GoBGP wrote.

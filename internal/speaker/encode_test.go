@@ -21,7 +21,7 @@ func TestEncodeThroughGoBGP(t *testing.T) {
 	offsets, passed := 0, 0
 	for range 5_000 {
 		r := route.Route{Match: routetest.Random(rnd), Action: route.Action{Kind: route.Discard}}
-		e, err := encode(r)
+		e, err := encodeRoute(r)
 		if r.Match.DestinationOffset+r.Match.SourceOffset == 0 {
 			if err != nil {
 				t.Fatalf("%q: %v", r, err)
@@ -49,7 +49,7 @@ func TestEncodeOffsets(t *testing.T) {
 		// GoBGP reads sixteen octets of pattern where there are eight, and takes what follows for more of it.
 		"destination 2001:db8::1 source ::80/65-121 source-port 1-2,1000-2000,3000-4000,5000-6000 then discard": "GoBGP",
 	} {
-		if e, err := encode(parse(t, text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		if e, err := encodeRoute(parse(t, text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %x, %v", text, e.nlri, err)
 		}
 	}
@@ -59,7 +59,7 @@ func TestEncodeOffsets(t *testing.T) {
 // withdrawal of the first would ever leave.
 func TestKeysOfGoBGP(t *testing.T) {
 	key := func(s string) string {
-		e, err := encode(parse(t, s))
+		e, err := encodeRoute(parse(t, s))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -79,7 +79,7 @@ func TestKeysOfGoBGP(t *testing.T) {
 			m.TCPFlags[i].Set, m.TCPFlags[i].Clear = m.TCPFlags[i].Set&0xff|1, m.TCPFlags[i].Clear&0xfe
 		}
 		r := route.Route{Match: m, Action: route.Action{Kind: route.Discard}}.Canonical()
-		e, err := encode(r)
+		e, err := encodeRoute(r)
 		if err != nil {
 			continue
 		}
@@ -113,7 +113,7 @@ func TestEncodeActions(t *testing.T) {
 	} {
 		for _, text := range actions {
 			r := parse(t, text)
-			e, err := encode(r)
+			e, err := encodeRoute(r)
 			if err != nil {
 				t.Errorf("%q: %v", text, err)
 				continue
@@ -136,7 +136,7 @@ func TestEveryBitOfTheAttributesCounts(t *testing.T) {
 	a := attributes{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole}, internal: true}
 	for _, text := range actions {
 		r := parse(t, text)
-		e, err := encode(r)
+		e, err := encodeRoute(r)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -192,7 +192,7 @@ func FuzzGoBGP(f *testing.F) {
 		if r.Validate() != nil {
 			return
 		}
-		e, err := encode(r)
+		e, err := encodeRoute(r)
 		if err != nil {
 			return
 		}

@@ -478,3 +478,10 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+func encodeRoute(r route.Route) (encoded, error) { return encode(safety.Make(r), anyRouter()) }
+
+// hand makes items the only routes.
+func (s *speaker) hand(term, revision uint64, items []*item) (Result, error) {
+	return s.take(term, revision, func() ([]*item, []Refused, error) { return items, nil, nil })
+}

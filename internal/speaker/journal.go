@@ -52,25 +52,49 @@ type journalRoute struct {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func encodeJournal(s state) ([]byte, error) {
-	b := bytes.NewBuffer(make([]byte, 0, 64+256*len(s.items)))
-	fmt.Fprintf(b, "%s\nterm %d revision %d\n", journalHead, s.term, s.revision)
-	enc := json.NewEncoder(b) // ends each value with a newline
-	enc.SetEscapeHTML(false)
-	if s.button != nil {
-		b.WriteString("button ")
-		if err := enc.Encode(s.button); err != nil {
+	size := 256
+	for _, it := range s.items {
+		if err := it.writeDown(); err != nil {
 			return nil, err
 		}
+		size += len(it.line)
+	}
+	b := make([]byte, 0, size)
+	b = fmt.Appendf(b, "%s\nterm %d revision %d\n", journalHead, s.term, s.revision)
+	if s.button != nil {
+		line, err := journalLine("button", s.button)
+		if err != nil {
+			return nil, err
+		}
+		b = append(b, line...)
 	}
 	for _, it := range s.items {
-		b.WriteString("route ")
-		err := enc.Encode(journalRoute{it.text, it.Deadline.UTC(), it.Created.UTC(), it.Owners, it.Answers, it.Groups, it.Scope, it.Approved, it.Manual})
-		if err != nil {
-			return nil, fmt.Errorf("route %q: %w", it.text, err)
-		}
+		b = append(b, it.line...)
 	}
-	fmt.Fprintf(b, "end %d crc32c %08x\n", len(s.items), crc32.Checksum(b.Bytes(), castagnoli))
-	return b.Bytes(), nil
+	return fmt.Appendf(b, "end %d crc32c %08x\n", len(s.items), crc32.Checksum(b, castagnoli)), nil
+}
+
+// writeDown makes the item's line of the journal, once. The caller holds writing.
+func (it *item) writeDown() (err error) {
+	if it.line != nil {
+		return nil
+	}
+	it.line, err = journalLine("route", journalRoute{it.text, it.Deadline.UTC(), it.Created.UTC(), it.Owners, it.Answers, it.Groups, it.Scope, it.Approved, it.Manual})
+	if err != nil {
+		return fmt.Errorf("route %q: %w", it.text, err)
+	}
+	return nil
+}
+
+func journalLine(word string, value any) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteString(word + " ")
+	enc := json.NewEncoder(&b) // ends each value with a newline
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(value); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(b.Bytes()), nil
 }
 
 // decodeJournal reads a whole journal or nothing of it.

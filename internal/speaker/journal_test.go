@@ -192,12 +192,12 @@ func itemsOf(t *testing.T, texts ...string) (out []*item) {
 // When the disk is full, nothing new is announced, what is not wanted any more goes, and the caller is told.
 func TestJournalWriteFails(t *testing.T) {
 	s, r := bareSpeaker(t)
-	if _, err := s.set(1, 1, itemsOf(t, discard4, blackhole4), nil); err != nil {
+	if _, err := s.hand(1, 1, itemsOf(t, discard4, blackhole4)); err != nil {
 		t.Fatal(err)
 	}
 	full := errors.New("no space left on device")
 	s.journal.step = func(string) error { return full }
-	if _, err := s.set(1, 2, itemsOf(t, discard4, packets4), nil); !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing new is announced") {
+	if _, err := s.hand(1, 2, itemsOf(t, discard4, packets4)); !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing new is announced") {
 		t.Fatalf("set: %v", err)
 	}
 	if o := r.out.order; len(o) != 1 || o[0].text != discard4 {
@@ -213,7 +213,7 @@ func TestJournalWriteHangs(t *testing.T) {
 	s, r := bareSpeaker(t)
 	items := itemsOf(t, discard4, blackhole4)
 	items[0].Deadline = time.Now().Add(20 * time.Millisecond)
-	if _, err := s.set(1, 1, items, nil); err != nil {
+	if _, err := s.hand(1, 1, items); err != nil {
 		t.Fatal(err)
 	}
 	entered, hang := make(chan struct{}), make(chan struct{})
@@ -226,7 +226,7 @@ func TestJournalWriteHangs(t *testing.T) {
 	}
 	result := make(chan error, 1)
 	go func() {
-		_, err := s.set(1, 2, itemsOf(t, discard4, blackhole4, packets4), nil)
+		_, err := s.hand(1, 2, itemsOf(t, discard4, blackhole4, packets4))
 		result <- err
 	}()
 	<-entered

@@ -116,7 +116,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, i := range []string{RefusedText, RefusedDuplicate, RefusedDeadline, RefusedEncoding} {
 		m.refused.WithLabelValues(i)
 	}
-	for _, r := range []string{"ok", "stale", "withdrawn_all", "journal_error"} {
+	for _, r := range []string{"ok", "base", "stale", "withdrawn_all", "journal_error"} {
 		m.sets.WithLabelValues(r)
 	}
 	for _, c := range []prometheus.Collector{

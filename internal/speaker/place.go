@@ -81,13 +81,14 @@ func placeSet(now time.Time, set []*item, p compile.Profile, limits safety.Limit
 		}
 	}
 	fresh := map[string]*encoded{}
+	anywhere := anyRouter()
 	for _, rule := range rules {
 		if rule.enc != nil || bad[rule.id] != "" {
 			continue
 		}
 		e := (*encodedRules)[rule.text]
 		if e == nil {
-			made, err := encode(rule.Route)
+			made, err := encode(rule.made, anywhere)
 			if err != nil {
 				bad[rule.id] = fmt.Sprintf("\"%s\", which the router would get for it, cannot be sent: %v", rule.text, err)
 				continue

@@ -26,7 +26,7 @@ func admitted(t testing.TB, l safety.Limits, change func(*Desired), texts ...str
 			change(&d)
 		}
 		it := newItem(d)
-		e, err := encode(it.Route)
+		e, err := encodeRoute(it.Route)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +73,7 @@ func TestPlaceSplit(t *testing.T) {
 		t.Fatalf("%v %+v", got, p)
 	}
 	for _, r := range p.rules {
-		fresh, err := encode(r.Route)
+		fresh, err := encodeRoute(r.Route)
 		if err != nil || !bytes.Equal(fresh.nlri, r.enc.nlri) || r.Deadline != set[0].Deadline || r.Owners[0] != "m" {
 			t.Errorf("%s: %v %+v", r.text, err, r)
 		}

@@ -37,7 +37,7 @@ func TestMaximumOfPrefixes(t *testing.T) {
 func TestRoofEnds(t *testing.T) {
 	s, r := bareSpeaker(t)
 	texts, _ := rules(5)
-	if _, err := s.set(1, 1, itemsOf(t, texts...), nil); err != nil {
+	if _, err := s.hand(1, 1, itemsOf(t, texts...)); err != nil {
 		t.Fatal(err)
 	}
 	r.roof = roof{3, time.Now().Add(time.Hour)}

@@ -78,7 +78,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 	}
 	r := &router{
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
-		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN},
+		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
 		bgp:    server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
 		limits: o.Safety, prober: newProber(p),
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, alive: true,

@@ -10,6 +10,7 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 const (
@@ -268,11 +269,11 @@ func (r *router) drain() {
 func (r *router) remember(items []*item) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p := r.peer.profile()
+	p, anywhere := r.peer.profile(), anyRouter()
 	for i, d := range compile.Compile(compileEntries(items), p).Decisions {
 		// The route itself as well: its profile may have been another one then.
 		for _, rule := range append(slices.Clone(d.Rules), items[i].Route) {
-			if e, err := encode(rule); err == nil {
+			if e, err := encode(safety.Make(rule), anywhere); err == nil {
 				r.out.stale[routeKey(e.table, e.nlri)] = e
 			}
 		}

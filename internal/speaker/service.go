@@ -20,7 +20,6 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
-	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 // What Set refuses as a whole.
@@ -69,48 +68,27 @@ func (s *speaker) serve(ctx context.Context, ln net.Listener) error {
 }
 
 func (v *service) SetRoutes(_ context.Context, req *pb.SetRoutesRequest) (*pb.SetRoutesResponse, error) {
-	items, refused := v.s.read(req.GetRoutes())
-	res, err := v.s.set(req.GetTerm(), req.GetRevision(), items, refused)
+	res, err := v.s.setRoutes(req.GetTerm(), req.GetRevision(), req.GetRoutes())
 	if err != nil {
 		return nil, grpcError(err)
 	}
-	out := &pb.SetRoutesResponse{Announced: uint32(res.Announced), Withdrawn: uint32(res.Withdrawn)}
+	return resultToProto(res), nil
+}
+
+func (v *service) ChangeRoutes(_ context.Context, req *pb.ChangeRoutesRequest) (*pb.ChangeRoutesResponse, error) {
+	res, err := v.s.changeRoutes(req.GetTerm(), req.GetRevision(), req.GetBase(), req.GetRoutes(), req.GetRemoved(), int(req.GetCount()))
+	if err != nil {
+		return nil, grpcError(err)
+	}
+	return &pb.ChangeRoutesResponse{Result: resultToProto(res)}, nil
+}
+
+func resultToProto(res Result) *pb.SetRoutesResponse {
+	out := &pb.SetRoutesResponse{Announced: uint32(res.Announced), Withdrawn: uint32(res.Withdrawn), Set: res.set}
 	for _, r := range res.Refused {
 		out.Refused = append(out.Refused, &pb.RefusedRoute{Route: r.Route, Invariant: r.Invariant, Reason: r.Reason})
 	}
-	return out, nil
-}
-
-// read parses the specs. What is announced already is neither parsed nor encoded again.
-func (s *speaker) read(specs []*pb.RouteSpec) (items []*item, refused []Refused) {
-	shown := s.shown.Load().items
-	known := make(map[string]*item, len(shown))
-	for _, it := range shown {
-		known[it.text] = it
-	}
-	items = make([]*item, 0, len(specs))
-	for i, spec := range specs {
-		it, ok := known[spec.GetRoute()]
-		if !ok {
-			r, err := route.Parse(spec.GetRoute())
-			if err != nil {
-				s.metrics.refused.WithLabelValues(RefusedText).Inc()
-				refused = append(refused, Refused{spec.GetRoute(), RefusedText, fmt.Sprintf("routes[%d]: %v", i, err)})
-				continue
-			}
-			it = newItem(Desired{Route: r})
-		}
-		d := Desired{
-			Route: it.Route, Deadline: fromTime(spec.GetDeadline()), Created: fromTime(spec.GetCreateTime()),
-			Owners: spec.GetOwners(), Answers: spec.GetAnswers(), Groups: spec.GetGroups(), Scope: spec.GetScope(),
-			Approved: spec.GetApproved(), Manual: spec.GetManual(),
-		}
-		if !it.same(d) {
-			it = it.with(d)
-		}
-		items = append(items, it)
-	}
-	return items, refused
+	return out
 }
 
 func (v *service) GetSpeakerStatus(context.Context, *pb.GetSpeakerStatusRequest) (*pb.GetSpeakerStatusResponse, error) {
@@ -197,6 +175,8 @@ func grpcError(err error) error {
 		code, reason = codes.FailedPrecondition, "STALE"
 	case errors.Is(err, ErrWithdrawnAll):
 		code, reason = codes.FailedPrecondition, "WITHDRAWN_ALL"
+	case errors.Is(err, errBase):
+		code, reason = codes.FailedPrecondition, "BASE"
 	}
 	st := status.New(code, err.Error())
 	if with, derr := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}); derr == nil {

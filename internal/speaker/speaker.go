@@ -7,24 +7,25 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // speaker is the one owner of what is announced.
 type speaker struct {
-	o       Options
-	log     *slog.Logger
-	metrics *metrics
-	start   time.Time
-	journal journal
-	routers []*router // sorted by name; fixed after start
+	o        Options
+	log      *slog.Logger
+	metrics  *metrics
+	start    time.Time
+	journal  journal
+	anywhere attributes
+	routers  []*router // sorted by name; fixed after start
 
 	// Locks in this order. A disk that hangs holds writing for as long as it likes; withdrawing needs mu only.
 	writing sync.Mutex // one writer of the journal at a time
+	asked   asked      // guarded by writing
 	mu      sync.Mutex
 	state   state            // what is announced, and the term and revision of it; guarded by mu
 	have    map[string]*item // state.items by ID; guarded by mu
@@ -60,7 +61,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	s := &speaker{
 		o: o, log: o.Log.With("component", "speaker"), metrics: m, start: time.Now(),
-		journal: journal{path: o.Journal}, have: map[string]*item{},
+		journal: journal{path: o.Journal}, have: map[string]*item{}, anywhere: anyRouter(), asked: asked{id: rand.Uint64()},
 		kick: make(chan struct{}, 1),
 	}
 	s.o.Log = s.log
@@ -187,121 +188,10 @@ func (s *speaker) restore(now time.Time) (restarting bool, err error) {
 	s.left = st.items
 	p := makePlan(nil, want, now)
 	st.items = p.set
+	s.asked.items = p.set
 	s.state = st
 	s.publish()
 	return restarting, nil
-}
-
-// admit returns the items that may be announced, encoded, and those that may not.
-func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Refused) {
-	refuse := func(it *item, invariant, reason string) {
-		refused = append(refused, Refused{it.text, invariant, reason})
-		s.metrics.refused.WithLabelValues(invariant).Inc()
-	}
-	due := make([]*item, 0, len(items))
-	entries := make([]safety.Entry, 0, len(items))
-	seen := make(map[string]bool, len(items))
-	for _, it := range items {
-		switch {
-		case seen[it.id]:
-			refuse(it, RefusedDuplicate, "another route of the set has the same match: a router holds one action per match")
-		case it.Deadline.IsZero():
-			refuse(it, RefusedDeadline, "the route has no deadline")
-		case !it.Deadline.After(now):
-			refuse(it, RefusedDeadline, fmt.Sprintf("the deadline %s has passed", it.Deadline.UTC().Format(time.RFC3339)))
-		default:
-			due = append(due, it)
-			entries = append(entries, it.entry())
-		}
-		seen[it.id] = true
-	}
-	why := map[int]safety.Violation{}
-	for _, v := range safety.Check(now, s.o.Safety, entries) {
-		if _, ok := why[v.Index]; !ok {
-			why[v.Index] = v
-		}
-	}
-	ok = make([]*item, 0, len(due))
-	keys := make(map[string]string, len(due))
-	for i, it := range due {
-		if v, bad := why[i]; bad {
-			refuse(it, string(v.Invariant), v.Reason)
-			continue
-		}
-		if it.enc == nil {
-			e, err := encode(it.Route)
-			if err != nil {
-				refuse(it, RefusedEncoding, err.Error())
-				continue
-			}
-			it.enc = &e
-		}
-		// GoBGP takes rules for one that differ in the upper four TCP flags only: the second would replace the first
-		// there, and stay at the routers.
-		if other, taken := keys[it.enc.key]; taken {
-			refuse(it, RefusedEncoding, fmt.Sprintf("GoBGP does not tell it from %q, which the set has too: announce one of them", other))
-			continue
-		}
-		keys[it.enc.key] = it.text
-		ok = append(ok, it)
-	}
-	return ok, refused
-}
-
-// set is SetRoutes: it makes the given routes the only ones. Texts that could not be read are in refused already.
-func (s *speaker) set(term, revision uint64, items []*item, refused []Refused) (Result, error) {
-	begin := time.Now()
-	sortItems(items)
-	s.writing.Lock()
-	defer s.writing.Unlock()
-	if err := s.acceptable(term, revision); err != nil {
-		return Result{}, err
-	}
-	now := time.Now()
-	want, more := s.admit(items, now)
-	refused = append(refused, more...)
-	for _, r := range refused {
-		s.log.Warn("route refused", "route", r.Route, "invariant", r.Invariant, "reason", r.Reason)
-	}
-	saveErr := s.save(state{term: term, revision: revision, items: want})
-
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.pressed(); err != nil { // while the journal was written; the button writes its own after us
-		return Result{}, err
-	}
-	p := makePlan(s.have, want, time.Now())
-	if saveErr != nil {
-		// What is not journaled is not announced; what is no longer wanted goes all the same, for that is the safe side.
-		s.metrics.sets.WithLabelValues("journal_error").Inc()
-		s.state.items = s.keepOnly(p.set)
-		s.apply()
-		return Result{}, fmt.Errorf("nothing new is announced: %w", saveErr)
-	}
-	s.state = state{term: term, revision: revision, items: p.set}
-	s.apply()
-	s.metrics.announced.Add(float64(len(p.announce)))
-	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
-	s.metrics.setSeconds.Observe(time.Since(begin).Seconds())
-	s.tell("announced", p.announce)
-	s.tell("withdrawn", p.withdraw)
-	s.metrics.sets.WithLabelValues("ok").Inc()
-	return Result{Announced: len(p.announce), Withdrawn: len(p.withdraw), Refused: refused}, nil
-}
-
-// acceptable says why a set of this term and revision is not taken.
-func (s *speaker) acceptable(term, revision uint64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err := s.pressed(); err != nil {
-		return err
-	}
-	if stale(s.state.term, s.state.revision, term, revision) {
-		s.metrics.sets.WithLabelValues("stale").Inc()
-		return fmt.Errorf("%w: term %d revision %d is older than the applied term %d revision %d; if the store was rebuilt from nothing, stop the speaker, remove its journal and start it again",
-			ErrStale, term, revision, s.state.term, s.state.revision)
-	}
-	return nil
 }
 
 // pressed returns an error while the red button is pressed. The caller holds mu.

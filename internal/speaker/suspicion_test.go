@@ -212,7 +212,7 @@ func encodedItems(t testing.TB, n int) []*item {
 	var out []*item
 	for _, d := range manyRoutes(n) {
 		it := newItem(d)
-		e, err := encode(it.Route)
+		e, err := encodeRoute(it.Route)
 		if err != nil {
 			t.Fatal(err)
 		}

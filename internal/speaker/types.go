@@ -47,6 +47,7 @@ const (
 type Result struct {
 	Announced, Withdrawn int
 	Refused              []Refused
+	set                  uint64 // names the set for a change of it; 0: it cannot be changed, only replaced
 }
 
 // SessionState is the state of a BGP session (RFC 4271, section 8.2.2).
@@ -164,6 +165,7 @@ type item struct {
 	id   string // Route.ID()
 	made *safety.Made
 	enc  *encoded // nil until it is admitted
+	line []byte   // of the journal; nil until it is written, guarded by speaker.writing
 }
 
 // entry is the item as the safety kernel judges it.
@@ -179,17 +181,17 @@ func newItem(d Desired) *item {
 	return &item{Desired: d, text: m.Text(), id: m.ID(), made: m}
 }
 
-// same reports whether d, of the same route, says nothing else.
-func (it *item) same(d Desired) bool {
-	return it.Deadline.Equal(d.Deadline) && it.Created.Equal(d.Created) && it.Approved == d.Approved && it.Manual == d.Manual &&
-		slices.Equal(it.Owners, d.Owners) && slices.Equal(it.Answers, d.Answers) && slices.Equal(it.Groups, d.Groups) &&
-		slices.Equal(it.Scope, d.Scope)
+// same reports whether o, of the same route, says nothing else.
+func (d *Desired) same(o Desired) bool {
+	return d.Deadline.Equal(o.Deadline) && d.Created.Equal(o.Created) && d.Approved == o.Approved && d.Manual == o.Manual &&
+		slices.Equal(d.Owners, o.Owners) && slices.Equal(d.Answers, o.Answers) && slices.Equal(d.Groups, o.Groups) &&
+		slices.Equal(d.Scope, o.Scope)
 }
 
 // with is the same route with what d says of it.
 func (it *item) with(d Desired) *item {
 	c := *it
-	c.Desired = d
+	c.Desired, c.line = d, nil
 	return &c
 }
 

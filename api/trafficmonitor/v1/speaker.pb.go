@@ -90,7 +90,7 @@ func (x Peer_SessionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Peer_SessionState.Descriptor instead.
 func (Peer_SessionState) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 0}
 }
 
 // State of a route at a router. "Sent" is not "installed in hardware".
@@ -159,7 +159,7 @@ func (x PeerRoute_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_State.Descriptor instead.
 func (PeerRoute_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // Installed says what the router's own tool says of a route it was sent.
@@ -216,7 +216,7 @@ func (x PeerRoute_Installed) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_Installed.Descriptor instead.
 func (PeerRoute_Installed) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 1}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19, 1}
 }
 
 // RouteSpec is one route as it travels from the store to the speaker.
@@ -409,7 +409,9 @@ type SetRoutesResponse struct {
 	// Routes withdrawn.
 	Withdrawn uint32 `protobuf:"varint,2,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"`
 	// Routes that were not announced, and why.
-	Refused       []*RefusedRoute `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	Refused []*RefusedRoute `protobuf:"bytes,3,rep,name=refused,proto3" json:"refused,omitempty"`
+	// Names this set in ChangeRoutes. Zero when it can only be replaced as a whole.
+	Set           uint64 `protobuf:"varint,4,opt,name=set,proto3" json:"set,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -465,6 +467,150 @@ func (x *SetRoutesResponse) GetRefused() []*RefusedRoute {
 	return nil
 }
 
+func (x *SetRoutesResponse) GetSet() uint64 {
+	if x != nil {
+		return x.Set
+	}
+	return 0
+}
+
+// ChangeRoutesRequest carries what makes the desired set out of the one handed over last.
+type ChangeRoutesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Election term under which the set was committed.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// Store revision the set was read at; grows with every change.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The set that is changed, as the answer to it named it.
+	Base uint64 `protobuf:"varint,3,opt,name=base,proto3" json:"base,omitempty"`
+	// Routes that are new, or of which something else is said now.
+	Routes []*RouteSpec `protobuf:"bytes,4,rep,name=routes,proto3" json:"routes,omitempty"`
+	// Texts of routes that are no longer in the set.
+	Removed []string `protobuf:"bytes,5,rep,name=removed,proto3" json:"removed,omitempty"`
+	// How many routes the set has then; nothing is changed when it would be another number.
+	Count         uint32 `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRoutesRequest) Reset() {
+	*x = ChangeRoutesRequest{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRoutesRequest) ProtoMessage() {}
+
+func (x *ChangeRoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRoutesRequest.ProtoReflect.Descriptor instead.
+func (*ChangeRoutesRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ChangeRoutesRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ChangeRoutesRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChangeRoutesRequest) GetBase() uint64 {
+	if x != nil {
+		return x.Base
+	}
+	return 0
+}
+
+func (x *ChangeRoutesRequest) GetRoutes() []*RouteSpec {
+	if x != nil {
+		return x.Routes
+	}
+	return nil
+}
+
+func (x *ChangeRoutesRequest) GetRemoved() []string {
+	if x != nil {
+		return x.Removed
+	}
+	return nil
+}
+
+func (x *ChangeRoutesRequest) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+// ChangeRoutesResponse tells what was done.
+type ChangeRoutesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As if the whole set had been handed over.
+	Result        *SetRoutesResponse `protobuf:"bytes,1,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeRoutesResponse) Reset() {
+	*x = ChangeRoutesResponse{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeRoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeRoutesResponse) ProtoMessage() {}
+
+func (x *ChangeRoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeRoutesResponse.ProtoReflect.Descriptor instead.
+func (*ChangeRoutesResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChangeRoutesResponse) GetResult() *SetRoutesResponse {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
 // RefusedRoute is a route the speaker did not announce.
 type RefusedRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -480,7 +626,7 @@ type RefusedRoute struct {
 
 func (x *RefusedRoute) Reset() {
 	*x = RefusedRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +638,7 @@ func (x *RefusedRoute) String() string {
 func (*RefusedRoute) ProtoMessage() {}
 
 func (x *RefusedRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[3]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +651,7 @@ func (x *RefusedRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedRoute.ProtoReflect.Descriptor instead.
 func (*RefusedRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{3}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RefusedRoute) GetRoute() string {
@@ -538,7 +684,7 @@ type GetSpeakerStatusRequest struct {
 
 func (x *GetSpeakerStatusRequest) Reset() {
 	*x = GetSpeakerStatusRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -550,7 +696,7 @@ func (x *GetSpeakerStatusRequest) String() string {
 func (*GetSpeakerStatusRequest) ProtoMessage() {}
 
 func (x *GetSpeakerStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[4]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -563,7 +709,7 @@ func (x *GetSpeakerStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpeakerStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetSpeakerStatusRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{4}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{6}
 }
 
 // GetSpeakerStatusResponse holds the state of the speaker.
@@ -577,7 +723,7 @@ type GetSpeakerStatusResponse struct {
 
 func (x *GetSpeakerStatusResponse) Reset() {
 	*x = GetSpeakerStatusResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -589,7 +735,7 @@ func (x *GetSpeakerStatusResponse) String() string {
 func (*GetSpeakerStatusResponse) ProtoMessage() {}
 
 func (x *GetSpeakerStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -602,7 +748,7 @@ func (x *GetSpeakerStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpeakerStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetSpeakerStatusResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *GetSpeakerStatusResponse) GetStatus() *SpeakerStatus {
@@ -621,7 +767,7 @@ type WatchSpeakerRequest struct {
 
 func (x *WatchSpeakerRequest) Reset() {
 	*x = WatchSpeakerRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -633,7 +779,7 @@ func (x *WatchSpeakerRequest) String() string {
 func (*WatchSpeakerRequest) ProtoMessage() {}
 
 func (x *WatchSpeakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -646,7 +792,7 @@ func (x *WatchSpeakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSpeakerRequest.ProtoReflect.Descriptor instead.
 func (*WatchSpeakerRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{8}
 }
 
 // WatchSpeakerResponse holds the state of the speaker.
@@ -660,7 +806,7 @@ type WatchSpeakerResponse struct {
 
 func (x *WatchSpeakerResponse) Reset() {
 	*x = WatchSpeakerResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -672,7 +818,7 @@ func (x *WatchSpeakerResponse) String() string {
 func (*WatchSpeakerResponse) ProtoMessage() {}
 
 func (x *WatchSpeakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -685,7 +831,7 @@ func (x *WatchSpeakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSpeakerResponse.ProtoReflect.Descriptor instead.
 func (*WatchSpeakerResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchSpeakerResponse) GetStatus() *SpeakerStatus {
@@ -708,7 +854,7 @@ type WithdrawAllRequest struct {
 
 func (x *WithdrawAllRequest) Reset() {
 	*x = WithdrawAllRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -720,7 +866,7 @@ func (x *WithdrawAllRequest) String() string {
 func (*WithdrawAllRequest) ProtoMessage() {}
 
 func (x *WithdrawAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -733,7 +879,7 @@ func (x *WithdrawAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawAllRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawAllRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WithdrawAllRequest) GetRequester() string {
@@ -761,7 +907,7 @@ type WithdrawAllResponse struct {
 
 func (x *WithdrawAllResponse) Reset() {
 	*x = WithdrawAllResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +919,7 @@ func (x *WithdrawAllResponse) String() string {
 func (*WithdrawAllResponse) ProtoMessage() {}
 
 func (x *WithdrawAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +932,7 @@ func (x *WithdrawAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawAllResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawAllResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WithdrawAllResponse) GetWithdrawn() uint32 {
@@ -809,7 +955,7 @@ type ReleaseWithdrawAllRequest struct {
 
 func (x *ReleaseWithdrawAllRequest) Reset() {
 	*x = ReleaseWithdrawAllRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +967,7 @@ func (x *ReleaseWithdrawAllRequest) String() string {
 func (*ReleaseWithdrawAllRequest) ProtoMessage() {}
 
 func (x *ReleaseWithdrawAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +980,7 @@ func (x *ReleaseWithdrawAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWithdrawAllRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseWithdrawAllRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReleaseWithdrawAllRequest) GetRequester() string {
@@ -860,7 +1006,7 @@ type ReleaseWithdrawAllResponse struct {
 
 func (x *ReleaseWithdrawAllResponse) Reset() {
 	*x = ReleaseWithdrawAllResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -872,7 +1018,7 @@ func (x *ReleaseWithdrawAllResponse) String() string {
 func (*ReleaseWithdrawAllResponse) ProtoMessage() {}
 
 func (x *ReleaseWithdrawAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -885,7 +1031,7 @@ func (x *ReleaseWithdrawAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWithdrawAllResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseWithdrawAllResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
 }
 
 // SpeakerServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -905,7 +1051,7 @@ type SpeakerServiceReleaseQuarantineRequest struct {
 
 func (x *SpeakerServiceReleaseQuarantineRequest) Reset() {
 	*x = SpeakerServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -917,7 +1063,7 @@ func (x *SpeakerServiceReleaseQuarantineRequest) String() string {
 func (*SpeakerServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *SpeakerServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -930,7 +1076,7 @@ func (x *SpeakerServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use SpeakerServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*SpeakerServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SpeakerServiceReleaseQuarantineRequest) GetPeer() string {
@@ -972,7 +1118,7 @@ type SpeakerServiceReleaseQuarantineResponse struct {
 
 func (x *SpeakerServiceReleaseQuarantineResponse) Reset() {
 	*x = SpeakerServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -984,7 +1130,7 @@ func (x *SpeakerServiceReleaseQuarantineResponse) String() string {
 func (*SpeakerServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *SpeakerServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -997,7 +1143,7 @@ func (x *SpeakerServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use SpeakerServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*SpeakerServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SpeakerServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -1036,7 +1182,7 @@ type SpeakerStatus struct {
 
 func (x *SpeakerStatus) Reset() {
 	*x = SpeakerStatus{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1194,7 @@ func (x *SpeakerStatus) String() string {
 func (*SpeakerStatus) ProtoMessage() {}
 
 func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1207,7 @@ func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerStatus.ProtoReflect.Descriptor instead.
 func (*SpeakerStatus) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SpeakerStatus) GetVersion() string {
@@ -1193,7 +1339,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1351,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1364,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Peer) GetName() string {
@@ -1409,7 +1555,7 @@ type SpeakerRoute struct {
 
 func (x *SpeakerRoute) Reset() {
 	*x = SpeakerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1421,7 +1567,7 @@ func (x *SpeakerRoute) String() string {
 func (*SpeakerRoute) ProtoMessage() {}
 
 func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1434,7 +1580,7 @@ func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerRoute.ProtoReflect.Descriptor instead.
 func (*SpeakerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SpeakerRoute) GetSpec() *RouteSpec {
@@ -1482,7 +1628,7 @@ type PeerRoute struct {
 
 func (x *PeerRoute) Reset() {
 	*x = PeerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1494,7 +1640,7 @@ func (x *PeerRoute) String() string {
 func (*PeerRoute) ProtoMessage() {}
 
 func (x *PeerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1507,7 +1653,7 @@ func (x *PeerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRoute.ProtoReflect.Descriptor instead.
 func (*PeerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PeerRoute) GetPeer() string {
@@ -1606,11 +1752,21 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x10SetRoutesRequest\x12\x12\n" +
 	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x04R\brevision\x124\n" +
-	"\x06routes\x18\x03 \x03(\v2\x1c.trafficmonitor.v1.RouteSpecR\x06routes\"\x8a\x01\n" +
+	"\x06routes\x18\x03 \x03(\v2\x1c.trafficmonitor.v1.RouteSpecR\x06routes\"\x9c\x01\n" +
 	"\x11SetRoutesResponse\x12\x1c\n" +
 	"\tannounced\x18\x01 \x01(\rR\tannounced\x12\x1c\n" +
 	"\twithdrawn\x18\x02 \x01(\rR\twithdrawn\x129\n" +
-	"\arefused\x18\x03 \x03(\v2\x1f.trafficmonitor.v1.RefusedRouteR\arefused\"Z\n" +
+	"\arefused\x18\x03 \x03(\v2\x1f.trafficmonitor.v1.RefusedRouteR\arefused\x12\x10\n" +
+	"\x03set\x18\x04 \x01(\x04R\x03set\"\xbf\x01\n" +
+	"\x13ChangeRoutesRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x12\n" +
+	"\x04base\x18\x03 \x01(\x04R\x04base\x124\n" +
+	"\x06routes\x18\x04 \x03(\v2\x1c.trafficmonitor.v1.RouteSpecR\x06routes\x12\x18\n" +
+	"\aremoved\x18\x05 \x03(\tR\aremoved\x12\x14\n" +
+	"\x05count\x18\x06 \x01(\rR\x05count\"T\n" +
+	"\x14ChangeRoutesResponse\x12<\n" +
+	"\x06result\x18\x01 \x01(\v2$.trafficmonitor.v1.SetRoutesResponseR\x06result\"Z\n" +
 	"\fRefusedRoute\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x1c\n" +
 	"\tinvariant\x18\x02 \x01(\tR\tinvariant\x12\x16\n" +
@@ -1725,9 +1881,10 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\fINSTALLED_NO\x10\x02\x12\x15\n" +
 	"\x11INSTALLED_UNKNOWN\x10\x03B\x0e\n" +
 	"\f_hit_packetsB\r\n" +
-	"\v_hit_octets2\x96\x05\n" +
+	"\v_hit_octets2\xf7\x05\n" +
 	"\x0eSpeakerService\x12V\n" +
-	"\tSetRoutes\x12#.trafficmonitor.v1.SetRoutesRequest\x1a$.trafficmonitor.v1.SetRoutesResponse\x12k\n" +
+	"\tSetRoutes\x12#.trafficmonitor.v1.SetRoutesRequest\x1a$.trafficmonitor.v1.SetRoutesResponse\x12_\n" +
+	"\fChangeRoutes\x12&.trafficmonitor.v1.ChangeRoutesRequest\x1a'.trafficmonitor.v1.ChangeRoutesResponse\x12k\n" +
 	"\x10GetSpeakerStatus\x12*.trafficmonitor.v1.GetSpeakerStatusRequest\x1a+.trafficmonitor.v1.GetSpeakerStatusResponse\x12a\n" +
 	"\fWatchSpeaker\x12&.trafficmonitor.v1.WatchSpeakerRequest\x1a'.trafficmonitor.v1.WatchSpeakerResponse0\x01\x12\\\n" +
 	"\vWithdrawAll\x12%.trafficmonitor.v1.WithdrawAllRequest\x1a&.trafficmonitor.v1.WithdrawAllResponse\x12q\n" +
@@ -1747,7 +1904,7 @@ func file_trafficmonitor_v1_speaker_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(Peer_SessionState)(0),                          // 0: trafficmonitor.v1.Peer.SessionState
 	(PeerRoute_State)(0),                            // 1: trafficmonitor.v1.PeerRoute.State
@@ -1755,60 +1912,66 @@ var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(*RouteSpec)(nil),                               // 3: trafficmonitor.v1.RouteSpec
 	(*SetRoutesRequest)(nil),                        // 4: trafficmonitor.v1.SetRoutesRequest
 	(*SetRoutesResponse)(nil),                       // 5: trafficmonitor.v1.SetRoutesResponse
-	(*RefusedRoute)(nil),                            // 6: trafficmonitor.v1.RefusedRoute
-	(*GetSpeakerStatusRequest)(nil),                 // 7: trafficmonitor.v1.GetSpeakerStatusRequest
-	(*GetSpeakerStatusResponse)(nil),                // 8: trafficmonitor.v1.GetSpeakerStatusResponse
-	(*WatchSpeakerRequest)(nil),                     // 9: trafficmonitor.v1.WatchSpeakerRequest
-	(*WatchSpeakerResponse)(nil),                    // 10: trafficmonitor.v1.WatchSpeakerResponse
-	(*WithdrawAllRequest)(nil),                      // 11: trafficmonitor.v1.WithdrawAllRequest
-	(*WithdrawAllResponse)(nil),                     // 12: trafficmonitor.v1.WithdrawAllResponse
-	(*ReleaseWithdrawAllRequest)(nil),               // 13: trafficmonitor.v1.ReleaseWithdrawAllRequest
-	(*ReleaseWithdrawAllResponse)(nil),              // 14: trafficmonitor.v1.ReleaseWithdrawAllResponse
-	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 15: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 16: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	(*SpeakerStatus)(nil),                           // 17: trafficmonitor.v1.SpeakerStatus
-	(*Peer)(nil),                                    // 18: trafficmonitor.v1.Peer
-	(*SpeakerRoute)(nil),                            // 19: trafficmonitor.v1.SpeakerRoute
-	(*PeerRoute)(nil),                               // 20: trafficmonitor.v1.PeerRoute
-	(*timestamppb.Timestamp)(nil),                   // 21: google.protobuf.Timestamp
+	(*ChangeRoutesRequest)(nil),                     // 6: trafficmonitor.v1.ChangeRoutesRequest
+	(*ChangeRoutesResponse)(nil),                    // 7: trafficmonitor.v1.ChangeRoutesResponse
+	(*RefusedRoute)(nil),                            // 8: trafficmonitor.v1.RefusedRoute
+	(*GetSpeakerStatusRequest)(nil),                 // 9: trafficmonitor.v1.GetSpeakerStatusRequest
+	(*GetSpeakerStatusResponse)(nil),                // 10: trafficmonitor.v1.GetSpeakerStatusResponse
+	(*WatchSpeakerRequest)(nil),                     // 11: trafficmonitor.v1.WatchSpeakerRequest
+	(*WatchSpeakerResponse)(nil),                    // 12: trafficmonitor.v1.WatchSpeakerResponse
+	(*WithdrawAllRequest)(nil),                      // 13: trafficmonitor.v1.WithdrawAllRequest
+	(*WithdrawAllResponse)(nil),                     // 14: trafficmonitor.v1.WithdrawAllResponse
+	(*ReleaseWithdrawAllRequest)(nil),               // 15: trafficmonitor.v1.ReleaseWithdrawAllRequest
+	(*ReleaseWithdrawAllResponse)(nil),              // 16: trafficmonitor.v1.ReleaseWithdrawAllResponse
+	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 17: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 18: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	(*SpeakerStatus)(nil),                           // 19: trafficmonitor.v1.SpeakerStatus
+	(*Peer)(nil),                                    // 20: trafficmonitor.v1.Peer
+	(*SpeakerRoute)(nil),                            // 21: trafficmonitor.v1.SpeakerRoute
+	(*PeerRoute)(nil),                               // 22: trafficmonitor.v1.PeerRoute
+	(*timestamppb.Timestamp)(nil),                   // 23: google.protobuf.Timestamp
 }
 var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
-	21, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
-	21, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
+	23, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
+	23, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
-	6,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
-	17, // 4: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	17, // 5: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	21, // 6: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
-	18, // 7: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
-	19, // 8: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	0,  // 9: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
-	21, // 10: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
-	21, // 11: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
-	21, // 12: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
-	3,  // 13: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	20, // 14: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
-	1,  // 15: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	21, // 16: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
-	2,  // 17: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
-	21, // 18: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
-	4,  // 19: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
-	7,  // 20: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
-	9,  // 21: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
-	11, // 22: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
-	13, // 23: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	15, // 24: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	5,  // 25: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	8,  // 26: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	10, // 27: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	12, // 28: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	14, // 29: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	16, // 30: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	25, // [25:31] is the sub-list for method output_type
-	19, // [19:25] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	8,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
+	3,  // 4: trafficmonitor.v1.ChangeRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
+	5,  // 5: trafficmonitor.v1.ChangeRoutesResponse.result:type_name -> trafficmonitor.v1.SetRoutesResponse
+	19, // 6: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	19, // 7: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	23, // 8: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
+	20, // 9: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
+	21, // 10: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	0,  // 11: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
+	23, // 12: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
+	23, // 13: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	23, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
+	3,  // 15: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
+	22, // 16: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	1,  // 17: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
+	23, // 18: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	2,  // 19: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
+	23, // 20: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
+	4,  // 21: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
+	6,  // 22: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
+	9,  // 23: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
+	11, // 24: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
+	13, // 25: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
+	15, // 26: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
+	17, // 27: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	5,  // 28: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	7,  // 29: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
+	10, // 30: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	12, // 31: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	14, // 32: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	16, // 33: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	18, // 34: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	28, // [28:35] is the sub-list for method output_type
+	21, // [21:28] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_speaker_proto_init() }
@@ -1816,14 +1979,14 @@ func file_trafficmonitor_v1_speaker_proto_init() {
 	if File_trafficmonitor_v1_speaker_proto != nil {
 		return
 	}
-	file_trafficmonitor_v1_speaker_proto_msgTypes[17].OneofWrappers = []any{}
+	file_trafficmonitor_v1_speaker_proto_msgTypes[19].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_speaker_proto_rawDesc), len(file_trafficmonitor_v1_speaker_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

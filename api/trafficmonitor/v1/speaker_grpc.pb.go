@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	SpeakerService_SetRoutes_FullMethodName          = "/trafficmonitor.v1.SpeakerService/SetRoutes"
+	SpeakerService_ChangeRoutes_FullMethodName       = "/trafficmonitor.v1.SpeakerService/ChangeRoutes"
 	SpeakerService_GetSpeakerStatus_FullMethodName   = "/trafficmonitor.v1.SpeakerService/GetSpeakerStatus"
 	SpeakerService_WatchSpeaker_FullMethodName       = "/trafficmonitor.v1.SpeakerService/WatchSpeaker"
 	SpeakerService_WithdrawAll_FullMethodName        = "/trafficmonitor.v1.SpeakerService/WithdrawAll"
@@ -39,6 +40,9 @@ type SpeakerServiceClient interface {
 	// refuses changes nothing for the refused routes and is applied for the others; the answer names what was refused.
 	// A call with a lower (term, revision) than the newest applied one is refused with FAILED_PRECONDITION.
 	SetRoutes(ctx context.Context, in *SetRoutesRequest, opts ...grpc.CallOption) (*SetRoutesResponse, error)
+	// ChangeRoutes is SetRoutes with the set told as changes of the one handed over last. The whole is judged as if it had
+	// been told. FAILED_PRECONDITION, with the reason BASE, when base is not that set: the whole set must be handed over.
+	ChangeRoutes(ctx context.Context, in *ChangeRoutesRequest, opts ...grpc.CallOption) (*ChangeRoutesResponse, error)
 	// GetSpeakerStatus returns the state of the speaker, its peers and its routes.
 	GetSpeakerStatus(ctx context.Context, in *GetSpeakerStatusRequest, opts ...grpc.CallOption) (*GetSpeakerStatusResponse, error)
 	// WatchSpeaker sends the present status at once and then after every change of a session or a route.
@@ -64,6 +68,16 @@ func (c *speakerServiceClient) SetRoutes(ctx context.Context, in *SetRoutesReque
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(SetRoutesResponse)
 	err := c.cc.Invoke(ctx, SpeakerService_SetRoutes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *speakerServiceClient) ChangeRoutes(ctx context.Context, in *ChangeRoutesRequest, opts ...grpc.CallOption) (*ChangeRoutesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeRoutesResponse)
+	err := c.cc.Invoke(ctx, SpeakerService_ChangeRoutes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -139,6 +153,9 @@ type SpeakerServiceServer interface {
 	// refuses changes nothing for the refused routes and is applied for the others; the answer names what was refused.
 	// A call with a lower (term, revision) than the newest applied one is refused with FAILED_PRECONDITION.
 	SetRoutes(context.Context, *SetRoutesRequest) (*SetRoutesResponse, error)
+	// ChangeRoutes is SetRoutes with the set told as changes of the one handed over last. The whole is judged as if it had
+	// been told. FAILED_PRECONDITION, with the reason BASE, when base is not that set: the whole set must be handed over.
+	ChangeRoutes(context.Context, *ChangeRoutesRequest) (*ChangeRoutesResponse, error)
 	// GetSpeakerStatus returns the state of the speaker, its peers and its routes.
 	GetSpeakerStatus(context.Context, *GetSpeakerStatusRequest) (*GetSpeakerStatusResponse, error)
 	// WatchSpeaker sends the present status at once and then after every change of a session or a route.
@@ -162,6 +179,9 @@ type UnimplementedSpeakerServiceServer struct{}
 
 func (UnimplementedSpeakerServiceServer) SetRoutes(context.Context, *SetRoutesRequest) (*SetRoutesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetRoutes not implemented")
+}
+func (UnimplementedSpeakerServiceServer) ChangeRoutes(context.Context, *ChangeRoutesRequest) (*ChangeRoutesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeRoutes not implemented")
 }
 func (UnimplementedSpeakerServiceServer) GetSpeakerStatus(context.Context, *GetSpeakerStatusRequest) (*GetSpeakerStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSpeakerStatus not implemented")
@@ -213,6 +233,24 @@ func _SpeakerService_SetRoutes_Handler(srv interface{}, ctx context.Context, dec
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SpeakerServiceServer).SetRoutes(ctx, req.(*SetRoutesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SpeakerService_ChangeRoutes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeRoutesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SpeakerServiceServer).ChangeRoutes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SpeakerService_ChangeRoutes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SpeakerServiceServer).ChangeRoutes(ctx, req.(*ChangeRoutesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -310,6 +348,10 @@ var SpeakerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetRoutes",
 			Handler:    _SpeakerService_SetRoutes_Handler,
+		},
+		{
+			MethodName: "ChangeRoutes",
+			Handler:    _SpeakerService_ChangeRoutes_Handler,
 		},
 		{
 			MethodName: "GetSpeakerStatus",
