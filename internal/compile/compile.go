@@ -121,15 +121,14 @@ func Compile(set []Entry, p Profile) Result {
 		order = append(order, i)
 	}
 	var texts []string
-	if tight := p.MaxRules > 0 && rules > p.MaxRules || p.Budget != (Budget{}) && cost > p.Budget.least(); tight || derived {
+	if tight := p.MaxRules > 0 && rules > p.MaxRules || p.Budget != (Budget{}) && cost > p.Budget.Least(); tight || derived {
 		texts = make([]string, len(set)) // what decides between equals
 		for _, i := range order {
 			texts[i] = set[i].Route.String()
 		}
 	}
 	slices.SortStableFunc(order, func(a, b int) int {
-		x, y := set[a], set[b]
-		by := cmp.Or(cmp.Compare(value(x), value(y)), x.Created.Compare(y.Created))
+		by := compare(&set[a], &set[b])
 		if by == 0 && texts != nil {
 			by = cmp.Compare(texts[a], texts[b])
 		}
@@ -216,8 +215,8 @@ func (c *compiler) place(i int) {
 	c.Accepted = append(c.Accepted, i)
 }
 
-// least is the smallest limit there is.
-func (b Budget) least() int {
+// Least is the smallest limit there is.
+func (b Budget) Least() int {
 	n := maxEntries
 	for _, x := range []int{b.Shared, b.IPv4, b.IPv6} {
 		if x > 0 {
@@ -227,8 +226,15 @@ func (b Budget) least() int {
 	return n
 }
 
+// Compare orders entries as Compile places them, the more valuable first; 0 means that their texts decide.
+func Compare(a, b Entry) int { return compare(&a, &b) }
+
+func compare(a, b *Entry) int {
+	return cmp.Or(cmp.Compare(value(a), value(b)), a.Created.Compare(b.Created))
+}
+
 // value orders entries: the lower, the more valuable.
-func value(e Entry) int {
+func value(e *Entry) int {
 	v := 0
 	switch e.Route.Action.Kind {
 	case route.Blackhole:

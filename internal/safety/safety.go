@@ -152,42 +152,62 @@ type Violation struct {
 // Only entries that break no invariant of their own count towards the quotas and conflicts. These are decided in order of
 // age (Created, then text, then the other fields), so that older routes stay, and an entry they refuse counts no further.
 func Check(now time.Time, l Limits, set []Entry) []Violation {
+	out, _, _ := check(now, l, set)
+	return out
+}
+
+// check is Check; it returns the count of what may be announced, and the youngest of that.
+func check(now time.Time, l Limits, set []Entry) (out []Violation, t *tally, youngest *entry) {
 	k := &kernel{now: now, limits: l, own: newPrefixSet(l.Own), never: newPrefixSet(l.Never)}
-	var out []Violation
-	all := make([]entry, len(set))
 	sound := make([]*entry, 0, len(set))
 	for i := range set {
-		made := set[i].Made
-		if made == nil || !made.route.Equal(set[i].Route) {
-			made = Make(set[i].Route)
+		e := newEntry(&set[i], i)
+		if broken := brokenBy(k, e); len(broken) > 0 {
+			out = append(out, broken...)
+			continue
 		}
-		e := &all[i]
-		*e = entry{Entry: &set[i], Made: made, index: i}
-		before := len(out)
-		for _, c := range checks {
-			if reason := c.broken(k, e); reason != "" {
-				out = append(out, Violation{i, e.text, c.invariant, reason})
-			}
-		}
-		if len(out) == before {
-			sound = append(sound, e)
-		}
+		sound = append(sound, e)
 	}
 
 	slices.SortStableFunc(sound, byAge)
-	t := newTally(k, len(sound))
+	t = newTally(k, len(sound))
 	for _, e := range sound {
-		before := len(out)
-		for _, c := range setChecks {
-			if reason := c.broken(t, e); reason != "" {
-				out = append(out, Violation{e.index, e.text, c.invariant, reason})
-			}
+		if broken := brokenIn(t, e); len(broken) > 0 {
+			out = append(out, broken...)
+			continue
 		}
-		if len(out) == before {
-			t.add(e)
-		}
+		t.add(e)
+		youngest = e
 	}
 	slices.SortStableFunc(out, func(a, b Violation) int { return a.Index - b.Index })
+	return out, t, youngest
+}
+
+func newEntry(e *Entry, index int) *entry {
+	made := e.Made
+	if made == nil || !made.route.Equal(e.Route) {
+		made = Make(e.Route)
+	}
+	return &entry{Entry: e, Made: made, index: index}
+}
+
+// brokenBy returns what an entry breaks by itself.
+func brokenBy(k *kernel, e *entry) (out []Violation) {
+	for _, c := range checks {
+		if reason := c.broken(k, e); reason != "" {
+			out = append(out, Violation{e.index, e.text, c.invariant, reason})
+		}
+	}
+	return out
+}
+
+// brokenIn returns what an entry breaks beside those counted so far.
+func brokenIn(t *tally, e *entry) (out []Violation) {
+	for _, c := range setChecks {
+		if reason := c.broken(t, e); reason != "" {
+			out = append(out, Violation{e.index, e.text, c.invariant, reason})
+		}
+	}
 	return out
 }
 

@@ -69,10 +69,12 @@ func BenchmarkUrgent(b *testing.B) {
 			var took []time.Duration
 			for b.Loop() {
 				rev++
-				urgent := desired(b, fmt.Sprintf("destination 192.0.2.%d/32 then blackhole", rev%200))
-				match := "blackhole " + urgent[0].Route.Match.Destination.String()
+				urgent := desired(b, fmt.Sprintf("destination 10.255.%d.%d/32 then blackhole", rev>>8, rev&255))[0]
+				urgent.Created = time.Now()
+				routes = append(routes, urgent)
+				match := "blackhole " + urgent.Route.Match.Destination.String()
 				begin := time.Now()
-				s.set(1, rev, append(urgent, routes...))
+				s.set(1, rev, routes)
 				f.awaitMatch(b, match)
 				took = append(took, time.Since(begin))
 				if p := s.status().Peers[0]; backlog > 0 && p.Routes[Pending] == 0 {

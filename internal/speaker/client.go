@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,8 +68,8 @@ func bounded(ctx context.Context, d time.Duration) (context.Context, context.Can
 }
 
 // Set makes routes the only ones the speaker announces. It hands over what changed since the last Set where the speaker
-// still has that one, and the whole set otherwise. routes must not be changed afterwards. Routes it refused are in the
-// result. It returns ErrStale when a newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker
+// still has that one, and the whole set otherwise. What routes points to must not be changed afterwards. Routes it refused are
+// in the result. It returns ErrStale when a newer set was applied, ErrWithdrawnAll while the red button is pressed, ErrNoSpeaker
 // when nobody answers.
 func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desired) (Result, error) {
 	ctx, cancel := bounded(ctx, setTimeout)
@@ -77,7 +78,7 @@ func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desire
 	last := c.last
 	c.last = nil
 	c.mu.Unlock()
-	next := &handed{routes: routes}
+	next := &handed{routes: slices.Clone(routes)}
 	req := next.changeOf(last)
 	var resp *pb.SetRoutesResponse
 	err := errBase

@@ -483,5 +483,8 @@ func encodeRoute(r route.Route) (encoded, error) { return encode(safety.Make(r),
 
 // hand makes items the only routes.
 func (s *speaker) hand(term, revision uint64, items []*item) (Result, error) {
-	return s.take(term, revision, func() ([]*item, []Refused, error) { return items, nil, nil })
+	return s.take(term, revision, func() (order, error) {
+		sortItems(items)
+		return order{items: items}, nil
+	})
 }

@@ -24,7 +24,7 @@ type outbox struct {
 	interval time.Duration // between two additions; 0 means no pace
 
 	order    []*item              // what the router is to have, most valuable first
-	wanted   map[string]int       // index in order by ID
+	wanted   map[string]bool      // IDs of order
 	held     map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
 	keys     map[string]*held     // the same by key
 	stale    map[string]encoded   // by key: sent in an earlier session and not yet in this one; the router may have kept it
@@ -74,7 +74,7 @@ const (
 
 func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 	o := &outbox{
-		maxRules: maxRules, wanted: map[string]int{}, held: map[string]*held{}, keys: map[string]*held{},
+		maxRules: maxRules, wanted: map[string]bool{}, held: map[string]*held{}, keys: map[string]*held{},
 		stale: map[string]encoded{}, leaving: map[string]encoded{}, airborne: map[string]int{}, fresh: map[string]time.Time{}, failed: map[string]*failure{}, blame: b,
 	}
 	if rate > 0 {
@@ -86,22 +86,22 @@ func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 // set makes order what the router is to have, most valuable first. It returns what the router may have kept from an
 // earlier session and must not keep.
 func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
-	wanted := make(map[string]int, len(order))
+	wanted := make(map[string]bool, len(order))
 	fresh := map[string]time.Time{}
-	for i, it := range order {
-		wanted[it.id] = i
+	for _, it := range order {
+		wanted[it.id] = true
 		if !o.up || o.held[it.id] != nil {
 			continue
 		}
 		if since, ok := o.fresh[it.id]; ok {
 			fresh[it.id] = since
-		} else if _, before := o.wanted[it.id]; !before && now.After(o.began) {
+		} else if !o.wanted[it.id] && now.After(o.began) {
 			fresh[it.id] = now
 		}
 	}
 	o.order, o.wanted, o.fresh = order, wanted, fresh
 	for id := range o.failed {
-		if _, ok := wanted[id]; !ok && o.held[id] == nil {
+		if !wanted[id] && o.held[id] == nil {
 			delete(o.failed, id)
 		}
 	}
@@ -137,7 +137,7 @@ func (o *outbox) rebuild() {
 		return
 	}
 	for id, h := range o.held {
-		if _, ok := o.wanted[id]; !ok && o.failed[id] == nil {
+		if !o.wanted[id] && o.failed[id] == nil {
 			o.drop = append(o.drop, h)
 		}
 	}

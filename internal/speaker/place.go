@@ -123,7 +123,11 @@ func placeSet(now time.Time, set []*item, p compile.Profile, limits safety.Limit
 func compileEntries(set []*item) []compile.Entry {
 	entries := make([]compile.Entry, len(set))
 	for i, it := range set {
-		entries[i] = compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}
+		entries[i] = compileEntry(it)
 	}
 	return entries
+}
+
+func compileEntry(it *item) compile.Entry {
+	return compile.Entry{Route: it.Route, Manual: it.Manual, Created: it.Created}
 }

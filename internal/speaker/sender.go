@@ -37,18 +37,13 @@ func (r *router) apply(set []*item) {
 // place decides which routes of the set the router is to have, and as which rules. Those of a table it did not offer in
 // its last session, and those in quarantine, take no room. The caller holds mu.
 func (r *router) place(now time.Time) {
-	profile := r.peer.profile()
-	if r.roof.rules > 0 && (profile.MaxRules == 0 || profile.MaxRules > r.roof.rules) {
-		profile.MaxRules = r.roof.rules
-	}
+	profile := r.profile()
 	r.out.maxRules = profile.MaxRules
 	r.not = map[string]notFor{}
 	set := make([]*item, 0, len(r.set))
 	for _, it := range r.set {
-		if t := it.enc.table; r.out.tables != nil && !slices.Contains(r.out.tables, t) && slices.Contains(r.peer.tables(), t) {
-			r.not[it.id] = notFor{Unsupported, fmt.Sprintf("the router does not offer %s: activate it there for this neighbour", t)}
-		} else if q := r.out.blame.quarantined(it.id); q != nil {
-			r.not[it.id] = notFor{Quarantined, q.reason(r.peer.Name)}
+		if why, unfit := r.unfit(it); unfit {
+			r.not[it.id] = why
 		} else {
 			set = append(set, it)
 		}
@@ -69,6 +64,26 @@ func (r *router) place(now time.Time) {
 		r.not[id] = notFor{state, u.reason}
 	}
 	r.withdrawDirectly(r.out.set(now, r.placed.rules))
+}
+
+// profile is what the router takes as far as is known, with the maximum it was found to have. The caller holds mu.
+func (r *router) profile() compile.Profile {
+	p := r.peer.profile()
+	if r.roof.rules > 0 && (p.MaxRules == 0 || p.MaxRules > r.roof.rules) {
+		p.MaxRules = r.roof.rules
+	}
+	return p
+}
+
+// unfit says why a route is not for the router whatever room there is. The caller holds mu.
+func (r *router) unfit(it *item) (why notFor, unfit bool) {
+	if t := it.enc.table; r.out.tables != nil && !slices.Contains(r.out.tables, t) && slices.Contains(r.peer.tables(), t) {
+		return notFor{Unsupported, fmt.Sprintf("the router does not offer %s: activate it there for this neighbour", t)}, true
+	}
+	if q := r.out.blame.quarantined(it.id); q != nil {
+		return notFor{Quarantined, q.reason(r.peer.Name)}, true
+	}
+	return notFor{}, false
 }
 
 // jailRules takes out routes of several rules one of which is in quarantine, and reports whether there were any. The

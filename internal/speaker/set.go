@@ -25,11 +25,19 @@ type asked struct {
 // errBase says that a change is not one of the set that was asked for last.
 var errBase = errors.New("the change is not one of the set that was asked for last: hand over the whole set")
 
+// order is a set that is asked for.
+type order struct {
+	items   []*item
+	fresh   []*item   // what makes items of the set asked for last, where all that stays as it was
+	refused []Refused // what could not be read
+}
+
 // setRoutes makes the routes of specs the only ones.
 func (s *speaker) setRoutes(term, revision uint64, specs []*pb.RouteSpec) (Result, error) {
-	return s.take(term, revision, func() ([]*item, []Refused, error) {
+	return s.take(term, revision, func() (order, error) {
 		items, refused := s.read(specs)
-		return items, refused, nil
+		sortItems(items)
+		return order{items: items, refused: refused}, nil
 	})
 }
 
@@ -37,46 +45,68 @@ func (s *speaker) setRoutes(term, revision uint64, specs []*pb.RouteSpec) (Resul
 // routes. The whole is judged as if it had been handed over. It returns errBase, and does nothing, unless base is that
 // set and count routes come of it.
 func (s *speaker) changeRoutes(term, revision, base uint64, specs []*pb.RouteSpec, removed []string, count int) (Result, error) {
-	return s.take(term, revision, func() ([]*item, []Refused, error) {
+	return s.take(term, revision, func() (order, error) {
 		if s.asked.whole && s.asked.id == base {
 			changed, refused := s.read(specs)
-			if items, ok := merge(s.asked.items, changed, removed); ok && len(items)+len(refused) == count {
-				return items, refused, nil
+			items, added, ok := merge(s.asked.items, changed, removed)
+			if ok && len(items)+len(refused) == count {
+				o := order{items: items, refused: refused}
+				if added == len(changed) && len(removed)+len(refused) == 0 {
+					o.fresh = changed
+				}
+				return o, nil
 			}
 		}
 		s.metrics.sets.WithLabelValues("base").Inc()
-		return nil, nil, errBase
+		return order{}, errBase
 	})
 }
 
 // take makes the set that is read the only routes.
-func (s *speaker) take(term, revision uint64, read func() ([]*item, []Refused, error)) (Result, error) {
+func (s *speaker) take(term, revision uint64, read func() (order, error)) (Result, error) {
 	begin := time.Now()
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if err := s.acceptable(term, revision); err != nil {
 		return Result{}, err
 	}
-	items, refused, err := read()
+	o, err := read()
 	if err != nil {
 		return Result{}, err
 	}
-	res, err := s.set(term, revision, items, refused)
-	if err == nil {
-		s.metrics.setSeconds.Observe(time.Since(begin).Seconds())
+	p, refused, err := s.grow(term, revision, o)
+	if errors.Is(err, errNotGrown) {
+		p, refused, err = s.replace(term, revision, o)
 	}
-	return res, err
+	if err != nil {
+		s.asked.whole = false
+		return Result{}, err
+	}
+	s.asked = asked{s.asked.id + 1, len(o.refused) == 0, o.items}
+	s.tell("announced", p.announce)
+	s.tell("withdrawn", p.withdraw)
+	s.metrics.announced.Add(float64(len(p.announce)))
+	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
+	s.metrics.setSeconds.Observe(time.Since(begin).Seconds())
+	s.metrics.sets.WithLabelValues("ok").Inc()
+	res := Result{Announced: len(p.announce), Withdrawn: len(p.withdraw), Refused: refused}
+	if s.asked.whole {
+		res.set = s.asked.id
+	}
+	return res, nil
 }
 
-// merge returns base with those of changed in it, in place of those with the same text, and without those of removed. It is
-// sorted by text, as base is; false says that one that is to go is not there.
-func merge(base, changed []*item, removed []string) ([]*item, bool) {
+// merge returns base with those of changed in it, in place of those with the same text, and without those of removed; and
+// how many of changed are in place of none. It is sorted by text, as base is, and sorts the others; false says that one
+// that is to go is not there.
+func merge(base, changed []*item, removed []string) (out []*item, added int, ok bool) {
 	slices.Sort(removed)
 	sortItems(changed)
-	out := make([]*item, 0, len(base)+len(changed))
+	out = make([]*item, 0, len(base)+len(changed))
 	for _, it := range base {
 		for len(changed) > 0 && changed[0].text < it.text {
 			out, changed = append(out, changed[0]), changed[1:]
+			added++
 		}
 		switch {
 		case len(changed) > 0 && changed[0].text == it.text:
@@ -87,7 +117,7 @@ func merge(base, changed []*item, removed []string) ([]*item, bool) {
 			out = append(out, it)
 		}
 	}
-	return append(out, changed...), len(removed) == 0
+	return append(out, changed...), added + len(changed), len(removed) == 0
 }
 
 // read parses the specs. What was asked for before is neither parsed nor proven again. The caller holds writing.
@@ -126,14 +156,11 @@ func (s *speaker) read(specs []*pb.RouteSpec) (items []*item, refused []Refused)
 	return items, refused
 }
 
-// set makes the given routes the only ones. Texts that could not be read are in refused already. The caller holds writing.
-func (s *speaker) set(term, revision uint64, items []*item, refused []Refused) (Result, error) {
-	sortItems(items)
-	s.asked.whole = false
+// replace makes the routes of the order the only ones. The caller holds writing.
+func (s *speaker) replace(term, revision uint64, o order) (plan, []Refused, error) {
 	now := time.Now()
-	want, more := s.admit(items, now)
-	unread := len(refused)
-	refused = append(refused, more...)
+	want, refused := s.admit(o.items, now)
+	refused = slices.Concat(o.refused, refused)
 	for _, r := range refused {
 		s.log.Warn("route refused", "route", r.Route, "invariant", r.Invariant, "reason", r.Reason)
 	}
@@ -142,7 +169,7 @@ func (s *speaker) set(term, revision uint64, items []*item, refused []Refused) (
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.pressed(); err != nil { // while the journal was written; the button writes its own after us
-		return Result{}, err
+		return plan{}, nil, err
 	}
 	p := makePlan(s.have, want, time.Now())
 	if saveErr != nil {
@@ -150,21 +177,11 @@ func (s *speaker) set(term, revision uint64, items []*item, refused []Refused) (
 		s.metrics.sets.WithLabelValues("journal_error").Inc()
 		s.state.items = s.keepOnly(p.set)
 		s.apply()
-		return Result{}, fmt.Errorf("nothing new is announced: %w", saveErr)
+		return plan{}, nil, fmt.Errorf("nothing new is announced: %w", saveErr)
 	}
 	s.state = state{term: term, revision: revision, items: p.set}
 	s.apply()
-	s.asked = asked{s.asked.id + 1, unread == 0, items}
-	s.metrics.announced.Add(float64(len(p.announce)))
-	s.metrics.withdrawn.Add(float64(len(p.withdraw)))
-	s.tell("announced", p.announce)
-	s.tell("withdrawn", p.withdraw)
-	s.metrics.sets.WithLabelValues("ok").Inc()
-	res := Result{Announced: len(p.announce), Withdrawn: len(p.withdraw), Refused: refused}
-	if s.asked.whole {
-		res.set = s.asked.id
-	}
-	return res, nil
+	return p, refused, nil
 }
 
 // admit returns the items that may be announced, encoded, and those that may not.
@@ -191,7 +208,7 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 		seen[it.id] = true
 	}
 	why := map[int]safety.Violation{}
-	for _, v := range safety.Check(now, s.o.Safety, entries) {
+	for _, v := range s.judge.Check(now, entries) {
 		if _, ok := why[v.Index]; !ok {
 			why[v.Index] = v
 		}
@@ -209,7 +226,7 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 		due[i].enc = &e
 	})
 	ok = make([]*item, 0, len(due))
-	keys := make(map[string]string, len(due))
+	s.keys = make(map[string]string, len(due))
 	for i, it := range due {
 		if v, bad := why[i]; bad {
 			refuse(it, string(v.Invariant), v.Reason)
@@ -221,11 +238,11 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 		}
 		// GoBGP takes rules for one that differ in the upper four TCP flags only: the second would replace the first
 		// there, and stay at the routers.
-		if other, taken := keys[it.enc.key]; taken {
+		if other, taken := s.keys[it.enc.key]; taken {
 			refuse(it, RefusedEncoding, fmt.Sprintf("GoBGP does not tell it from %q, which the set has too: announce one of them", other))
 			continue
 		}
-		keys[it.enc.key] = it.text
+		s.keys[it.enc.key] = it.text
 		ok = append(ok, it)
 	}
 	return ok, refused

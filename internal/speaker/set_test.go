@@ -184,15 +184,15 @@ func TestMerge(t *testing.T) {
 		}
 		rnd.Shuffle(len(changed), func(i, j int) { changed[i], changed[j] = changed[j], changed[i] })
 		rnd.Shuffle(len(removed), func(i, j int) { removed[i], removed[j] = removed[j], removed[i] })
-		got, ok := merge(base, changed, removed)
+		got, added, ok := merge(base, changed, removed)
 		var want []*item
 		for _, text := range slices.Sorted(maps.Keys(model)) {
 			want = append(want, model[text])
 		}
-		if !ok || !slices.Equal(got, want) {
-			t.Fatalf("%d routes, want %d", len(got), len(want))
+		if !ok || !slices.Equal(got, want) || added != len(want)-(len(base)-len(removed)) {
+			t.Fatalf("%d routes, want %d, %d were added", len(got), len(want), added)
 		}
-		if _, ok := merge(base, changed, append(removed, "a")); ok {
+		if _, _, ok := merge(base, changed, append(removed, "a")); ok {
 			t.Fatal("what is not there was taken out")
 		}
 	}

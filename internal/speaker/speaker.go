@@ -11,6 +11,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
 // speaker is the one owner of what is announced.
@@ -24,8 +26,10 @@ type speaker struct {
 	routers  []*router // sorted by name; fixed after start
 
 	// Locks in this order. A disk that hangs holds writing for as long as it likes; withdrawing needs mu only.
-	writing sync.Mutex // one writer of the journal at a time
-	asked   asked      // guarded by writing
+	writing sync.Mutex        // one writer of the journal at a time
+	asked   asked             // guarded by writing
+	judge   *safety.Judge     // guarded by writing
+	keys    map[string]string // texts of what was admitted last, by what GoBGP tells them apart by; guarded by writing
 	mu      sync.Mutex
 	state   state            // what is announced, and the term and revision of it; guarded by mu
 	have    map[string]*item // state.items by ID; guarded by mu
@@ -61,7 +65,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	s := &speaker{
 		o: o, log: o.Log.With("component", "speaker"), metrics: m, start: time.Now(),
-		journal: journal{path: o.Journal}, have: map[string]*item{}, anywhere: anyRouter(), asked: asked{id: rand.Uint64()},
+		journal: journal{path: o.Journal}, have: map[string]*item{}, anywhere: anyRouter(), asked: asked{id: rand.Uint64()}, judge: safety.NewJudge(o.Safety),
 		kick: make(chan struct{}, 1),
 	}
 	s.o.Log = s.log
@@ -242,16 +246,21 @@ func (s *speaker) save(next state) error {
 // apply makes state.items what every router is to get. The caller holds mu and has journaled them, or more than them.
 func (s *speaker) apply() {
 	set := s.state.items
-	var wg sync.WaitGroup
-	for _, r := range s.routers {
-		wg.Go(func() { r.apply(set) })
-	}
-	wg.Wait()
+	s.eachRouter(func(r *router) { r.apply(set) })
 	s.have = make(map[string]*item, len(set))
 	for _, it := range set {
 		s.have[it.id] = it
 	}
 	s.publish()
+}
+
+// eachRouter calls do for every router at once.
+func (s *speaker) eachRouter(do func(*router)) {
+	var wg sync.WaitGroup
+	for _, r := range s.routers {
+		wg.Go(func() { do(r) })
+	}
+	wg.Wait()
 }
 
 // publish shows the present state to readers and to the deadline keeper.
@@ -279,11 +288,7 @@ func (s *speaker) withdrawAll(by, reason string) (int, error) {
 	s.state.button = &Button{by, reason, time.Now().UTC().Truncate(time.Second)}
 	s.apply()
 	s.mu.Unlock()
-	var drains sync.WaitGroup
-	for _, r := range s.routers {
-		drains.Go(r.drain)
-	}
-	drains.Wait()
+	s.eachRouter((*router).drain)
 
 	s.log.Error("red button: all routes withdrawn", "by", by, "reason", reason, "routes", len(gone))
 	s.tell("withdrawn", gone)

@@ -117,7 +117,7 @@ func (o *ours) prepare(n int) error {
 		o.routes = append(o.routes, speaker.Desired{Route: r, Created: now.Add(-time.Hour), Deadline: now.Add(12 * time.Hour), Owners: []string{"m-" + strconv.Itoa(i)}})
 	}
 	r, err := route.Parse(urgentText)
-	o.urgent = speaker.Desired{Route: r, Created: now.Add(-time.Hour), Deadline: now.Add(12 * time.Hour), Owners: []string{"urgent"}, Manual: true}
+	o.urgent = speaker.Desired{Route: r, Created: now, Deadline: now.Add(12 * time.Hour), Owners: []string{"urgent"}, Manual: true}
 	return err
 }
 

@@ -1,0 +1,82 @@
+package safety
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// What a judge says of a set that grows is what Check says of the whole. It says no only where that is so, or where the set
+// was not sound, or where what came is not younger.
+func TestJudge(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	grown, refused := 0, 0
+	for round := range 3_000 {
+		l := limits()
+		l.MaxRules, l.MaxNewPerMinute = 5+rnd.IntN(20), 2+rnd.IntN(10)
+		l.MaxRulesPerTarget, l.MaxRulesPerOwner = 1+rnd.IntN(3), 2+rnd.IntN(8)
+		l.MaxRulesPerResponse, l.MaxRulesPerGroup = 2+rnd.IntN(8), 2+rnd.IntN(8)
+		l.Own = prefixes("192.0.2.0/24 203.0.113.0/24 2001:db8::/32")
+		entries := func(n int) []Entry {
+			set := make([]Entry, n)
+			for i := range set {
+				set[i] = randomEntry(rnd)
+			}
+			return set
+		}
+		set := entries(rnd.IntN(10))
+		if rnd.IntN(4) > 0 {
+			set = pass(l, set)
+		}
+		j := NewJudge(l)
+		if got, want := j.Check(now, set), Check(now, l, set); !slices.Equal(got, want) {
+			t.Fatalf("round %d: %v, not %v", round, got, want)
+		}
+		at := now
+		for range rnd.IntN(5) {
+			at = at.Add(time.Duration(rnd.IntN(30)) * time.Second)
+			more := entries(rnd.IntN(3))
+			if rnd.IntN(3) > 0 {
+				more = pass(l, more)
+			}
+			for i := range more {
+				if rnd.IntN(4) > 0 {
+					more[i].Created, more[i].Deadline = at, at.Add(time.Hour)
+				}
+			}
+			sound := len(Check(at, l, set)) == 0
+			younger := true
+			for i := range more {
+				for k := range set {
+					younger = younger && byAge(newEntry(&set[k], 0), newEntry(&more[i], 0)) < 0
+				}
+			}
+			whole := append(slices.Clone(set), more...)
+			want := Check(at, l, whole)
+			for i := range more { // what is derived is checked where it is given
+				more[i].Made = Make(more[i].Route)
+			}
+			switch got := j.Grow(at, more); {
+			case got && len(want) > 0:
+				t.Fatalf("round %d: passed, and Check says %v", round, want)
+			case !got && len(want) == 0 && sound && younger:
+				t.Fatalf("round %d: refused, and Check finds nothing in %v", round, texts(whole))
+			case got:
+				grown += len(more)
+				set = whole
+			default:
+				refused++
+				if rnd.IntN(2) == 0 {
+					set = whole
+				}
+				if v := j.Check(at, set); !slices.Equal(v, Check(at, l, set)) {
+					t.Fatalf("round %d: %v", round, v)
+				}
+			}
+		}
+	}
+	if grown < 300 || refused < 300 {
+		t.Errorf("%d entries were added and %d times it said no: both should be many", grown, refused)
+	}
+}
