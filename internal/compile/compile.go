@@ -97,7 +97,7 @@ type Result struct {
 // flood of new routes displaces none that is at work. The set holds each match once. An entry is placed whole or not at all. The order of the set decides
 // nothing but the indexes.
 func Compile(set []Entry, p Profile) Result {
-	c := &compiler{set: set, p: &p, Result: Result{Decisions: make([]Decision, len(set))}}
+	c := &compiler{set: set, p: &p, wantedOf: map[Table]int{}, placedOf: map[Table]int{}, Result: Result{Decisions: make([]Decision, len(set))}}
 	order := make([]int, 0, len(set))
 	rules, cost, derived := 0, 0, false
 	for i, e := range set {
@@ -117,11 +117,17 @@ func Compile(set []Entry, p Profile) Result {
 			}
 		}
 		rules += max(len(s.rules), 1)
+		c.wantedOf[TableOf(e.Route)] += max(len(s.rules), 1)
 		cost += d.Cost
 		order = append(order, i)
 	}
 	var texts []string
-	if tight := p.MaxRules > 0 && rules > p.MaxRules || p.Budget != (Budget{}) && cost > p.Budget.Least(); tight || derived {
+	c.wantedOf[""] = rules
+	tight := p.MaxRules > 0 && rules > p.MaxRules
+	for t, m := range p.MaxOf {
+		tight = tight || c.wantedOf[t] > m.Routes
+	}
+	if tight = tight || p.Budget != (Budget{}) && cost > p.Budget.Least(); tight || derived {
 		texts = make([]string, len(set)) // what decides between equals
 		for _, i := range order {
 			texts[i] = set[i].Route.String()
@@ -134,7 +140,6 @@ func Compile(set []Entry, p Profile) Result {
 		}
 		return by
 	})
-	c.wanted = rules
 	if derived {
 		c.owner = make(map[string]int, rules)
 	}
@@ -152,10 +157,11 @@ func Compile(set []Entry, p Profile) Result {
 // compiler places entries, the most valuable first.
 type compiler struct {
 	Result
-	set    []Entry
-	p      *Profile
-	wanted int            // rules of all entries that could be placed
-	owner  map[string]int // the entry whose rule has this identity; nil where each has its own
+	set []Entry
+	p   *Profile
+	// Rules by table, the key "" for all: of all entries that could be placed, and of those that are.
+	wantedOf, placedOf map[Table]int
+	owner              map[string]int // the entry whose rule has this identity; nil where each has its own
 }
 
 // place gives the entry its room, or says why there is none.
@@ -185,8 +191,15 @@ func (c *compiler) place(i int) {
 		}
 	}
 	if most := c.p.MaxRules; most > 0 && c.Rules+fresh > most {
-		refuse(NotPlaced, "the router takes at most %d routes (max_rules) and %d are wanted: this one is among the least valuable; raise max_rules if the router holds more", most, c.wanted)
+		refuse(NotPlaced, "the router takes at most %d routes (max_rules) and %d are wanted: this one is among the least valuable; raise max_rules if the router holds more", most, c.wantedOf[""])
 		return
+	}
+	table := TableOf(c.set[i].Route)
+	for _, t := range []Table{table, ""} {
+		if m, ok := c.p.MaxOf[t]; ok && c.placedOf[t]+fresh > m.Routes {
+			refuse(NotPlaced, "the router takes at most %s, %s; %d are wanted, and this one is among the least valuable", routes(m.Routes, t), m.Why, c.wantedOf[t])
+			return
+		}
 	}
 	used := &c.IPv4Cost
 	own := c.p.Budget.IPv4
@@ -210,9 +223,23 @@ func (c *compiler) place(i int) {
 		}
 	}
 	c.Rules += fresh
+	c.placedOf[table] += fresh
+	c.placedOf[""] += fresh
 	*used += cost
 	d.Outcome = Placed
 	c.Accepted = append(c.Accepted, i)
+}
+
+// routes counts routes of a table in words; of all when it has no name.
+func routes(n int, t Table) string {
+	what := "routes"
+	if n == 1 {
+		what = "route"
+	}
+	if t != "" {
+		what = string(t) + " " + what
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 // Least is the smallest limit there is.

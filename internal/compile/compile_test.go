@@ -86,7 +86,32 @@ func TestCompileProperty(t *testing.T) {
 			set = append(set, Entry{Route: parse(t, match+" then "+action), Manual: rnd.IntN(4) == 0, Created: t0.Add(time.Duration(rnd.IntN(5)))})
 		}
 		p := Profile{MaxRules: rnd.IntN(20)}
+		if rnd.IntN(2) == 0 {
+			p.MaxOf = map[Table]Maximum{}
+			for _, t := range append(Tables(), "") {
+				if rnd.IntN(3) == 0 {
+					p.MaxOf[t] = Maximum{Routes: 1 + rnd.IntN(10)}
+				}
+			}
+		}
 		res := Compile(set, p)
+		of := map[Table]int{"": len(res.Accepted)}
+		for _, i := range res.Accepted {
+			of[TableOf(set[i].Route)]++
+		}
+		for t2, m := range p.MaxOf {
+			if of[t2] > m.Routes {
+				t.Fatalf("%d of %q accepted, limit %d", of[t2], t2, m.Routes)
+			}
+		}
+		for _, r := range res.Refused { // nobody waits for room that there is
+			table := TableOf(set[r.Index].Route)
+			m, ok := p.MaxOf[table]
+			all, together := p.MaxOf[""]
+			if res.Decisions[r.Index].Outcome == NotPlaced && (p.MaxRules == 0 || of[""] < p.MaxRules) && (!ok || of[table] < m.Routes) && (!together || of[""] < all.Routes) {
+				t.Fatalf("not placed although there is room: %s", r.Reason)
+			}
+		}
 		seen := map[int]bool{}
 		for _, i := range res.Accepted {
 			if seen[i] {

@@ -40,11 +40,19 @@ type Profile struct {
 	// MaxRules bounds the routes the router gets, so that the router never has to enforce its own limit by resetting
 	// the session. 0 means no limit.
 	MaxRules int
+	// MaxOf are maxima besides, by the table they count; the key "" is for all tables together.
+	MaxOf map[Table]Maximum
 	// Budget is the room for FlowSpec rules, counted as Cost says.
 	Budget Budget
 	Cost   Cost
 	// ProgrammingRate is how many rules a second the router writes to its hardware; 0 means that it is not known.
 	ProgrammingRate int
+}
+
+// Maximum bounds the routes of a table.
+type Maximum struct {
+	Routes int
+	Why    string // how it is known and how long it holds, as the end of a sentence
 }
 
 // Offsets are the offsets of a prefix that a router compares right.

@@ -94,7 +94,7 @@ func (r *router) grow(fresh []*item) {
 func (r *router) placeMore(now time.Time, fresh []*item) bool {
 	profile := r.profile()
 	rules, cost := len(r.placed.rules)+len(fresh), r.placed.cost
-	if len(r.placed.of) > 0 || profile.MaxRules > 0 && rules > profile.MaxRules || r.notPlaced() {
+	if len(r.placed.of) > 0 || len(profile.MaxOf) > 0 || profile.MaxRules > 0 && rules > profile.MaxRules || r.notPlaced() {
 		return false
 	}
 	for _, it := range fresh {

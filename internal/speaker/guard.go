@@ -40,9 +40,9 @@ type guard struct {
 	// The router's side, called in this order for each session; set before run.
 	up    func(*pair)    // the session is established
 	wrote func([][]byte) // keys of routes whose UPDATEs were written to the router's connection
-	// down says how an established session ended, why in words, and, where the router's limit was the reason, that limit:
-	// -1 when it did not say which.
-	down      func(how ending, why string, limit int)
+	// down says how an established session ended, why in words, and, where a maximum of prefixes of the router was the
+	// reason, what it said of that; nil where it was not.
+	down      func(how ending, why string, most *maximum)
 	reset     func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
 	longLived time.Duration       // what the router may keep routes for after graceful restart
 	away      bool                // this speaker ran before and had routes; the router may have kept them
@@ -213,12 +213,12 @@ func (g *guard) serve(ctx context.Context, router net.Conn) (up, served bool) {
 	}
 	words := g.end(err)
 	if p.isUp() && g.down != nil {
-		limit := 0
+		var most *maximum
 		var said *routerNotification
 		if errors.As(err, &said) {
-			limit = said.limit()
+			most = said.maximum()
 		}
-		g.down(endingOf(err), words, limit)
+		g.down(endingOf(err), words, most)
 	}
 	return p.isUp(), true
 }
@@ -399,27 +399,28 @@ func (e *routerNotification) Error() string {
 	return "the router closed the session: " + notificationWords(e.code, e.sub) + e.details()
 }
 
-// limit is the maximum of prefixes upon which the router closed the session: -1 when it does not say which, 0 when it was
-// something else (RFC 4486, section 4).
-func (e *routerNotification) limit() int {
-	switch {
-	case e.code != errCease || e.sub != 1:
-		return 0
-	case len(e.data) >= 7:
-		return max(int(binary.BigEndian.Uint32(e.data[3:])), 1)
+// maximum is the maximum of prefixes upon which the router closed the session; nil when it was something else. RFC 4486,
+// section 4: the data, which may be missing, is AFI, SAFI and the maximum.
+func (e *routerNotification) maximum() *maximum {
+	if e.code != errCease || e.sub != 1 {
+		return nil
 	}
-	return -1
+	if len(e.data) < 7 {
+		return &maximum{}
+	}
+	t, _ := tableOfAFI(binary.BigEndian.Uint16(e.data), e.data[2])
+	return &maximum{t, max(int(binary.BigEndian.Uint32(e.data[3:])), 1)}
 }
 
 // details says in words what the data of the NOTIFICATION tells: the limit, or an operator's message (RFC 9003). It comes
 // from the router, so it is cut to what may stand in a log.
 func (e *routerNotification) details() string {
-	if n := e.limit(); n > 0 {
+	if m := e.maximum(); m != nil && m.rules > 0 {
 		family := "prefixes"
-		if t, ok := tableOfAFI(binary.BigEndian.Uint16(e.data), e.data[2]); ok {
-			family = string(t) + " routes"
+		if m.table != "" {
+			family = string(m.table) + " routes"
 		}
-		return fmt.Sprintf(", its limit is %d %s", n, family)
+		return fmt.Sprintf(", its limit is %d %s", m.rules, family)
 	}
 	if e.code != errCease || e.sub != 2 && e.sub != 4 || len(e.data) < 2 || int(e.data[0]) > len(e.data)-1 {
 		return ""

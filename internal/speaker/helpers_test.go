@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -170,6 +171,8 @@ type fakeRouter struct {
 	asn    uint32
 	poison map[string]bool  // matches the router dies of: true says it sends a NOTIFICATION before; guarded by mu
 	most   int              // routes it takes before it says that there are too many; 0 means no limit; guarded by mu
+	mostOf []compile.Table  // those that count; nil: all; guarded by mu
+	says   []byte           // the data of its NOTIFICATION then; nil: the first table that counts and most; guarded by mu
 	onUp   func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
 
 	mu      sync.Mutex
@@ -278,8 +281,8 @@ func (f *fakeRouter) session(c net.Conn) {
 			return
 		case msgUpdate:
 			f.update(body, fresh)
-			if most := f.limit(); most > 0 && f.count() > most {
-				_, _ = c.Write(appendMessage(nil, msgNotification, []byte{6, 1, 0, 1, 133, 0, 0, 0, byte(most)}))
+			if data, over := f.over(); over {
+				_, _ = c.Write(appendMessage(nil, msgNotification, append([]byte{6, 1}, data...)))
 				return
 			}
 			if refuse, dies := f.poisoned(); dies {
@@ -292,9 +295,41 @@ func (f *fakeRouter) session(c net.Conn) {
 	}
 }
 
-func (f *fakeRouter) limit() (n int) {
-	f.get(func() { n = f.most })
-	return n
+// over reports whether it has more routes than it takes, and what it says of that.
+func (f *fakeRouter) over() (data []byte, over bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for m := range f.rib {
+		if f.mostOf == nil || slices.Contains(f.mostOf, tableOfText(m)) {
+			n++
+		}
+	}
+	if f.most == 0 || n <= f.most {
+		return nil, false
+	}
+	if f.says != nil {
+		return f.says, true
+	}
+	afi, safi := uint16(1), byte(133)
+	if f.mostOf != nil {
+		afi, safi = afiOf(f.mostOf[0])
+	}
+	return []byte{0, byte(afi), safi, 0, 0, 0, byte(f.most)}, true
+}
+
+// tableOfText is the table of a match as fakeRouter keeps it.
+func tableOfText(match string) compile.Table {
+	v6, hole := strings.Contains(match, ":"), strings.HasPrefix(match, "blackhole ")
+	switch {
+	case v6 && hole:
+		return compile.IPv6Unicast
+	case v6:
+		return compile.IPv6FlowSpec
+	case hole:
+		return compile.IPv4Unicast
+	}
+	return compile.IPv4FlowSpec
 }
 
 func (f *fakeRouter) poisoned() (refuse, dies bool) {

@@ -20,18 +20,20 @@ import (
 //
 // It is pure: no I/O, no lock, no clock.
 type outbox struct {
-	maxRules int           // routes the router holds at most; 0 means no limit
-	interval time.Duration // between two additions; 0 means no pace
+	maxRules int                               // routes the router holds at most; 0 means no limit
+	maxOf    map[compile.Table]compile.Maximum // the same by table; the key "" is for all
+	interval time.Duration                     // between two additions; 0 means no pace
 
-	order    []*item              // what the router is to have, most valuable first
-	wanted   map[string]bool      // IDs of order
-	held     map[string]*held     // handed to GoBGP for the present session and not withdrawn, by ID
-	keys     map[string]*held     // the same by key
-	stale    map[string]encoded   // by key: sent in an earlier session and not yet in this one; the router may have kept it
-	leaving  map[string]encoded   // by key: withdrawn, and the UPDATE of that was not written yet
-	airborne map[string]int       // by key: UPDATEs under way
-	fresh    map[string]time.Time // by ID: since when it is wanted, if the session was up before
-	failed   map[string]*failure  // by ID: GoBGP did not take it
+	order    []*item               // what the router is to have, most valuable first
+	wanted   map[string]bool       // IDs of order
+	held     map[string]*held      // handed to GoBGP for the present session and not withdrawn, by ID
+	keys     map[string]*held      // the same by key
+	heldOf   map[compile.Table]int // how many they are
+	stale    map[string]encoded    // by key: sent in an earlier session and not yet in this one; the router may have kept it
+	leaving  map[string]encoded    // by key: withdrawn, and the UPDATE of that was not written yet
+	airborne map[string]int        // by key: UPDATEs under way
+	fresh    map[string]time.Time  // by ID: since when it is wanted, if the session was up before
+	failed   map[string]*failure   // by ID: GoBGP did not take it
 	blame    *suspicion
 
 	up       bool
@@ -74,7 +76,7 @@ const (
 
 func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 	o := &outbox{
-		maxRules: maxRules, wanted: map[string]bool{}, held: map[string]*held{}, keys: map[string]*held{},
+		maxRules: maxRules, wanted: map[string]bool{}, held: map[string]*held{}, keys: map[string]*held{}, heldOf: map[compile.Table]int{},
 		stale: map[string]encoded{}, leaving: map[string]encoded{}, airborne: map[string]int{}, fresh: map[string]time.Time{}, failed: map[string]*failure{}, blame: b,
 	}
 	if rate > 0 {
@@ -189,6 +191,7 @@ func (o *outbox) end() {
 	clear(o.airborne)
 	clear(o.held)
 	clear(o.keys)
+	clear(o.heldOf)
 	clear(o.fresh)
 	o.up, o.flying = false, 0
 	o.rebuild()
@@ -213,6 +216,7 @@ func (o *outbox) dropped(now time.Time, h *held, err error) {
 	delete(o.failed, h.id)
 	delete(o.held, h.id)
 	delete(o.keys, h.key)
+	o.heldOf[h.enc.table]--
 	o.leaving[h.key] = *h.enc
 	o.fly(now, h.key)
 }
@@ -245,7 +249,7 @@ func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) 
 		return nil, wait, false
 	}
 	it = (*from)[0]
-	if h := o.held[it.id]; h == nil && o.maxRules > 0 && len(o.held) >= o.maxRules {
+	if o.held[it.id] == nil && o.full(it.enc.table) {
 		return nil, 0, false // until a withdrawal makes room
 	}
 	if from == &o.last {
@@ -254,6 +258,16 @@ func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) 
 	}
 	*from = (*from)[1:]
 	return it, 0, true
+}
+
+// full reports whether the router has no room for one more route of the table.
+func (o *outbox) full(t compile.Table) bool {
+	if o.maxRules > 0 && len(o.held) >= o.maxRules {
+		return true
+	}
+	of, limited := o.maxOf[t]
+	all, together := o.maxOf[""]
+	return limited && o.heldOf[t] >= of.Routes || together && len(o.held) >= all.Routes
 }
 
 // group is how many of n suspects go out at once.
@@ -288,6 +302,8 @@ func (o *outbox) added(now time.Time, it *item, err error) {
 	delete(o.fresh, it.id)
 	if o.held[it.id] != nil { // with another action, which the router has until this UPDATE
 		o.leaving[h.key] = *it.enc
+	} else {
+		o.heldOf[it.enc.table]++
 	}
 	o.held[it.id], o.keys[h.key] = h, h
 	o.fly(now, h.key)

@@ -206,6 +206,9 @@ func TestOutboxProperty(t *testing.T) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
 		room := rnd.IntN(2) * (5 + rnd.IntN(20))
 		o := newOutbox(room, rnd.IntN(2)*1000, newSuspicion(blameSpan, nil))
+		if room > 0 && rnd.IntN(2) == 0 { // said of tables instead
+			o.maxRules, o.maxOf = 0, map[compile.Table]compile.Maximum{"": {Routes: room}}
+		}
 		now := outboxNow
 		router := map[string]route.Action{} // what it holds, with graceful restart
 		sent := map[string]bool{}           // in this session, to tell what is stale

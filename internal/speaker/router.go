@@ -50,19 +50,10 @@ type router struct {
 	direct  []byte              // withdrawals to write to it as they are; guarded by mu
 	writing bool                // the sender writes such; guarded by mu
 	eager   bool                // the last session's end taught something; guarded by mu
-	roof    roof                // guarded by mu
+	roofs   roofs               // guarded by mu
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // StopBgp was not called; guarded by mu
 }
-
-// roof is a maximum of routes the router was found to have, where the configuration knows none so low.
-type roof struct {
-	rules int
-	until time.Time // when more are tried again
-}
-
-// roofTime is how long a maximum that was found is kept to: one reset an hour, at most.
-const roofTime = time.Hour
 
 // notFor says why a route is not for a router.
 type notFor struct {
@@ -81,7 +72,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
 		bgp:    server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
 		limits: o.Safety, prober: newProber(p),
-		wake: make(chan struct{}, 1), not: map[string]notFor{}, alive: true,
+		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
 	}
 	g.longLived = o.LongLived

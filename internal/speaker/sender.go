@@ -38,7 +38,7 @@ func (r *router) apply(set []*item) {
 // its last session, and those in quarantine, take no room. The caller holds mu.
 func (r *router) place(now time.Time) {
 	profile := r.profile()
-	r.out.maxRules = profile.MaxRules
+	r.out.maxRules, r.out.maxOf = profile.MaxRules, profile.MaxOf
 	r.not = map[string]notFor{}
 	set := make([]*item, 0, len(r.set))
 	for _, it := range r.set {
@@ -58,20 +58,15 @@ func (r *router) place(now time.Time) {
 		if u.outcome == compile.NotPlaced {
 			state = NotPlaced
 		}
-		if state == NotPlaced && profile.MaxRules == r.roof.rules {
-			u.reason += fmt.Sprintf("; it reset the session at its own maximum of prefixes, which is kept to until %s", r.roof.until.UTC().Format(time.RFC3339))
-		}
 		r.not[id] = notFor{state, u.reason}
 	}
 	r.withdrawDirectly(r.out.set(now, r.placed.rules))
 }
 
-// profile is what the router takes as far as is known, with the maximum it was found to have. The caller holds mu.
+// profile is what the router takes as far as is known, with the maxima it was found to have. The caller holds mu.
 func (r *router) profile() compile.Profile {
 	p := r.peer.profile()
-	if r.roof.rules > 0 && (p.MaxRules == 0 || p.MaxRules > r.roof.rules) {
-		p.MaxRules = r.roof.rules
-	}
+	p.MaxOf = r.roofs.maxima()
 	return p
 }
 
@@ -136,13 +131,9 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		now := time.Now()
 		r.mu.Lock()
 		released, wait := r.out.blame.release(now)
-		if left := r.roof.until.Sub(now); r.roof.rules > 0 && left > 0 {
-			wait = sooner(wait, left)
-		} else if r.roof.rules > 0 {
-			r.roof = roof{}
-			r.place(now)
-		}
-		if len(released) > 0 {
+		higher, until := r.roofs.expire(now)
+		wait = sooner(wait, until)
+		if len(released) > 0 || higher {
 			r.place(now)
 		}
 		again, stuck := r.out.tick(now)
@@ -334,7 +325,7 @@ func (r *router) wrote(keys [][]byte) {
 }
 
 // sessionDown judges how an established session ended.
-func (r *router) sessionDown(how ending, why string, limit int) {
+func (r *router) sessionDown(how ending, why string, most *maximum) {
 	now := time.Now()
 	r.mu.Lock()
 	suspects, jailed := r.out.blame.ended(now, how, why, r.out.held)
@@ -342,20 +333,20 @@ func (r *router) sessionDown(how ending, why string, limit int) {
 	if jailed != "" {
 		q = *r.out.blame.records[jailed]
 	}
-	if held := len(r.out.held); limit != 0 && held > 0 {
-		if limit < 0 {
-			limit = max(held-1, 1)
-		}
-		r.roof = roof{limit, now.Add(roofTime)}
+	var table compile.Table
+	var rules int
+	if most != nil {
+		table, rules = r.roofs.learn(now, *most, r.out.heldOf)
 	}
+	lower := rules > 0 && rules < len(r.out.held)
 	r.out.end()
 	r.pair, r.direct = nil, nil
-	r.eager = suspects > 0 || jailed != ""
+	r.eager = suspects > 0 || jailed != "" || lower
 	r.place(now)
 	r.mu.Unlock()
-	if limit != 0 {
-		r.log.Error("the router has a maximum of prefixes below max_rules: it gets the most valuable up to that for an hour; raise it there, or lower max_rules",
-			"maximum", limit, "max_rules", r.peer.MaxRules)
+	if most != nil {
+		r.log.Error("the router has a maximum of prefixes below what it was sent: it gets the most valuable up to that for an hour; raise it there, or lower max_rules",
+			"maximum", rules, "family", cmp.Or(table, "all"), "max_rules", r.peer.MaxRules)
 	}
 	if jailed != "" {
 		r.m.quarantines.WithLabelValues(r.peer.Name).Inc()
