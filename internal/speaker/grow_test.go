@@ -15,6 +15,7 @@ import (
 // over random lives, with routers that are up and down, tight and roomy, with routes that are refused, leave, come back
 // and are told to some routers only.
 func TestGrowingIsReplacing(t *testing.T) {
+	t.Parallel()
 	grown := 0
 	for seed := range uint64(12) {
 		rnd := rand.New(rand.NewPCG(seed, 1))

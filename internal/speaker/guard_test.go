@@ -30,6 +30,7 @@ func g2() []byte {
 // A router that sends the NLRI that kills GoBGP, and all kinds of other UPDATEs, costs nobody anything: the process
 // lives, its own session stays, and another router's routes are not touched.
 func TestHostileUpdates(t *testing.T) {
+	t.Parallel()
 	hostile, good := newFakeRouter(t), newFakeRouter(t).serve()
 	hostile.onUp = func(c net.Conn) {
 		for range 3 {
@@ -76,6 +77,7 @@ trafficmonitor_speaker_peer_updates_dropped_total{peer="hostile"} 11
 // What is not BGP, and what the configuration does not expect, ends the session with the right NOTIFICATION and a
 // reason an operator can act on.
 func TestHostileHandshakes(t *testing.T) {
+	t.Parallel()
 	ours := open{asn: 65001, hold: 90, id: [4]byte{10, 66, 0, 11}, tables: compile.Tables(), fourOctet: true}
 	with := func(fn func(*open)) []byte { o := ours; fn(&o); return appendOpen(nil, o) }
 	raw := appendOpen(nil, ours)
@@ -101,6 +103,7 @@ func TestHostileHandshakes(t *testing.T) {
 		{"closed", nil, "before its OPEN: configure", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFakeRouter(t)
 			got := make(chan []byte, 1)
 			go func() {
@@ -143,6 +146,7 @@ func TestHostileHandshakes(t *testing.T) {
 }
 
 func TestConnectReasons(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t)
 	p := f.peer("edge1")
 	f.ln.Close()
@@ -183,6 +187,7 @@ func TestOwnSocket(t *testing.T) {
 }
 
 func TestPassive(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t)
 	probe, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -11,13 +12,17 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	api "github.com/osrg/gobgp/v3/api"
+	"github.com/osrg/gobgp/v3/pkg/server"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
@@ -71,8 +76,8 @@ func testOptions(t testing.TB, peers ...Peer) Options {
 	dir := t.TempDir()
 	return Options{
 		Socket: filepath.Join(dir, "s"), Journal: filepath.Join(dir, "journal"), Version: "test",
-		ASN: 65000, RouterID: netip.MustParseAddr("10.66.0.1"), ListenPort: -1,
-		Peers: peers, blameSpan: 150 * time.Millisecond, Safety: testLimits(), Log: testLog(t),
+		ASN: poolASN, RouterID: netip.MustParseAddr(poolID), ListenPort: -1,
+		Peers: peers, blameSpan: 150 * time.Millisecond, bgp: servers.take, Safety: testLimits(), Log: testLog(t),
 	}
 }
 
@@ -511,7 +516,65 @@ func TestMain(m *testing.M) {
 	if cfg := os.Getenv("SPEAKER_TEST_PROCESS"); cfg != "" {
 		os.Exit(testProcess(cfg))
 	}
+	flag.Parse()
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set("8") // they wait for one another's sessions, not for a processor
+	}
+	if err := servers.fill(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	os.Exit(m.Run())
+}
+
+// servers are GoBGP servers started before any test runs: StartBgp sets package variables that others read, so that tests
+// that start one could not run side by side.
+var servers pool
+
+type pool struct {
+	mu   sync.Mutex
+	free []pooled // guarded by mu
+}
+
+type pooled struct {
+	*server.BgpServer
+	log *bgpLog
+}
+
+const (
+	poolSize = 160 // routers of all tests together, restarts counted
+	poolASN  = 65000
+	poolID   = "10.66.0.1"
+)
+
+func (p *pool) fill() error {
+	runs, err := strconv.Atoi(flag.Lookup("test.count").Value.String())
+	if err != nil {
+		return err
+	}
+	for range runs * poolSize {
+		log := &bgpLog{log: slog.New(slog.DiscardHandler)}
+		b := server.NewBgpServer(server.LoggerOption(log))
+		go b.Serve()
+		if err := b.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{Asn: poolASN, RouterId: poolID, ListenPort: -1}}); err != nil {
+			return err
+		}
+		p.free = append(p.free, pooled{b, log})
+	}
+	return nil
+}
+
+// take is startBGP.
+func (p *pool) take(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if asn != poolASN || id.String() != poolID || len(p.free) == 0 {
+		return nil, fmt.Errorf("the tests have %d servers left of AS %d and %s: raise poolSize, or do not ask for AS %d, %s", len(p.free), poolASN, poolID, asn, id)
+	}
+	s := p.free[0]
+	p.free = p.free[1:]
+	s.log.log = log
+	return s.BgpServer, nil
 }
 
 func encodeRoute(r route.Route) (encoded, error) { return encode(safety.Make(r), anyRouter()) }

@@ -294,5 +294,5 @@ func lockJournal(path string) (unlock func(), err error) {
 	if err := f.Truncate(0); err == nil {
 		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
 	}
-	return func() { f.Close() }, nil
+	return func() { funlock(f); f.Close() }, nil
 }

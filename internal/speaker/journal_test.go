@@ -108,6 +108,7 @@ func seal(body string) []byte {
 }
 
 func TestCorruptJournalIsSetAside(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	o := testOptions(t, f.peer("edge1"))
 	if err := os.WriteFile(o.Journal, []byte("wreck"), 0o600); err != nil {
@@ -127,6 +128,7 @@ func TestCorruptJournalIsSetAside(t *testing.T) {
 
 // A crash at any step of writing leaves the old journal or the new one.
 func TestJournalCrash(t *testing.T) {
+	t.Parallel()
 	crash := errors.New("crash")
 	before, after := sample(t, discard4), sample(t, all...)
 	for _, at := range []string{"create", "write", "sync", "rename", "sync directory", "never"} {
@@ -191,6 +193,7 @@ func itemsOf(t *testing.T, texts ...string) (out []*item) {
 
 // When the disk is full, nothing new is announced, what is not wanted any more goes, and the caller is told.
 func TestJournalWriteFails(t *testing.T) {
+	t.Parallel()
 	s, r := bareSpeaker(t)
 	if _, err := s.hand(1, 1, itemsOf(t, discard4, blackhole4)); err != nil {
 		t.Fatal(err)
@@ -210,6 +213,7 @@ func TestJournalWriteFails(t *testing.T) {
 
 // A disk that hangs holds up new routes, but neither deadlines nor the red button.
 func TestJournalWriteHangs(t *testing.T) {
+	t.Parallel()
 	s, r := bareSpeaker(t)
 	items := itemsOf(t, discard4, blackhole4)
 	items[0].Deadline = time.Now().Add(20 * time.Millisecond)

@@ -10,6 +10,7 @@ import (
 
 // A router that never answered is the one to be told about: it has every series from the start, and its routes wait.
 func TestARouterWithoutASessionIsInTheMetrics(t *testing.T) {
+	t.Parallel()
 	r := start(t, testOptions(t, Peer{Name: "edge1", Address: netip.MustParseAddr("127.0.0.1"), Port: 1, ASN: 65001}))
 	r.set(1, 1, desired(t, "destination 192.0.2.1/32 protocol udp then discard"))
 	want := `

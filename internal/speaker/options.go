@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/osrg/gobgp/v3/pkg/server"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
@@ -54,7 +55,8 @@ type Options struct {
 	// Serving is called once, when the socket takes calls and the journal is announced. May be nil.
 	Serving func()
 
-	blameSpan time.Duration // see suspicion; tests cannot wait
+	blameSpan time.Duration                                                                // see suspicion; tests cannot wait
+	bgp       func(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) // startBGP; tests start theirs before any of them runs
 
 	Safety     safety.Limits
 	Log        *slog.Logger
@@ -178,6 +180,9 @@ func (o Options) withDefaults() (Options, error) {
 	}
 	if !o.NextHop6.IsValid() {
 		o.NextHop6 = netip.MustParseAddr("100::1")
+	}
+	if o.bgp == nil {
+		o.bgp = startBGP
 	}
 	checkHops(bad, "", o.NextHop4, o.NextHop6)
 	o.Communities = slices.Concat([]uint32{communityBlackhole, communityNoExport}, o.Communities)

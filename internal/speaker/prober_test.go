@@ -96,6 +96,7 @@ func TestProber(t *testing.T) {
 
 // From a router's answer to the status, through a program that is really run, for a route that is two rules there.
 func TestProbedRoutes(t *testing.T) {
+	t.Parallel()
 	answer := filepath.Join(t.TempDir(), "answer")
 	write := func(rules string) {
 		t.Helper()

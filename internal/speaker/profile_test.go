@@ -30,6 +30,7 @@ func (r *running) stateAt(t testing.TB, peer, text string) PeerRoute {
 // One router of two needs a route in two rules: it gets both, and loses both when the route goes. The route is one, there
 // and in the journal.
 func TestARouteIsSeveralRulesAtOneRouter(t *testing.T) {
+	t.Parallel()
 	plain, split := newFakeRouter(t).serve(), newFakeRouter(t).serve()
 	p := split.peer("split")
 	p.Profile = compile.Profile{Name: "x", Split: 4, Unmixed: true}
@@ -75,6 +76,7 @@ func TestARouteIsSeveralRulesAtOneRouter(t *testing.T) {
 
 // Room for 100 and 500 wanted: the most valuable are at the router, the others tell why not, and the session stays.
 func TestARouterWithRoomForSome(t *testing.T) {
+	t.Parallel()
 	small, large := newFakeRouter(t).serve(), newFakeRouter(t).serve()
 	p := small.peer("small")
 	p.Profile = compile.Profile{Name: "small", Cost: compile.Cost{Expand: true}, Budget: compile.Budget{Shared: 100}}
@@ -125,6 +127,7 @@ func TestARouterWithRoomForSome(t *testing.T) {
 
 // A limit of routes does not cut one in two.
 func TestMaxRulesKeepsRoutesWhole(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	p := f.peer("r")
 	p.Profile, p.MaxRules = compile.Profile{Name: "x", Split: 4, Unmixed: true}, 2

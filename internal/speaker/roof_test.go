@@ -14,6 +14,7 @@ import (
 // A router that resets at a maximum of prefixes nobody told us of gets the most valuable up to it, and is not reset again
 // and again; nothing is suspected for it, and tables it does not count are not held back.
 func TestMaximumOfPrefixes(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t)
 	f.most, f.mostOf = 7, []compile.Table{compile.IPv4FlowSpec}
 	f.serve()
@@ -57,6 +58,7 @@ func TestMaximumOfPrefixes(t *testing.T) {
 // Routers that say nothing of their maximum, or name a table that is not ours: few sessions, and what is left is the most
 // valuable.
 func TestMaximumOfPrefixesInOtherWords(t *testing.T) {
+	t.Parallel()
 	texts, _ := rules(20)
 	for name, c := range map[string]struct {
 		says []byte
@@ -66,6 +68,7 @@ func TestMaximumOfPrefixesInOtherWords(t *testing.T) {
 		"another table": {[]byte{0, 25, 70, 0, 0, 0, 18}, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			f := newFakeRouter(t)
 			f.most, f.says = 18, c.says
 			f.serve()
@@ -77,7 +80,7 @@ func TestMaximumOfPrefixesInOtherWords(t *testing.T) {
 			s.set(1, 1, routes)
 			waitFor(t, "what is left", func() bool {
 				p := s.status().Peers[0]
-				return p.State == Established && p.Routes[NotPlaced] > 0 && p.Routes[Sent]+p.Routes[NotPlaced] == 20
+				return p.State == Established && p.Routes[NotPlaced] > 1 && p.Routes[Sent]+p.Routes[NotPlaced] == 20 && f.count() == p.Routes[Sent]
 			})
 			p := s.status().Peers[0]
 			if _, ok := f.routes()["destination 192.0.2.13/32 protocol udp"]; !ok || int(p.Established) > c.most || p.Routes[Sent] > 18 || p.Routes[Quarantined] > 0 {
@@ -155,6 +158,7 @@ func TestRoofProperty(t *testing.T) {
 }
 
 func TestRoofEnds(t *testing.T) {
+	t.Parallel()
 	s, r := bareSpeaker(t)
 	texts, _ := rules(5)
 	if _, err := s.hand(1, 1, itemsOf(t, append(texts, blackhole4)...)); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -23,8 +24,8 @@ import (
 // routes, a router that does not come back delays no other's restart (GoBGP holds all routes back until every
 // neighbour has sent its End-of-RIB), and the servers work in parallel.
 //
-// StartBgp sets two package variables of GoBGP, so servers are started one after the other and before any has routes, and
-// a process runs one speaker.
+// StartBgp sets two package variables of GoBGP that the servers read, so servers are started one after the other and before
+// any has routes, and a process runs one speaker.
 type router struct {
 	peer  Peer
 	log   *slog.Logger
@@ -52,7 +53,7 @@ type router struct {
 	eager   bool                // the last session's end taught something; guarded by mu
 	roofs   roofs               // guarded by mu
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
-	alive   bool                // StopBgp was not called; guarded by mu
+	alive   bool                // stop was not called; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -70,22 +71,24 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 	r := &router{
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
 		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
-		bgp:    server.NewBgpServer(server.LoggerOption(&bgpLog{log: log.With("component", "gobgp")})),
 		limits: o.Safety, prober: newProber(p),
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
 	}
 	g.longLived = o.LongLived
 	g.up, g.wrote, g.down, g.reset = r.sessionUp, r.wrote, r.sessionDown, r.reconnect
-	go r.bgp.Serve() // never returns: GoBGP has no way to end it
-	err = r.bgp.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{
-		Asn: o.ASN, RouterId: o.RouterID.String(), ListenPort: -1,
-	}})
-	if err != nil {
+	if r.bgp, err = o.bgp(o.ASN, o.RouterID, log.With("component", "gobgp")); err != nil {
 		g.ln.Close()
 		return nil, fmt.Errorf("peer %s: start GoBGP: %w", p.Name, err)
 	}
 	return r, nil
+}
+
+// startBGP starts a server without neighbours.
+func startBGP(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) {
+	b := server.NewBgpServer(server.LoggerOption(&bgpLog{log: log}))
+	go b.Serve() // never returns: GoBGP has no way to end it
+	return b, b.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: id.String(), ListenPort: -1}})
 }
 
 // start lets GoBGP connect.
@@ -154,7 +157,8 @@ func (r *router) stop() {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = r.bgp.StopBgp(context.Background(), &api.StopBgpRequest{}) // always nil; knows no context
+		// Not StopBgp, which waits for the peer and then overwrites what the peer's goroutines may still read.
+		_ = r.bgp.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: "127.0.0.1"}) // fails when it was not added
 	}()
 	select {
 	case <-done:

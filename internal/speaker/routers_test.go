@@ -182,6 +182,7 @@ func (f *fabric) expect(name string, routes ...string) {
 // Every component and every action we have, in both families, goes into real routers, is read back with their own tools,
 // means what was meant, and goes again.
 func TestRealRoutersEveryComponent(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, nil, "bird", "frr")
 	f.waitEstablished()
 	const d4, d6 = "destination 192.0.2.1/32 ", "destination 2001:db8::1/128 "
@@ -226,6 +227,7 @@ func TestRealRoutersEveryComponent(t *testing.T) {
 // Together with blackholes, and over the ways of the speaker to die: what BIRD keeps, what FRR keeps, nothing orphaned,
 // nothing twice.
 func TestRealRoutersRestart(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, nil, "bird", "frr")
 	f.waitEstablished()
 	f.set(all...)
@@ -294,6 +296,7 @@ func TestRealRoutersRestart(t *testing.T) {
 
 // iBGP, MD5 and TTL security, dialled and with the router connecting to us; a wrong password gives no session and a reason.
 func TestRealRoutersSecurity(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		router  string
@@ -312,6 +315,7 @@ func TestRealRoutersSecurity(t *testing.T) {
 		{"passive, TTL security from FRR", "frr", func(p *Peer, n *lab.Neighbor) { p.Passive, p.TTLSecurity, n.TTLSecurity = true, true, true }, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			f := newFabric(t, c.change, c.router)
 			if c.refused {
 				waitFor(t, "the kernel to drop wrongly signed segments", func() bool {
@@ -351,6 +355,7 @@ func (f *fabric) md5Failures(n *lab.Namespace) int {
 
 // The NLRI that kills GoBGP, from a router of a real fabric: nobody dies, no route of the other router moves.
 func TestHostileRouterBesideRealOne(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, nil, "bird")
 	hostile := newFakeRouter(t)
 	f.waitEstablished()
@@ -400,6 +405,7 @@ func TestHostileRouterBesideRealOne(t *testing.T) {
 // FRR gets rules in the shapes its profile says it can enforce, and is asked with its own tool what it made of them: here
 // nothing, for this kernel has no ipset.
 func TestRealRouterTellsWhatItInstalled(t *testing.T) {
+	t.Parallel()
 	f := newFabric(t, nil, "frr")
 	set, err := profile.Load("")
 	if err != nil {

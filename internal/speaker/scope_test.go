@@ -7,6 +7,7 @@ import (
 // A route with a scope is for the routers named only, also after the speaker began again from its journal, and moves when
 // its scope does.
 func TestScope(t *testing.T) {
+	t.Parallel()
 	f, g := newFakeRouter(t).serve(), newFakeRouter(t).serve()
 	o := testOptions(t, f.peer("edge1"), g.peer("edge2"))
 	r := start(t, o)

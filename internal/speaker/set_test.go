@@ -21,6 +21,7 @@ import (
 // A set handed over as changes is the set handed over whole: over random sets, in random order, with refused routes among
 // them, with a second client that comes between, a speaker that restarts and one that hangs.
 func TestChangesAreTheSet(t *testing.T) {
+	t.Parallel()
 	rnd := rand.New(rand.NewPCG(1, 2))
 	options := []Options{testOptions(t, newFakeRouter(t).peer("edge1")), testOptions(t, newFakeRouter(t).peer("edge1"))}
 	whole, changed := start(t, options[0]), start(t, options[1])
@@ -104,6 +105,7 @@ func TestChangesAreTheSet(t *testing.T) {
 
 // A change of another set than the last, or one that does not give what the controller has, changes nothing.
 func TestChangeOfAnotherSet(t *testing.T) {
+	t.Parallel()
 	s, _ := bareSpeaker(t)
 	specs := func(texts ...string) (out []*pb.RouteSpec) {
 		for _, d := range desired(t, texts...) {

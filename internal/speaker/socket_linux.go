@@ -170,6 +170,10 @@ func socketInode(local, remote netip.AddrPort) (string, error) {
 // flock takes an exclusive lock that ends with the process, or fails at once.
 func flock(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }
 
+// funlock gives the lock back. To close the file is not enough while a process forked from this one has not yet executed its
+// program: it holds the lock too.
+func funlock(f *os.File) { _ = unix.Flock(int(f.Fd()), unix.LOCK_UN) }
+
 // listenerPID returns the process that listens on a unix socket, whether it answers or not.
 func listenerPID(c *net.UnixConn) (int, error) {
 	raw, err := c.SyscallConn()

@@ -33,6 +33,7 @@ var allAtRouter = map[string]string{
 }
 
 func TestAnnounceAndWithdraw(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	s := start(t, testOptions(t, f.peer("edge1")))
 	if res := s.set(1, 1, desired(t, all...)); res.Announced != 5 || len(res.Refused) != 0 {
@@ -95,6 +96,7 @@ func normal(in map[string]string) map[string]string {
 }
 
 func TestStaleAndRefused(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	s := start(t, testOptions(t, f.peer("edge1")))
 	ctx := context.Background()
@@ -140,6 +142,7 @@ func TestStaleAndRefused(t *testing.T) {
 }
 
 func TestDeadlineWithNobodyAlive(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	o := testOptions(t, f.peer("edge1"))
 	s := start(t, o)
@@ -162,6 +165,7 @@ func TestDeadlineWithNobodyAlive(t *testing.T) {
 }
 
 func TestRedButton(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	o := testOptions(t, f.peer("edge1"))
 	s := start(t, o)
@@ -196,8 +200,10 @@ func TestRedButton(t *testing.T) {
 }
 
 func TestOnStop(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []OnStop{Withdraw, GracefulRestart} {
 		t.Run(string(mode), func(t *testing.T) {
+			t.Parallel()
 			f := newFakeRouter(t)
 			f.keep = true // a router that honours graceful restart
 			f.serve()
@@ -246,6 +252,7 @@ func TestOnStop(t *testing.T) {
 }
 
 func TestReconnect(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	s := start(t, testOptions(t, f.peer("edge1")))
 	s.set(1, 1, desired(t, all...))
@@ -267,6 +274,7 @@ func TestReconnect(t *testing.T) {
 }
 
 func TestTwoRoutersOfDifferentKind(t *testing.T) {
+	t.Parallel()
 	full, small := newFakeRouter(t).serve(), newFakeRouter(t)
 	small.tables = []compile.Table{compile.IPv4Unicast, compile.IPv4FlowSpec}
 	small.asn = 65000 // iBGP

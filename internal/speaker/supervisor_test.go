@@ -91,6 +91,7 @@ func (v *supervised) wait(what string, ok func(SupervisorStatus) bool) Superviso
 }
 
 func TestSupervisor(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t)
 	f.keep = true
 	f.serve()
@@ -145,6 +146,7 @@ func TestSupervisor(t *testing.T) {
 
 // A speaker that hangs holds nobody up for ever: calls end with their time, and it is replaced.
 func TestSupervisorHang(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	dir := t.TempDir()
 	c := processConfig{Socket: filepath.Join(dir, "s"), Journal: filepath.Join(dir, "journal"), Peers: []Peer{f.peer("edge1")}}
@@ -171,6 +173,7 @@ func TestSupervisorHang(t *testing.T) {
 }
 
 func TestSupervisorBackoff(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	v := supervise(t, processConfig{Socket: filepath.Join(dir, "s"), Crash: true}, nil)
 	st := v.wait("restarts", func(s SupervisorStatus) bool { return s.Restarts >= 3 })
@@ -185,6 +188,7 @@ func TestSupervisorBackoff(t *testing.T) {
 
 // Two speakers never run on one journal or one socket.
 func TestSecondSpeaker(t *testing.T) {
+	t.Parallel()
 	f := newFakeRouter(t).serve()
 	o := testOptions(t, f.peer("edge1"))
 	s := start(t, o)

@@ -23,16 +23,19 @@ func rules(n int) (texts, matches []string) {
 // A router that resets the session upon one rule ends up with all others and a session that stays; the rule is told, with
 // why and how it gets out, and other routers have it.
 func TestQuarantine(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		refuse bool
 	}{{"NOTIFICATION", true}, {"closes without a word", false}} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			texts, matches := rules(40)
 			bad, good := newFakeRouter(t), newFakeRouter(t).serve()
 			bad.poison = map[string]bool{matches[17]: c.refuse}
 			bad.serve()
 			o := testOptions(t, bad.peer("bad"), good.peer("good"))
+			o.blameSpan = 500 * time.Millisecond // a slow machine must not take longer than that for a group
 			s := start(t, o)
 			if !c.refuse { // the others are at work for a while
 				s.set(1, 1, desired(t, slices.Concat(texts[:17], texts[18:])...))
