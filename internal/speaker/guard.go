@@ -43,6 +43,7 @@ type guard struct {
 	// down says how an established session ended, why in words, and, where a maximum of prefixes of the router was the
 	// reason, what it said of that; nil where it was not.
 	down      func(how ending, why string, most *maximum)
+	refresh   func() bool         // sends all again, or says that GoBGP is to do that
 	reset     func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
 	longLived time.Duration       // what the router may keep routes for after graceful restart
 	away      bool                // this speaker ran before and had routes; the router may have kept them

@@ -22,6 +22,7 @@ type metrics struct {
 	sessionState   *prometheus.GaugeVec
 	established    *prometheus.CounterVec
 	flaps          *prometheus.CounterVec
+	renewals       *prometheus.CounterVec
 	updates        *prometheus.CounterVec
 	dropped        *prometheus.CounterVec
 	bgpErrors      *prometheus.CounterVec
@@ -79,6 +80,9 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		flaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_peer_flaps_total", Help: "Times an established session with the peer was lost.",
 		}, []string{"peer"}),
+		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_table_renewals_total", Help: "Times GoBGP's table for the peer was emptied of withdrawn routes and filled again.",
+		}, []string{"peer"}),
 		updates: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_peer_updates_sent_total", Help: "BGP UPDATE messages written to the peer's connection.",
 		}, []string{"peer"}),
@@ -122,7 +126,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.routeSeconds, m.probes, m.info, m.peerInfo,
+		m.bgpErrors, m.quarantines, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -136,7 +140,7 @@ func (m *metrics) peer(p Peer) {
 	name := p.Name
 	m.peerInfo.WithLabelValues(name, p.Group, p.Profile.Name).Set(1)
 	m.sessionState.WithLabelValues(name).Set(float64(Idle))
-	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines} {
+	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines, m.renewals} {
 		c.WithLabelValues(name)
 	}
 	m.routeSeconds.WithLabelValues(name)

@@ -262,7 +262,9 @@ func (p *pair) fromRouter() error {
 				pass = appendMessage(nil, msgKeepalive, nil)
 			}
 		case typ == msgRouteRefresh:
-			pass = p.refresh(body)
+			if pass = p.refresh(body); pass != nil && g.refresh != nil && g.refresh() {
+				pass = nil
+			}
 		default:
 			return &notification{errFSM, 3, fmt.Sprintf("the router sent a message of type %d in an established session", typ)}
 		}

@@ -25,7 +25,7 @@ import (
 // neighbour has sent its End-of-RIB), and the servers work in parallel.
 //
 // StartBgp sets two package variables of GoBGP that the servers read, so servers are started one after the other and before
-// any has routes, and a process runs one speaker.
+// any has routes, and a process runs one speaker. Where renew sets them again they have these values already.
 type router struct {
 	peer  Peer
 	log   *slog.Logger
@@ -54,6 +54,13 @@ type router struct {
 	roofs   roofs               // guarded by mu
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // stop was not called; guarded by mu
+
+	asn        uint32     // our own
+	id         netip.Addr // our BGP identifier
+	renewAfter int
+	left       int       // withdrawals since GoBGP's table was empty; guarded by mu
+	renewed    bool      // it was emptied in this session; guarded by mu
+	refreshed  time.Time // when all was last sent again; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -73,10 +80,11 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
 		limits: o.Safety, prober: newProber(p),
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true,
+		asn: o.ASN, id: o.RouterID, renewAfter: cmp.Or(o.renewAfter, renewAfter),
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
 	}
 	g.longLived = o.LongLived
-	g.up, g.wrote, g.down, g.reset = r.sessionUp, r.wrote, r.sessionDown, r.reconnect
+	g.up, g.wrote, g.down, g.reset, g.refresh = r.sessionUp, r.wrote, r.sessionDown, r.reconnect, r.refresh
 	if r.bgp, err = o.bgp(o.ASN, o.RouterID, log.With("component", "gobgp")); err != nil {
 		g.ln.Close()
 		return nil, fmt.Errorf("peer %s: start GoBGP: %w", p.Name, err)
@@ -88,7 +96,11 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 func startBGP(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) {
 	b := server.NewBgpServer(server.LoggerOption(&bgpLog{log: log}))
 	go b.Serve() // never returns: GoBGP has no way to end it
-	return b, b.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: id.String(), ListenPort: -1}})
+	return b, b.StartBgp(context.Background(), global(asn, id))
+}
+
+func global(asn uint32, id netip.Addr) *api.StartBgpRequest {
+	return &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: id.String(), ListenPort: -1}}
 }
 
 // start lets GoBGP connect.

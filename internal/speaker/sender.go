@@ -137,6 +137,9 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 			r.place(now)
 		}
 		again, stuck := r.out.tick(now)
+		if r.renewDue() {
+			r.renew(now)
+		}
 		more, next := r.step(now)
 		wait = sooner(sooner(wait, again), next)
 		write, pair := r.direct, r.pair
@@ -217,10 +220,7 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 			break
 		}
 		more = true
-		path, err := r.attrs.path(*it.enc, it.Route.Action, false)
-		if err == nil {
-			_, err = r.bgp.AddPath(context.Background(), &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: path})
-		}
+		err := r.addPath(it)
 		r.out.added(now, it, err)
 		if err != nil {
 			failed++
@@ -241,6 +241,7 @@ func (r *router) withdraw(now time.Time, h *held) (failed int) {
 		err = r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: path})
 	}
 	r.out.dropped(now, h, err)
+	r.left++
 	if err != nil {
 		r.log.Error("GoBGP does not withdraw a route", "route", h.text, "err", err)
 		return 1
@@ -339,6 +340,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 		table, rules = r.roofs.learn(now, *most, r.out.heldOf)
 	}
 	lower := rules > 0 && rules < len(r.out.held)
+	r.left += len(r.out.held)
 	r.out.end()
 	r.pair, r.direct = nil, nil
 	r.eager = suspects > 0 || jailed != "" || lower
@@ -370,6 +372,9 @@ func (r *router) reconnect() (eager bool) {
 	err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: "127.0.0.1"})
 	if err == nil {
 		err = r.bgp.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL})
+	}
+	if err == nil && (r.renewed || r.left >= r.renewAfter/2) {
+		err = r.empty()
 	}
 	if err == nil {
 		err = r.addPeer()

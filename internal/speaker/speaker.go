@@ -127,6 +127,9 @@ func (s *speaker) run(ctx context.Context) error {
 		r.remember(s.left)
 		r.out.blame = newSuspicion(r.out.blame.span, jailed[p.Name])
 		r.judged = judged
+		if s.o.made != nil {
+			s.o.made(r)
+		}
 		s.routers = append(s.routers, r)
 	}
 	s.left = nil

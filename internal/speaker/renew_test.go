@@ -1,0 +1,89 @@
+package speaker
+
+import (
+	"fmt"
+	"runtime"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// What renew is for, and that it helps. When the first part fails GoBGP has learned to forget, and renew can go.
+func TestGoBGPKeepsWhatIsWithdrawn(t *testing.T) {
+	_, r := bareSpeaker(t)
+	const n = 5_000
+	heap := func() int {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return int(m.HeapAlloc)
+	}
+	routes := encodedItems(t, n)
+	before := heap()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range routes {
+		if err := r.addPath(it); err != nil {
+			t.Fatal(err)
+		}
+		r.withdraw(r.told, &held{item: it, key: it.text})
+	}
+	r.out.end()
+	r.out.stale = map[string]encoded{}
+	if kept := heap() - before; kept < n*500 {
+		t.Errorf("GoBGP keeps %d octets of %d routes that were withdrawn", kept, n)
+	}
+	r.renew(r.told)
+	if kept := heap() - before; kept > n*200 {
+		t.Errorf("after renew %d octets are kept of %d routes that were withdrawn", kept, n)
+	}
+	runtime.KeepAlive(routes)
+}
+
+// However many rules come and go, GoBGP's table stays small, the session stays up, and the router holds what it is to hold:
+// also when it asks for everything again, of which what was withdrawn is no part.
+func TestRenew(t *testing.T) {
+	f := newFakeRouter(t).serve()
+	o := testOptions(t, f.peer("edge1"))
+	o.renewAfter = 40
+	var r *router
+	o.made = func(made *router) { r = made }
+	s := start(t, o)
+	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
+	all := manyRoutes(400)
+	stay := all[:7]
+	revision := uint64(0)
+	set := func(routes []Desired) {
+		revision++
+		s.set(1, revision, routes)
+		waitFor(t, fmt.Sprintf("%d routes", len(routes)), func() bool { return f.count() == len(routes) })
+	}
+	for i := 7; i+20 <= len(all); i += 20 {
+		set(append(stay[:7:7], all[i:i+20]...))
+		set(stay)
+	}
+	renewals := func() float64 { return testutil.ToFloat64(r.m.renewals.WithLabelValues("edge1")) }
+	if n := renewals(); n < 5 {
+		t.Errorf("the table was renewed %v times for 380 withdrawals", n)
+	}
+
+	// Now the router asks for all, and its neighbour in GoBGP looks at an old table.
+	before := testutil.ToFloat64(r.m.updates.WithLabelValues("edge1"))
+	f.get(func() { _, _ = f.conn.Write(appendMessage(nil, msgRouteRefresh, []byte{0, 1, 0, 133})) })
+	waitFor(t, "all again", func() bool { return testutil.ToFloat64(r.m.updates.WithLabelValues("edge1")) >= before+7 })
+	set(stay[:3])
+	set(stay)
+
+	// A session that ends is the end of the old table, too.
+	f.drop()
+	waitFor(t, "the next session", func() bool { return f.sessions() == 2 && f.count() == 7 })
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.renewed || r.left != 0 {
+		t.Errorf("a new session begins with an old table: %v, %d are left", r.renewed, r.left)
+	}
+	if f.sessions() != 2 {
+		t.Errorf("%d sessions, want 2: one was dropped here", f.sessions())
+	}
+}
