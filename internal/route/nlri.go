@@ -42,7 +42,7 @@ func AppendFlowSpec(dst []byte, m Match) ([]byte, error) {
 	b := append(dst, 0) // the length, known below
 	b = appendPrefix(b, 1, m.Destination, m.DestinationOffset)
 	b = appendPrefix(b, 2, m.Source, m.SourceOffset)
-	b = append(b, m.octets()...)
+	b = appendParts(b, m)
 
 	n := len(b) - start - 1
 	if n > MaxNLRI {
@@ -52,9 +52,15 @@ func AppendFlowSpec(dst []byte, m Match) ([]byte, error) {
 	return b, nil
 }
 
-// octets returns the components behind the prefixes.
-func (m Match) octets() (b []byte) {
-	m.each(func(c component) { b = appendRanges(b, c.kind, *c.ranges) }, func(f flags) { b = appendBits(b, f.kind, *f.bits) })
+// appendParts appends the components behind the prefixes.
+func appendParts(b []byte, m Match) []byte {
+	for _, p := range m.parts() {
+		if c := p.component; c.ranges != nil {
+			b = appendRanges(b, c.kind, *c.ranges)
+		} else {
+			b = appendBits(b, p.flags.kind, *p.flags.bits)
+		}
+	}
 	return b
 }
 

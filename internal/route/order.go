@@ -25,7 +25,7 @@ func Precedence(a, b Match) int {
 	}
 	// Behind equal prefixes, the octets: each component begins with its type, and none is the beginning of another, for
 	// its last item says so. When one rule is the beginning of the other, the one with more components goes first.
-	x, y := a.octets(), b.octets()
+	x, y := appendParts(nil, a), appendParts(nil, b)
 	n := min(len(x), len(y))
 	return cmp.Or(slices.Compare(x[:n], y[:n]), cmp.Compare(len(y), len(x)))
 }

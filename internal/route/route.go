@@ -197,8 +197,8 @@ type component struct {
 }
 
 // numeric lists the numeric components in order of their type.
-func (m *Match) numeric() []component {
-	return []component{
+func (m *Match) numeric() [9]component {
+	return [...]component{
 		{3, "protocol", 255, &m.Protocol},
 		{4, "port", 65535, &m.Port},
 		{5, "destination-port", 65535, &m.DestinationPort},
@@ -231,26 +231,35 @@ type flags struct {
 }
 
 // flagged lists the components of flags in order of their type.
-func (m *Match) flagged() []flags {
-	return []flags{
+func (m *Match) flagged() [2]flags {
+	return [...]flags{
 		{9, "tcp-flags", tcpFlagWords, &m.TCPFlags},
 		{12, "fragment", fragmentWords, &m.Fragment},
 	}
 }
 
-// each calls one of the functions for every component but the prefixes, in order of type, set or not.
-func (m *Match) each(numeric func(component), flagged func(flags)) {
-	fs := m.flagged()
+// either is a component of numbers or of flags, whichever has values to point to.
+type either struct {
+	component component
+	flags     flags
+}
+
+// parts lists all components but the prefixes, in order of their type.
+func (m *Match) parts() (out [11]either) {
+	fs, at, f := m.flagged(), 0, 0
 	for _, c := range m.numeric() {
-		for len(fs) > 0 && fs[0].kind < c.kind {
-			flagged(fs[0])
-			fs = fs[1:]
+		for ; f < len(fs) && fs[f].kind < c.kind; f++ {
+			out[at].flags = fs[f]
+			at++
 		}
-		numeric(c)
+		out[at].component = c
+		at++
 	}
-	for _, f := range fs {
-		flagged(f)
+	for ; f < len(fs); f++ {
+		out[at].flags = fs[f]
+		at++
 	}
+	return out
 }
 
 func mergeRanges(in []Range) []Range {

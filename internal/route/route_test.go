@@ -37,6 +37,9 @@ func TestTextRoundTrip(t *testing.T) {
 		if got := r.String(); got != tc.want {
 			t.Errorf("Parse(%q) = %q, want %q", tc.in, got, tc.want)
 		}
+		if text, id := r.TextAndID(); text != r.String() || id != r.ID() {
+			t.Errorf("%q: text %q and identity %q, apart %q and %q", tc.in, text, id, r.String(), r.ID())
+		}
 	}
 }
 

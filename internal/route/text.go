@@ -46,6 +46,16 @@ func formatRate(v uint64, unit string) string {
 // String returns the route in text form; Parse reads it back.
 func (r Route) String() string { return r.Match.String() + " then " + r.Action.String() }
 
+// TextAndID returns what String and ID do, for less.
+func (r Route) TextAndID() (text, id string) {
+	m := r.Match.String()
+	text = m + " then " + r.Action.String()
+	if r.IsBlackhole() {
+		return text, r.ID()
+	}
+	return text, "flowspec " + m
+}
+
 // String returns the match in text form.
 func (m Match) String() string {
 	var b strings.Builder
@@ -63,15 +73,14 @@ func (m Match) String() string {
 	if m.Source.IsValid() {
 		word("source", formatPrefix(m.Source, m.SourceOffset))
 	}
-	m.each(func(c component) {
-		if len(*c.ranges) > 0 {
+	for _, p := range m.parts() {
+		switch c, f := p.component, p.flags; {
+		case c.ranges != nil && len(*c.ranges) > 0:
 			word(c.word, formatRanges(c.word, *c.ranges))
-		}
-	}, func(f flags) {
-		if len(*f.bits) > 0 {
+		case f.bits != nil && len(*f.bits) > 0:
 			word(f.word, formatBitsList(*f.bits, f.words))
 		}
-	})
+	}
 	return b.String()
 }
 

@@ -65,7 +65,8 @@ type Made struct {
 // Make derives from the route what every check of it needs. Blackholes are plain prefixes (RFC 4271), whose length
 // Malformed checks, and have no octets here.
 func Make(r route.Route) *Made {
-	m := &Made{route: r, text: r.String(), id: r.ID()}
+	m := &Made{route: r}
+	m.text, m.id = r.TextAndID()
 	if !r.IsBlackhole() {
 		m.nlri, m.nlriErr = route.AppendFlowSpec(nil, r.Match)
 	}

@@ -17,9 +17,7 @@ type handed struct {
 func (h *handed) changeOf(last *handed) *pb.ChangeRoutesRequest {
 	h.texts = make([]string, len(h.routes))
 	if last == nil {
-		for i, d := range h.routes {
-			h.texts[i] = d.Route.String()
-		}
+		inParallel(len(h.routes), func(i int) { h.texts[i] = h.routes[i].Route.String() })
 		return nil
 	}
 	req := &pb.ChangeRoutesRequest{Base: last.set, Count: uint32(len(h.routes))}

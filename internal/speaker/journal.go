@@ -52,11 +52,13 @@ type journalRoute struct {
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 func encodeJournal(s state) ([]byte, error) {
+	errs := make([]error, len(s.items))
+	inParallel(len(s.items), func(i int) { errs[i] = s.items[i].writeDown() })
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
 	size := 256
 	for _, it := range s.items {
-		if err := it.writeDown(); err != nil {
-			return nil, err
-		}
 		size += len(it.line)
 	}
 	b := make([]byte, 0, size)
