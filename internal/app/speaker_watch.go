@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/speaker"
@@ -28,6 +29,7 @@ type speakerWatch struct {
 	peers  map[string]speaker.SessionState
 	sent   map[string]bool // "route\x00peer"
 	jailed map[string]bool // the same
+	held   map[string]bool // by router and family
 }
 
 func newSpeakerWatch(client *speaker.Client, c *Controller) *speakerWatch {
@@ -137,11 +139,21 @@ func (w *speakerWatch) take(s speaker.Status) {
 
 	sent := make(map[string]bool, len(w.sent))
 	jailed := map[string]bool{}
+	held := map[string]bool{} // peer and family
+	for _, p := range s.Peers {
+		for _, h := range p.Held {
+			k := p.Name + "\x00" + string(h.Table)
+			if held[k] = true; !w.held[k] {
+				w.c.emit(audit.Quarantined, fmt.Sprintf("%s: %s", p.Name, h.Reason), map[string]string{"family": string(h.Table), "peer": p.Name})
+			}
+		}
+	}
+	w.held = held
 	for _, r := range s.Routes {
-		text := r.Route.String()
+		text, table := r.Route.String(), string(compile.TableOf(r.Route))
 		for _, p := range r.Peers {
 			k := text + "\x00" + p.Peer
-			if p.State == speaker.Quarantined {
+			if p.State == speaker.Quarantined && !held[p.Peer+"\x00"+table] { // of a family one event is enough
 				if jailed[k] = true; !w.jailed[k] {
 					w.c.emit(audit.Quarantined, fmt.Sprintf("%s is kept from %s: %s", text, p.Peer, p.Reason), map[string]string{"route": text, "peer": p.Peer})
 				}

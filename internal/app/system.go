@@ -141,6 +141,9 @@ func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
 			NotPlacedRoutes: p.Routes[speaker.NotPlaced], QuarantinedRoutes: p.Routes[speaker.Quarantined], FailedRoutes: p.Routes[speaker.Failed],
 			EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,
 		}
+		for _, h := range p.Held {
+			x.HeldFamilies = append(x.HeldFamilies, console.HeldFamily{Family: string(h.Table), Until: h.Until, Reason: h.Reason})
+		}
 		for _, f := range p.Families {
 			x.Families = append(x.Families, string(f))
 		}
@@ -341,7 +344,7 @@ func (s *system) ReleaseQuarantine(ctx context.Context, q console.ReleaseQuarant
 	if status, _ := s.speaker.get(); !slices.ContainsFunc(status.Peers, func(p speaker.PeerStatus) bool { return p.Name == q.Peer }) {
 		return nil, console.ErrNotFound{What: fmt.Sprintf("router %q at this controller's speaker", q.Peer)}
 	}
-	text := ""
+	text := q.Family
 	if q.Route != nil {
 		text = q.Route.String()
 	}

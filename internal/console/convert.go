@@ -134,6 +134,9 @@ func peerProto(p Peer) *tmv1.Peer {
 		PendingRoutes: uint32(p.PendingRoutes), UnsupportedRoutes: uint32(p.UnsupportedRoutes), NotPlacedRoutes: uint32(p.NotPlacedRoutes),
 		QuarantinedRoutes: uint32(p.QuarantinedRoutes), FailedRoutes: uint32(p.FailedRoutes),
 		EstablishedCount: p.EstablishedCount, LastError: p.LastError, LastErrorTime: timeProto(p.LastErrorTime),
+		HeldFamilies: mapSlice(p.HeldFamilies, func(h HeldFamily) *tmv1.HeldFamily {
+			return &tmv1.HeldFamily{Family: h.Family, UntilTime: timeProto(h.Until), Reason: h.Reason}
+		}),
 		Profile: p.Profile, HardwareEntries: uint32(p.HardwareEntries), InstalledRules: uint32(p.InstalledRules), NotInstalledRules: uint32(p.NotInstalledRules),
 		HitPackets: p.HitPackets, ProbeTime: timeProto(p.ProbeTime), ProbeError: p.ProbeError,
 	}

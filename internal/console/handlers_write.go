@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/pki"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -196,7 +197,9 @@ func (s *service) ReleaseQuarantine(ctx context.Context, req *tmv1.ConsoleServic
 	if q.Peer == "" {
 		c.add("peer", "name the router")
 	}
-	if text := req.GetRoute(); text != "" {
+	if text := req.GetRoute(); isFamily(text) {
+		q.Family = text
+	} else if text != "" {
 		r, err := route.Parse(text)
 		if err != nil {
 			c.add("route", "%v", err)
@@ -214,6 +217,12 @@ func (s *service) ReleaseQuarantine(ctx context.Context, req *tmv1.ConsoleServic
 		return nil, err
 	}
 	return &tmv1.ConsoleServiceReleaseQuarantineResponse{Routes: released}, nil
+}
+
+// isFamily reports whether the text is the name of a family, such as ipv6-flowspec, rather than a route.
+func isFamily(text string) bool {
+	_, err := compile.ParseTable(text)
+	return err == nil
 }
 
 // SetFreeze stops or resumes automation, or that of a group.

@@ -196,6 +196,8 @@ type Peer struct {
 	// Of all desired routes, how many are in each other state.
 	PendingRoutes, UnsupportedRoutes, NotPlacedRoutes, QuarantinedRoutes, FailedRoutes int
 
+	HeldFamilies []HeldFamily // of which it takes nothing, so that nothing of them is sent to it
+
 	Profile         string // what kind of router it is
 	HardwareEntries int    // the rules it is to have take, as the profile counts
 
@@ -204,6 +206,13 @@ type Peer struct {
 	HitPackets                        uint64
 	ProbeTime                         time.Time
 	ProbeError                        string
+}
+
+// HeldFamily is a family that is kept from a router as a whole.
+type HeldFamily struct {
+	Family string
+	Until  time.Time
+	Reason string // in words, with what to do
 }
 
 // Routes are the desired routes and what became of them.
@@ -319,10 +328,11 @@ type DeleteHold struct {
 	Requester string
 }
 
-// ReleaseQuarantine names a router and, if not nil, the one route of its quarantine to try again.
+// ReleaseQuarantine names a router and, if there is one, the one route or family of its quarantine to try again.
 type ReleaseQuarantine struct {
 	Peer      string
 	Route     *route.Route
+	Family    string // empty where a route is named, or all is meant
 	Reason    string
 	Requester string
 }

@@ -39,8 +39,13 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 		Term: s.Term, Revision: s.Revision, WithdrawnAllBy: s.WithdrawnAllBy,
 	}
 	for _, p := range s.Peers {
+		var held []*pb.HeldFamily
+		for _, h := range p.Held {
+			held = append(held, &pb.HeldFamily{Family: string(h.Table), UntilTime: toTime(h.Until), Reason: h.Reason})
+		}
 		out.Peers = append(out.Peers, &pb.Peer{
-			Name: p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
+			HeldFamilies: held,
+			Name:         p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
 			Families: fromTables(p.Families), MissingFamilies: fromTables(p.Missing),
 			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Routes[Sent]), PendingRoutes: uint32(p.Routes[Pending]),
 			UnsupportedRoutes: uint32(p.Routes[Unsupported]), NotPlacedRoutes: uint32(p.Routes[NotPlaced]),
@@ -81,7 +86,12 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 		Term: in.GetTerm(), Revision: in.GetRevision(), WithdrawnAllBy: in.GetWithdrawnAllBy(),
 	}
 	for _, p := range in.GetPeers() {
+		var held []HeldFamily
+		for _, h := range p.GetHeldFamilies() {
+			held = append(held, HeldFamily{compile.Table(h.GetFamily()), fromTime(h.GetUntilTime()), h.GetReason()})
+		}
 		s.Peers = append(s.Peers, PeerStatus{
+			Held: held,
 			Name: p.GetName(), Group: p.GetGroup(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
 			Families: toTables(p.GetFamilies()), Missing: toTables(p.GetMissingFamilies()),
 			Desired: int(p.GetDesiredRoutes()), Established: p.GetEstablishedCount(),

@@ -131,7 +131,7 @@ func (r *router) notPlaced() bool {
 // been with the router before.
 func (o *outbox) grow(now time.Time, order, fresh []*item) bool {
 	for _, it := range fresh {
-		if o.held[it.id] != nil || o.failed[it.id] != nil || o.blame.suspects[it.id] || o.blame.focus[it.id] {
+		if o.held[it.id] != nil || o.failed[it.id] != nil || o.blame.suspect(it) {
 			return false
 		}
 	}

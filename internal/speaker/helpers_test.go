@@ -170,15 +170,16 @@ func waitFor(t testing.TB, what string, ok func() bool) {
 
 // fakeRouter speaks just enough BGP to be a router: it keeps what it is told as texts of routes.
 type fakeRouter struct {
-	t      testing.TB
-	ln     net.Listener
-	tables []compile.Table
-	asn    uint32
-	poison map[string]bool  // matches the router dies of: true says it sends a NOTIFICATION before; guarded by mu
-	most   int              // routes it takes before it says that there are too many; 0 means no limit; guarded by mu
-	mostOf []compile.Table  // those that count; nil: all; guarded by mu
-	says   []byte           // the data of its NOTIFICATION then; nil: the first table that counts and most; guarded by mu
-	onUp   func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
+	t       testing.TB
+	ln      net.Listener
+	tables  []compile.Table
+	asn     uint32
+	poison  map[string]bool  // matches the router dies of: true says it sends a NOTIFICATION before; guarded by mu
+	refuses compile.Table    // the router sends a NOTIFICATION upon any route of it; guarded by mu
+	most    int              // routes it takes before it says that there are too many; 0 means no limit; guarded by mu
+	mostOf  []compile.Table  // those that count; nil: all; guarded by mu
+	says    []byte           // the data of its NOTIFICATION then; nil: the first table that counts and most; guarded by mu
+	onUp    func(c net.Conn) // called when the session is established, before UPDATEs are read; may be nil
 
 	mu      sync.Mutex
 	rib     map[string]string // text of the match -> action in words; guarded by mu
@@ -340,6 +341,11 @@ func tableOfText(match string) compile.Table {
 func (f *fakeRouter) poisoned() (refuse, dies bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for m := range f.rib {
+		if tableOfText(m) == f.refuses {
+			return true, true
+		}
+	}
 	for m, how := range f.poison {
 		if _, ok := f.rib[m]; ok {
 			return how, true

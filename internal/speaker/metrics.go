@@ -164,6 +164,8 @@ var routeDescs = map[RouteState]*prometheus.Desc{
 var (
 	hardwareDesc = prometheus.NewDesc("trafficmonitor_speaker_hardware_entries",
 		"Entries of the peer's hardware that the rules it is to have take, as its profile counts them.", []string{"peer"}, nil)
+	heldDesc = prometheus.NewDesc("trafficmonitor_speaker_family_held",
+		"1 while no route of the family is sent to the peer, because it reset the session upon one after the other.", []string{"peer", "family"}, nil)
 	installedDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_installed",
 		"FlowSpec rules of which the peer said at the last probe that they are installed; probed peers only.", []string{"peer"}, nil)
 	notInstalledDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_not_installed",
@@ -181,7 +183,7 @@ func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{hardwareDesc, installedDesc, notInstalledDesc, hitDesc} {
+	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, installedDesc, notInstalledDesc, hitDesc} {
 		ch <- d
 	}
 }
@@ -200,6 +202,14 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.peer.Name)
 		}
 		gauge(hardwareDesc, float64(r.cost()))
+		held := r.heldFamilies()
+		for _, t := range r.peer.tables() {
+			v := 0.0
+			if slices.ContainsFunc(held, func(h HeldFamily) bool { return h.Table == t }) {
+				v = 1
+			}
+			ch <- prometheus.MustNewConstMetric(heldDesc, prometheus.GaugeValue, v, r.peer.Name, string(t))
+		}
 		if r.prober.asks() {
 			p := r.prober.all()
 			gauge(installedDesc, float64(p.Installed))

@@ -52,6 +52,7 @@ type outbox struct {
 	drop []*held // to be withdrawn
 	add  []*item // to be added, in this order
 	last []*item // suspects to be added after that
+	solo int     // how many of them go alone, first: one of each doubted table
 }
 
 // held is a route the present session was handed.
@@ -143,15 +144,18 @@ func (o *outbox) rebuild() {
 			o.drop = append(o.drop, h)
 		}
 	}
-	var focus, manual, fresh, rest []*item
+	var solo, focus, last, manual, fresh, rest []*item
+	alone := o.tryAlone()
 	for _, it := range o.order {
 		h := o.held[it.id]
 		switch {
 		case h != nil && h.Route.Action == it.Route.Action, o.failed[it.id] != nil:
+		case alone[it.enc.table] == it:
+			solo = append(solo, it)
 		case o.blame.careful && o.blame.focus[it.id]:
 			focus = append(focus, it)
-		case o.blame.careful && o.blame.suspects[it.id]:
-			o.last = append(o.last, it)
+		case o.blame.suspect(it):
+			last = append(last, it)
 		case it.Manual:
 			manual = append(manual, it)
 		case !o.fresh[it.id].IsZero():
@@ -161,7 +165,30 @@ func (o *outbox) rebuild() {
 		}
 	}
 	o.add = slices.Concat(manual, fresh, rest)
-	o.last = slices.Concat(focus, o.last)
+	o.last, o.solo = slices.Concat(solo, focus, last), len(solo)
+}
+
+// tryAlone chooses the route that tells most of each doubted table: the most valuable upon which the router did not reset
+// the session, if it can be one that is not in focus.
+func (o *outbox) tryAlone() map[compile.Table]*item {
+	if len(o.blame.doubt.tables) == 0 {
+		return nil
+	}
+	out := map[compile.Table]*item{}
+	for _, it := range o.order {
+		t := it.enc.table
+		if s := o.blame.doubt.strikes[t]; !o.blame.doubt.tables[t] || s != nil && s.routes[it.id] {
+			continue
+		}
+		if h := o.held[it.id]; h != nil {
+			out[t] = h.item // it is there already
+			continue
+		}
+		if was := out[t]; was == nil || o.held[was.id] == nil && o.blame.focus[was.id] && !o.blame.focus[it.id] {
+			out[t] = it
+		}
+	}
+	return out
 }
 
 // begin is a new session that carries these tables; set must follow. GoBGP holds no route then. keeps says that the router
@@ -241,6 +268,11 @@ func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) 
 			if wait := o.since.Add(o.blame.span).Sub(now); wait > 0 {
 				return nil, wait, false
 			}
+			if o.blame.survivors(now, o.held) {
+				o.rebuild()
+				o.grouped = true // what is free now goes at once, and the next group must not come on its heels
+				return o.nextAdd(now)
+			}
 			o.left = o.nextGroup()
 		}
 		from = &o.last
@@ -254,6 +286,7 @@ func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) 
 	}
 	if from == &o.last {
 		o.left--
+		o.solo = max(o.solo-1, 0)
 		o.grouped = true
 	}
 	*from = (*from)[1:]
@@ -275,6 +308,9 @@ func group(n int) int { return max(1, (n+groups-1)/groups) }
 
 // nextGroup is the size of the next group of suspects: those in focus come first and do not mix with others.
 func (o *outbox) nextGroup() int {
+	if o.solo > 0 {
+		return 1
+	}
 	n := 0
 	for n < len(o.last) && n < o.focusGroup && o.blame.focus[o.last[n].id] {
 		n++

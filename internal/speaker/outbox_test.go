@@ -15,7 +15,7 @@ import (
 var outboxNow = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func upOutbox(maxRules, rate int) *outbox {
-	o := newOutbox(maxRules, rate, newSuspicion(blameSpan, nil))
+	o := newOutbox(maxRules, rate, newSuspicion(blameSpan, nil, nil))
 	o.begin(outboxNow, compile.Tables(), true)
 	return o
 }
@@ -27,7 +27,7 @@ func (o *outbox) write(now time.Time, it *item) {
 // An engineer's route and what is new go before a backlog that is announced again, most valuable first.
 func TestOutboxOrder(t *testing.T) {
 	items := encodedItems(t, 6)
-	o := newOutbox(0, 0, newSuspicion(blameSpan, nil))
+	o := newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))
 	o.set(outboxNow, items[:4])
 	o.begin(outboxNow, compile.Tables(), true)
 	o.set(outboxNow, items[:4])
@@ -205,7 +205,7 @@ func TestOutboxProperty(t *testing.T) {
 	for seed := range uint64(150) {
 		rnd := rand.New(rand.NewPCG(seed, 3))
 		room := rnd.IntN(2) * (5 + rnd.IntN(20))
-		o := newOutbox(room, rnd.IntN(2)*1000, newSuspicion(blameSpan, nil))
+		o := newOutbox(room, rnd.IntN(2)*1000, newSuspicion(blameSpan, nil, nil))
 		if room > 0 && rnd.IntN(2) == 0 { // said of tables instead
 			o.maxRules, o.maxOf = 0, map[compile.Table]compile.Maximum{"": {Routes: room}}
 		}

@@ -151,7 +151,7 @@ func TestAQuarantinedRuleTakesItsRoute(t *testing.T) {
 	jailed := newItem(Desired{Route: parse(t, "destination 192.0.2.1/32 protocol udp source-port 53 then discard")})
 	r := &router{
 		peer: Peer{Name: "r", MaxRules: 2, Profile: compile.Profile{Name: "x", Split: 4, Unmixed: true}}, limits: testLimits(), set: set,
-		out: newOutbox(2, 0, newSuspicion(blameSpan, nil)),
+		out: newOutbox(2, 0, newSuspicion(blameSpan, nil, nil)),
 	}
 	r.place(placeNow)
 	if len(r.out.order) != 2 || r.not[set[1].id].state != NotPlaced || len(r.placed.of[set[0].id]) != 2 {

@@ -7,22 +7,27 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 // The quarantine stands beside the journal, in a file of its own: a speaker that starts without it finds every poison
 // again, at the price of some resets, and announces what it must in any case.
 //
-//	{"edge1": [{"route": "destination 192.0.2.1/32 protocol udp then discard", "since": …, "until": …, "times": 1, "why": "…"}]}
+//	{"edge1": [
+//	  {"route": "destination 192.0.2.1/32 protocol udp then discard", "since": …, "until": …, "times": 1, "why": "…"},
+//	  {"family": "ipv6-flowspec", "since": …, "until": …, "times": 1, "why": "…"}
+//	]}
 
 func (s *speaker) quarantineFile() string { return s.o.Journal + ".quarantine" }
 
-// loadQuarantine reads what is kept from each router, by ID. What cannot be read is told and left out.
-func (s *speaker) loadQuarantine() map[string]map[string]*Quarantine {
+// loadQuarantine reads what is kept from each router, routes by ID. What cannot be read is told and left out.
+func (s *speaker) loadQuarantine() (routes map[string]map[string]*Quarantine, tables map[string]map[compile.Table]*Quarantine) {
 	out := map[string]map[string]*Quarantine{}
+	tables = map[string]map[compile.Table]*Quarantine{}
 	data, err := os.ReadFile(s.quarantineFile())
 	if errors.Is(err, fs.ErrNotExist) {
-		return out
+		return out, tables
 	}
 	var file map[string][]Quarantine
 	if err == nil {
@@ -30,20 +35,25 @@ func (s *speaker) loadQuarantine() map[string]map[string]*Quarantine {
 	}
 	if err != nil {
 		s.log.Error("quarantine not read: routes that reset a router are tried again", "file", s.quarantineFile(), "err", err)
-		return out
+		return out, tables
 	}
 	for peer, records := range file {
-		out[peer] = map[string]*Quarantine{}
+		out[peer], tables[peer] = map[string]*Quarantine{}, map[compile.Table]*Quarantine{}
 		for _, q := range records {
+			sound := q.Times >= 1 && q.Until.Sub(q.Since) <= quarantineMost
+			if t, err := compile.ParseTable(q.Family); err == nil && sound {
+				tables[peer][t] = &q
+				continue
+			}
 			r, err := route.Parse(q.Route)
-			if err != nil || q.Times < 1 || q.Until.Sub(q.Since) > quarantineMost {
-				s.log.Error("quarantine of a route not read: it is tried again", "peer", peer, "route", q.Route, "err", err)
+			if err != nil || !sound {
+				s.log.Error("quarantine of a route not read: it is tried again", "peer", peer, "route", q.Route, "family", q.Family, "err", err)
 				continue
 			}
 			out[peer][r.ID()] = &q
 		}
 	}
-	return out
+	return out, tables
 }
 
 // keepQuarantine writes down what is kept from each router.
@@ -52,6 +62,9 @@ func (s *speaker) keepQuarantine() {
 	for _, r := range s.routers {
 		r.mu.Lock()
 		for _, q := range r.out.blame.records {
+			file[r.peer.Name] = append(file[r.peer.Name], *q)
+		}
+		for _, q := range r.out.blame.doubt.records {
 			file[r.peer.Name] = append(file[r.peer.Name], *q)
 		}
 		r.mu.Unlock()

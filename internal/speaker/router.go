@@ -81,7 +81,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		limits: o.Safety, prober: newProber(p),
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true,
 		asn: o.ASN, id: o.RouterID, renewAfter: cmp.Or(o.renewAfter, renewAfter),
-		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil)),
+		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil, nil)),
 	}
 	g.longLived = o.LongLived
 	g.up, g.wrote, g.down, g.reset, g.refresh = r.sessionUp, r.wrote, r.sessionDown, r.reconnect, r.refresh

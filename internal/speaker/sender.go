@@ -78,6 +78,9 @@ func (r *router) unfit(it *item) (why notFor, unfit bool) {
 	if q := r.out.blame.quarantined(it.id); q != nil {
 		return notFor{Quarantined, q.reason(r.peer.Name)}, true
 	}
+	if q := r.out.blame.doubt.held(it.enc.table); q != nil {
+		return notFor{Quarantined, q.heldReason(r.peer.Name)}, true
+	}
 	return notFor{}, false
 }
 
@@ -329,10 +332,12 @@ func (r *router) wrote(keys [][]byte) {
 func (r *router) sessionDown(how ending, why string, most *maximum) {
 	now := time.Now()
 	r.mu.Lock()
-	suspects, jailed := r.out.blame.ended(now, how, why, r.out.held)
+	v := r.out.blame.ended(now, how, why, r.out.held)
 	var q Quarantine
-	if jailed != "" {
-		q = *r.out.blame.records[jailed]
+	if v.jailed != "" {
+		q = *r.out.blame.records[v.jailed]
+	} else if v.held != "" {
+		q = *r.out.blame.doubt.records[v.held]
 	}
 	var table compile.Table
 	var rules int
@@ -343,20 +348,25 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	r.left += len(r.out.held)
 	r.out.end()
 	r.pair, r.direct = nil, nil
-	r.eager = suspects > 0 || jailed != "" || lower
+	r.eager = v != (verdict{}) || lower
 	r.place(now)
 	r.mu.Unlock()
 	if most != nil {
 		r.log.Error("the router has a maximum of prefixes below what it was sent: it gets the most valuable up to that for an hour; raise it there, or lower max_rules",
 			"maximum", rules, "family", cmp.Or(table, "all"), "max_rules", r.peer.MaxRules)
 	}
-	if jailed != "" {
+	switch {
+	case v.jailed != "":
 		r.m.quarantines.WithLabelValues(r.peer.Name).Inc()
 		r.log.Error("route in quarantine: the router reset the session upon it again and again; it is not sent there until then, all others are",
 			"route", q.Route, "until", q.Until.UTC(), "times", q.Times, "reason", q.Why)
 		r.report()
-	} else if suspects > 0 {
-		r.log.Warn("the router ended the session soon after routes were sent: some of them may be the reason", "suspects", suspects, "reason", why)
+	case v.held != "":
+		r.log.Error("family kept from the router: it reset the session upon one route of it after the other and took none; all other families are sent",
+			"family", q.Family, "until", q.Until.UTC(), "times", q.Times, "reason", q.Why, "remedy", "upgrade the router, or leave the family out of its families")
+		r.report()
+	case v.suspects > 0:
+		r.log.Warn("the router ended the session soon after routes were sent: some of them may be the reason", "suspects", v.suspects, "reason", why)
 	}
 }
 
@@ -462,12 +472,24 @@ func (r *router) ruleState(it *item, s session) PeerRoute {
 		p.Reason = fmt.Sprintf("%s; it is tried again every %s", f.err, retryAfter)
 	case h != nil && !h.written.IsZero() && h.Route.Action == it.Route.Action:
 		p.State, p.Sent = Sent, h.written
-	case r.out.blame.careful && r.out.blame.suspects[it.id]:
+	case r.out.blame.suspect(it):
 		p.Reason = "the router may have reset the session upon it: it is sent after the others, a few at a time, to find out"
 	default:
 		p.Reason = "it waits for its turn"
 	}
 	return p
+}
+
+// heldFamilies returns the families that are kept from the router.
+func (r *router) heldFamilies() (out []HeldFamily) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range compile.Tables() {
+		if q := r.out.blame.doubt.held(t); q != nil {
+			out = append(out, HeldFamily{t, q.Until, q.heldReason(r.peer.Name)})
+		}
+	}
+	return out
 }
 
 // counts returns how many routes the router is to have, and how many of the set are in each state.

@@ -111,7 +111,7 @@ func (s *speaker) run(ctx context.Context) error {
 		}
 		stops.Wait()
 	}()
-	jailed := s.loadQuarantine()
+	jailed, heldBack := s.loadQuarantine()
 	news := make(chan struct{}, 1)
 	judged := func() { // the disk may hang; a router's session must not
 		select {
@@ -125,7 +125,7 @@ func (s *speaker) run(ctx context.Context) error {
 			return err
 		}
 		r.remember(s.left)
-		r.out.blame = newSuspicion(r.out.blame.span, jailed[p.Name])
+		r.out.blame = newSuspicion(r.out.blame.span, jailed[p.Name], heldBack[p.Name])
 		r.judged = judged
 		if s.o.made != nil {
 			s.o.made(r)

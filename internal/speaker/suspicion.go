@@ -3,6 +3,8 @@ package speaker
 import (
 	"maps"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 )
 
 // suspicion finds the routes upon which a router resets its session, from nothing but when routes were written and how
@@ -14,7 +16,7 @@ import (
 // group that does not is in focus, comes first and in smaller groups the next time. A route that is alone in focus and is
 // hit until the points suffice goes into quarantine: after two ends by NOTIFICATION, or three by a TCP close, which has
 // other causes too. It comes out when its time is over, and is then a suspect: it goes last, and one more NOTIFICATION
-// sends it back for four times as long.
+// sends it back for four times as long. Tables of which the router takes nothing are found by doubt.
 //
 // It is pure: no I/O, no lock, no clock.
 type suspicion struct {
@@ -24,15 +26,24 @@ type suspicion struct {
 	focus    map[string]bool // those of them that were hit last
 	points   map[string]int  // by ID
 	records  map[string]*Quarantine
+	doubt    *doubt
 }
 
-// Quarantine is a route that is kept from one router because the router resets its session upon it.
+// verdict is what the end of a session tells of routes.
+type verdict struct {
+	suspects int           // routes that are suspect now because of it
+	jailed   string        // the ID of the route that went into quarantine
+	held     compile.Table // the table that is kept from the router from now on
+}
+
+// Quarantine is a route, or a family, that is kept from one router because the router resets its session upon it.
 type Quarantine struct {
-	Route string    `json:"route"`
-	Since time.Time `json:"since"`
-	Until time.Time `json:"until"`
-	Times int       `json:"times"` // how often it was put here
-	Why   string    `json:"why"`   // the last reset in words
+	Route  string    `json:"route,omitempty"`  // empty for a family
+	Family string    `json:"family,omitempty"` // a compile.Table, all routes of which are kept; empty for a route
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until"`
+	Times  int       `json:"times"` // how often it was put here
+	Why    string    `json:"why"`   // the last reset in words
 	// Released is set while the route is tried again.
 	Released bool `json:"released,omitempty"`
 }
@@ -47,11 +58,12 @@ const (
 	quarantineMost  = 24 * time.Hour
 )
 
-func newSuspicion(span time.Duration, records map[string]*Quarantine) *suspicion {
+func newSuspicion(span time.Duration, records map[string]*Quarantine, tables map[compile.Table]*Quarantine) *suspicion {
 	if records == nil {
 		records = map[string]*Quarantine{}
 	}
-	s := &suspicion{span: span, suspects: map[string]bool{}, focus: map[string]bool{}, points: map[string]int{}, records: records}
+	s := &suspicion{span: span, suspects: map[string]bool{}, focus: map[string]bool{}, points: map[string]int{}, records: records, doubt: newDoubt(tables)}
+	s.careful = len(s.doubt.tables) > 0
 	for id, r := range records {
 		if r.Released {
 			s.try(id)
@@ -75,10 +87,38 @@ func (s *suspicion) quarantined(id string) *Quarantine {
 	return nil
 }
 
-// ended takes the end of a session and returns what changed: the routes that are suspect now because of it, and the one
-// that went into quarantine.
-func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string]*held) (suspects int, jailed string) {
+// suspect reports whether a route is held back in the next session.
+func (s *suspicion) suspect(it *item) bool {
+	return s.careful && (s.suspects[it.id] || s.focus[it.id] || s.doubt.tables[it.enc.table])
+}
+
+// survivors clears the doubt about tables of which a route lived for a span, and reports whether there was one. A session
+// may be long.
+func (s *suspicion) survivors(now time.Time, sent map[string]*held) (found bool) {
+	if len(s.doubt.tables)+len(s.doubt.strikes) == 0 {
+		return false
+	}
+	for _, h := range sent {
+		if t := h.enc.table; (s.doubt.tables[t] || s.doubt.strikes[t] != nil) && !h.written.IsZero() && now.Sub(h.written) >= s.span {
+			s.doubt.survived(t)
+			found = true
+		}
+	}
+	s.settle()
+	return found
+}
+
+// settle ends the care when nothing is suspect any more.
+func (s *suspicion) settle() {
+	if s.careful = s.careful && len(s.suspects)+len(s.doubt.tables) > 0; !s.careful {
+		s.doubt.forget()
+	}
+}
+
+// ended takes the end of a session and returns what changed.
+func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string]*held) verdict {
 	if how != silent { // the router lived to the end
+		s.survivors(now, sent)
 		for id := range s.suspects {
 			if h := sent[id]; h != nil && !h.written.IsZero() && now.Sub(h.written) > s.span {
 				s.acquit(id)
@@ -86,7 +126,7 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 		}
 	}
 	if how != refused && how != closed {
-		return 0, ""
+		return verdict{}
 	}
 	var hit map[string]bool
 	for span := s.span; ; span *= 2 {
@@ -101,10 +141,14 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 		}
 	}
 	if len(hit) == 0 {
-		return 0, ""
+		return verdict{}
 	}
-	both := map[string]bool{}
+	both, tables := map[string]bool{}, map[compile.Table]bool{}
 	for id := range hit {
+		tables[sent[id].enc.table] = true
+		if s.suspect(sent[id].item) {
+			s.suspects[id] = true // for its table, or itself
+		}
 		if s.suspects[id] {
 			both[id] = true
 		}
@@ -121,16 +165,26 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 	default:
 		s.focus = both
 	}
+	s.doubt.reset(tables, s.careful)
+	if len(hit) == 1 {
+		for id := range hit {
+			if t := sent[id].enc.table; s.doubt.strike(now, how, why, id, t) {
+				s.acquitAll()
+				return verdict{held: t}
+			}
+		}
+	}
 	for id := range s.points {
 		if !hit[id] {
 			delete(s.points, id)
 		}
 	}
+	jailed := ""
 	for id := range s.focus {
 		jailed = id
 	}
 	if len(s.focus) > 1 || !hit[jailed] {
-		return len(s.suspects), ""
+		return verdict{suspects: len(s.suspects)}
 	}
 	if how == refused {
 		s.points[jailed] += pointsRefused
@@ -138,7 +192,7 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 		s.points[jailed] += pointsClosed
 	}
 	if s.points[jailed] < pointsEnough {
-		return len(s.suspects), ""
+		return verdict{suspects: len(s.suspects)}
 	}
 	s.drop(jailed)
 	r := s.records[jailed]
@@ -146,14 +200,33 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 		r = &Quarantine{Route: sent[jailed].text}
 		s.records[jailed] = r
 	}
-	r.Times++
-	r.Since, r.Why, r.Released = now, why, false
+	r.again(now, why)
+	return verdict{suspects: len(s.suspects), jailed: jailed}
+}
+
+// again keeps what the record is of for longer than the last time.
+func (q *Quarantine) again(now time.Time, why string) {
+	q.Times++
+	q.Since, q.Why, q.Released = now, why, false
 	last := quarantineFirst
-	for range r.Times - 1 {
+	for range q.Times - 1 {
 		last = min(4*last, quarantineMost)
 	}
-	r.Until = now.Add(last)
-	return len(s.suspects), jailed
+	q.Until = now.Add(last)
+}
+
+// acquitAll ends all suspicion but of what is tried again: what happened is explained.
+func (s *suspicion) acquitAll() {
+	clear(s.suspects)
+	clear(s.focus)
+	clear(s.points)
+	s.doubt.forget()
+	s.careful = len(s.doubt.tables) > 0
+	for id, r := range s.records {
+		if r.Released {
+			s.try(id)
+		}
+	}
 }
 
 // drop makes a route no suspect any more.
@@ -161,7 +234,7 @@ func (s *suspicion) drop(id string) {
 	delete(s.suspects, id)
 	delete(s.focus, id)
 	delete(s.points, id)
-	s.careful = s.careful && len(s.suspects) > 0
+	s.settle()
 }
 
 func (s *suspicion) acquit(id string) {
@@ -187,10 +260,12 @@ func (s *suspicion) release(now time.Time) (released []string, wait time.Duratio
 			wait = sooner(wait, left)
 		}
 	}
-	return released, wait
+	tables, next := s.doubt.release(now)
+	s.careful = s.careful || len(tables) > 0
+	return append(released, tables...), sooner(wait, next)
 }
 
-// pardon is release by an engineer's word, whose record starts anew. An empty route means all.
+// pardon is release by an engineer's word, whose record starts anew. An empty route means all; a table's name is as good.
 func (s *suspicion) pardon(route string) (released []string) {
 	for id, r := range s.records {
 		if route != "" && r.Route != route {
@@ -203,5 +278,7 @@ func (s *suspicion) pardon(route string) (released []string) {
 		s.suspects[id], s.careful = true, true
 		delete(s.points, id)
 	}
-	return released
+	tables := s.doubt.pardon(route)
+	s.careful = s.careful || len(s.doubt.tables) > 0
+	return append(released, tables...)
 }

@@ -122,6 +122,8 @@ type PeerStatus struct {
 	LastError     string             // last NOTIFICATION or transport error in words, with what to do
 	LastErrorTime time.Time
 
+	Held []HeldFamily // what is kept from it as a whole, sorted by family
+
 	Profile string // what kind of router it is
 	Cost    int    // entries of its hardware, as the profile counts
 	Probed  Probed // what it said of its rules

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	tmv1 "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -261,10 +262,10 @@ func (c *cli) releaseHoldCommand() *cobra.Command {
 func (c *cli) releaseQuarantineCommand() *cobra.Command {
 	var reason string
 	cmd := &cobra.Command{
-		Use:   "release-quarantine ROUTER [ROUTE]",
+		Use:   "release-quarantine ROUTER [ROUTE|FAMILY]",
 		Short: "Try routes again that are kept from a router because it reset the session upon them",
 		Long: `Try routes again that are kept from a router because it reset the session upon them. They go out after all others, a few at a
-time; a router that resets again puts them back. Each controller's speaker has a session and a quarantine of its own: this
+time, of a family that was kept as a whole, such as ipv6-flowspec, one alone first; a router that resets again puts them back. Each controller's speaker has a session and a quarantine of its own: this
 asks the controller it talks to, whoever leads.`,
 		Args: cobra.RangeArgs(1, 2),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -273,6 +274,9 @@ asks the controller it talks to, whoever leads.`,
 			}
 			req := &tmv1.ConsoleServiceReleaseQuarantineRequest{Peer: args[0], Reason: reason, Requester: c.requester}
 			if len(args) == 2 {
+				req.Route = args[1]
+			}
+			if _, err := compile.ParseTable(req.Route); err != nil && req.Route != "" {
 				r, err := route.Parse(args[1])
 				if err != nil {
 					return &exitError{ExitUsage, err}

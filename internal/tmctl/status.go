@@ -203,6 +203,9 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 		if len(p.MissingFamilies) > 0 {
 			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
 		}
+		for _, h := range p.HeldFamilies {
+			fmt.Fprintf(&notes, "%s: %s\n", clean(p.Name), clean(h.Reason))
+		}
 		if p.ProbeError != "" {
 			fmt.Fprintf(&notes, "%s: the last probe had no answer: %s\n", clean(p.Name), clean(p.ProbeError))
 		}

@@ -184,6 +184,11 @@ var goldens = []struct {
 	{"peers-speaker-away", ExitDegraded, []string{"peers"}, func(f *consoletest.Fake) { f.SpeakerError = "no such file or directory" }},
 	{"peers-group", ExitOK, []string{"routers", "--group", "transit"}, nil},
 	{"peers-group-unknown", ExitUsage, []string{"peers", "--group", "edge"}, nil},
+	{"peers-held", ExitOK, []string{"peers"}, func(f *consoletest.Fake) {
+		f.PeerList[0].HeldFamilies = []console.HeldFamily{{Family: "ipv6-flowspec", Reason: "all ipv6-flowspec routes are kept from this router"}}
+	}},
+	{"quarantine-of-a-family", ExitOK, []string{"release-quarantine", "edge1", "ipv6-flowspec", "--reason", "upgraded"}, nil},
+	{"quarantine-of-nothing", ExitUsage, []string{"release-quarantine", "edge1", "ipv6", "--reason", "upgraded"}, nil},
 	{"peers-json", ExitOK, []string{"peers", "-o", "json"}, nil},
 	{"incidents", ExitOK, []string{"incidents"}, nil},
 	{"incidents-all", ExitOK, []string{"incidents", "--all", "--utc"}, nil},

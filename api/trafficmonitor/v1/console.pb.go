@@ -3443,7 +3443,7 @@ type ConsoleServiceReleaseQuarantineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the router.
 	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
-	// The route in its text form; empty means all.
+	// The route in its text form, or a family such as "ipv6-flowspec" that is kept as a whole; empty means all.
 	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
 	// Why; required.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
@@ -3514,7 +3514,7 @@ func (x *ConsoleServiceReleaseQuarantineRequest) GetRequester() string {
 // ConsoleServiceReleaseQuarantineResponse tells what was done.
 type ConsoleServiceReleaseQuarantineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The routes that are tried again.
+	// The routes, and families, that are tried again.
 	Routes        []string `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -159,7 +159,7 @@ func (x PeerRoute_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_State.Descriptor instead.
 func (PeerRoute_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20, 0}
 }
 
 // Installed says what the router's own tool says of a route it was sent.
@@ -216,7 +216,7 @@ func (x PeerRoute_Installed) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_Installed.Descriptor instead.
 func (PeerRoute_Installed) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19, 1}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20, 1}
 }
 
 // RouteSpec is one route as it travels from the store to the speaker.
@@ -1039,7 +1039,7 @@ type SpeakerServiceReleaseQuarantineRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name of the router.
 	Peer string `protobuf:"bytes,1,opt,name=peer,proto3" json:"peer,omitempty"`
-	// The route in its text form; empty means all.
+	// The route in its text form, or a family such as "ipv6-flowspec" that is kept as a whole; empty means all.
 	Route string `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`
 	// Who asks.
 	Requester string `protobuf:"bytes,3,opt,name=requester,proto3" json:"requester,omitempty"`
@@ -1110,7 +1110,7 @@ func (x *SpeakerServiceReleaseQuarantineRequest) GetReason() string {
 // SpeakerServiceReleaseQuarantineResponse tells what was done.
 type SpeakerServiceReleaseQuarantineResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The routes that are tried again.
+	// The routes, and families, that are tried again.
 	Routes        []string `protobuf:"bytes,1,rep,name=routes,proto3" json:"routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1332,7 +1332,9 @@ type Peer struct {
 	// Why the last probe had no answer, in words.
 	ProbeError string `protobuf:"bytes,36,opt,name=probe_error,json=probeError,proto3" json:"probe_error,omitempty"`
 	// The group of routers it is in, a name of the configuration; empty when it is in none.
-	Group         string `protobuf:"bytes,37,opt,name=group,proto3" json:"group,omitempty"`
+	Group string `protobuf:"bytes,37,opt,name=group,proto3" json:"group,omitempty"`
+	// Families of which the router takes nothing, so that none of their routes is sent to it for a while.
+	HeldFamilies  []*HeldFamily `protobuf:"bytes,38,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1542,6 +1544,77 @@ func (x *Peer) GetGroup() string {
 	return ""
 }
 
+func (x *Peer) GetHeldFamilies() []*HeldFamily {
+	if x != nil {
+		return x.HeldFamilies
+	}
+	return nil
+}
+
+// HeldFamily is a family that is kept from a router, because it resets the session upon whatever it gets of it.
+type HeldFamily struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The family, for example "ipv6-flowspec".
+	Family string `protobuf:"bytes,1,opt,name=family,proto3" json:"family,omitempty"`
+	// When it is tried again.
+	UntilTime *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=until_time,json=untilTime,proto3" json:"until_time,omitempty"`
+	// Why, in words, with what to do.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeldFamily) Reset() {
+	*x = HeldFamily{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeldFamily) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeldFamily) ProtoMessage() {}
+
+func (x *HeldFamily) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeldFamily.ProtoReflect.Descriptor instead.
+func (*HeldFamily) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *HeldFamily) GetFamily() string {
+	if x != nil {
+		return x.Family
+	}
+	return ""
+}
+
+func (x *HeldFamily) GetUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UntilTime
+	}
+	return nil
+}
+
+func (x *HeldFamily) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // SpeakerRoute is one route in the speaker.
 type SpeakerRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1555,7 +1628,7 @@ type SpeakerRoute struct {
 
 func (x *SpeakerRoute) Reset() {
 	*x = SpeakerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1567,7 +1640,7 @@ func (x *SpeakerRoute) String() string {
 func (*SpeakerRoute) ProtoMessage() {}
 
 func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1580,7 +1653,7 @@ func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerRoute.ProtoReflect.Descriptor instead.
 func (*SpeakerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SpeakerRoute) GetSpec() *RouteSpec {
@@ -1628,7 +1701,7 @@ type PeerRoute struct {
 
 func (x *PeerRoute) Reset() {
 	*x = PeerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1713,7 @@ func (x *PeerRoute) String() string {
 func (*PeerRoute) ProtoMessage() {}
 
 func (x *PeerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1726,7 @@ func (x *PeerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRoute.ProtoReflect.Descriptor instead.
 func (*PeerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PeerRoute) GetPeer() string {
@@ -1805,7 +1878,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
-	" \x01(\tR\x0ewithdrawnAllBy\"\xbc\t\n" +
+	" \x01(\tR\x0ewithdrawnAllBy\"\x80\n" +
+	"\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -1838,7 +1912,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"probe_time\x18# \x01(\v2\x1a.google.protobuf.TimestampR\tprobeTime\x12\x1f\n" +
 	"\vprobe_error\x18$ \x01(\tR\n" +
 	"probeError\x12\x14\n" +
-	"\x05group\x18% \x01(\tR\x05group\"\xd6\x01\n" +
+	"\x05group\x18% \x01(\tR\x05group\x12B\n" +
+	"\rheld_families\x18& \x03(\v2\x1d.trafficmonitor.v1.HeldFamilyR\fheldFamilies\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +
@@ -1846,7 +1921,13 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x14SESSION_STATE_ACTIVE\x10\x03\x12\x1b\n" +
 	"\x17SESSION_STATE_OPEN_SENT\x10\x04\x12\x1e\n" +
 	"\x1aSESSION_STATE_OPEN_CONFIRM\x10\x05\x12\x1d\n" +
-	"\x19SESSION_STATE_ESTABLISHED\x10\x06\"t\n" +
+	"\x19SESSION_STATE_ESTABLISHED\x10\x06\"w\n" +
+	"\n" +
+	"HeldFamily\x12\x16\n" +
+	"\x06family\x18\x01 \x01(\tR\x06family\x129\n" +
+	"\n" +
+	"until_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\tuntilTime\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"t\n" +
 	"\fSpeakerRoute\x120\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1c.trafficmonitor.v1.RouteSpecR\x04spec\x122\n" +
 	"\x05peers\x18\x02 \x03(\v2\x1c.trafficmonitor.v1.PeerRouteR\x05peers\"\xed\x05\n" +
@@ -1904,7 +1985,7 @@ func file_trafficmonitor_v1_speaker_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(Peer_SessionState)(0),                          // 0: trafficmonitor.v1.Peer.SessionState
 	(PeerRoute_State)(0),                            // 1: trafficmonitor.v1.PeerRoute.State
@@ -1927,51 +2008,54 @@ var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 18: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
 	(*SpeakerStatus)(nil),                           // 19: trafficmonitor.v1.SpeakerStatus
 	(*Peer)(nil),                                    // 20: trafficmonitor.v1.Peer
-	(*SpeakerRoute)(nil),                            // 21: trafficmonitor.v1.SpeakerRoute
-	(*PeerRoute)(nil),                               // 22: trafficmonitor.v1.PeerRoute
-	(*timestamppb.Timestamp)(nil),                   // 23: google.protobuf.Timestamp
+	(*HeldFamily)(nil),                              // 21: trafficmonitor.v1.HeldFamily
+	(*SpeakerRoute)(nil),                            // 22: trafficmonitor.v1.SpeakerRoute
+	(*PeerRoute)(nil),                               // 23: trafficmonitor.v1.PeerRoute
+	(*timestamppb.Timestamp)(nil),                   // 24: google.protobuf.Timestamp
 }
 var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
-	23, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
-	23, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
+	24, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
+	24, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
 	8,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
 	3,  // 4: trafficmonitor.v1.ChangeRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
 	5,  // 5: trafficmonitor.v1.ChangeRoutesResponse.result:type_name -> trafficmonitor.v1.SetRoutesResponse
 	19, // 6: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
 	19, // 7: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	23, // 8: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
+	24, // 8: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
 	20, // 9: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
-	21, // 10: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	22, // 10: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
 	0,  // 11: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
-	23, // 12: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
-	23, // 13: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
-	23, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
-	3,  // 15: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	22, // 16: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
-	1,  // 17: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	23, // 18: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
-	2,  // 19: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
-	23, // 20: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
-	4,  // 21: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
-	6,  // 22: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
-	9,  // 23: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
-	11, // 24: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
-	13, // 25: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
-	15, // 26: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	17, // 27: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	5,  // 28: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	7,  // 29: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
-	10, // 30: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	12, // 31: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	14, // 32: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	16, // 33: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	18, // 34: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	24, // 12: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
+	24, // 13: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	24, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
+	21, // 15: trafficmonitor.v1.Peer.held_families:type_name -> trafficmonitor.v1.HeldFamily
+	24, // 16: trafficmonitor.v1.HeldFamily.until_time:type_name -> google.protobuf.Timestamp
+	3,  // 17: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
+	23, // 18: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	1,  // 19: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
+	24, // 20: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	2,  // 21: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
+	24, // 22: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
+	4,  // 23: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
+	6,  // 24: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
+	9,  // 25: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
+	11, // 26: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
+	13, // 27: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
+	15, // 28: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
+	17, // 29: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	5,  // 30: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	7,  // 31: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
+	10, // 32: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	12, // 33: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	14, // 34: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	16, // 35: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	18, // 36: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	30, // [30:37] is the sub-list for method output_type
+	23, // [23:30] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_speaker_proto_init() }
@@ -1979,14 +2063,14 @@ func file_trafficmonitor_v1_speaker_proto_init() {
 	if File_trafficmonitor_v1_speaker_proto != nil {
 		return
 	}
-	file_trafficmonitor_v1_speaker_proto_msgTypes[19].OneofWrappers = []any{}
+	file_trafficmonitor_v1_speaker_proto_msgTypes[20].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_speaker_proto_rawDesc), len(file_trafficmonitor_v1_speaker_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

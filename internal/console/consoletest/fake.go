@@ -422,6 +422,9 @@ func (f *Fake) ReleaseQuarantine(ctx context.Context, q console.ReleaseQuarantin
 	if q.Peer != "edge1" {
 		return nil, console.ErrNotFound{What: "router " + q.Peer}
 	}
+	if q.Family != "" {
+		return []string{q.Family}, nil
+	}
 	return []string{"destination 203.0.113.78/32 then discard"}, nil
 }
 
