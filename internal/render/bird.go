@@ -62,10 +62,21 @@ func BIRDRoute(r route.Route) (string, error) {
 	if len(set) > 0 {
 		attrs = " { " + strings.Join(set, " ") + " };"
 	}
+	// BIRD 2.0 announces another rule without a word: the offset begins with the octet it lies in, and of a flow label in its
+	// configuration it keeps 16 bits.
+	m := r.Match
+	if m.DestinationOffset%8 != 0 || m.SourceOffset%8 != 0 {
+		return "", cannot("BIRD", "an offset within an octet, which it would announce as another")
+	}
+	for _, x := range m.FlowLabel {
+		if x.Hi > 0xffff {
+			return "", cannot("BIRD", fmt.Sprintf("a flow label above 65535 (%d), which it would announce as another", x.Hi))
+		}
+	}
 	if r.IsBlackhole() {
 		return fmt.Sprintf("route %s blackhole%s", r.Prefix(), attrs), nil
 	}
-	return fmt.Sprintf("route flow%d { %s}%s", r.Family(), BIRDMatch(r.Match), attrs), nil
+	return fmt.Sprintf("route flow%d { %s}%s", r.Family(), BIRDMatch(m), attrs), nil
 }
 
 // BIRDMatch writes a match in BIRD's configuration language.

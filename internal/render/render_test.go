@@ -124,3 +124,23 @@ func TestEveryActionIsWrittenOrRefused(t *testing.T) {
 		}
 	}
 }
+
+// BIRD 2.0 takes these and announces another rule (docs/interop.md).
+func TestBIRDIsNotToldWhatItAnnouncesAsAnother(t *testing.T) {
+	for text, refused := range map[string]bool{
+		"destination 2001:db8::1/128 flow-label 65535":                          false,
+		"destination 2001:db8::1/128 flow-label 65536":                          true,
+		"destination 2001:db8::1/128 flow-label 7,100-1048575":                  true,
+		"destination 2001:db8::1/128 source ::1234:0:0:0/64-80":                 false,
+		"destination 2001:db8::1/128 source ::1234:5600:0:0/61-90":              true,
+		"destination ::1234:5600:0:0/61-90 source 2001:db8::1/128 protocol udp": true,
+	} {
+		r, err := route.Parse(text + " then discard")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := BIRDRoute(r); (err != nil) != refused {
+			t.Errorf("%s: %q, %v", text, got, err)
+		}
+	}
+}
