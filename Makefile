@@ -135,6 +135,13 @@ interop: build ## Every rule at FRR, BIRD, gobgpd, ExaBGP and OpenBGPD (INTEROP=
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/interop
 	$(AS_ROOT) bin/lab/interop $(INTEROP)
 
+.PHONY: interop-fuzz
+interop-fuzz: INTEROP = -fuzz $(or $(COUNT),5000) -seed $(or $(SEED),1) -results build/interop-fuzz.json
+interop-fuzz: build ## Random rules through the speaker to the five routers and back (SEED=7 COUNT=5000); writes build/interop-fuzz.json
+	scripts/deps.sh interop
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/interop
+	$(AS_ROOT) bin/lab/interop $(INTEROP)
+
 .PHONY: fuzz
 fuzz: ## Every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -23,6 +23,7 @@ func parseBIRDFlow(text string, f route.Family) ([]FlowRoute, error) {
 	var out []FlowRoute
 	var last *FlowRoute // the path whose attributes follow
 	var match *route.Match
+	var ec, ec6 []byte // of last
 	head := "flow4 {"
 	if f == route.IPv6 {
 		head = "flow6 {"
@@ -44,7 +45,7 @@ func parseBIRDFlow(text string, f route.Family) ([]FlowRoute, error) {
 			if err != nil {
 				return fail(line, err)
 			}
-			match = &m
+			match, ec, ec6 = &m, nil, nil
 			if last, err = appendBIRDPath(&out, m, rest); err != nil {
 				return fail(line, err)
 			}
@@ -55,15 +56,24 @@ func parseBIRDFlow(text string, f route.Family) ([]FlowRoute, error) {
 				return fail(line, fmt.Errorf("an attribute without a route"))
 			}
 			last.Raw += "\n" + line
-			if key == "BGP.ext_community" || strings.HasPrefix(key, "BGP.19 ") {
-				action, err := parseBIRDAction(key, value)
-				if err != nil {
-					return fail(line, err)
-				}
-				last.Route.Action = action
+			var err error
+			switch {
+			case key == "BGP.ext_community":
+				ec, err = parseBIRDCommunities(value)
+			case strings.HasPrefix(key, "BGP.19 "): // IPv6 address specific ones (RFC 5701), shown as octets
+				ec6, err = hex.DecodeString(strings.ReplaceAll(value, " ", ""))
+			default:
+				continue
+			}
+			if err == nil {
+				last.Route.Action, err = actionOf(ec, ec6)
+			}
+			if err != nil {
+				return fail(line, err)
 			}
 		case strings.HasPrefix(line, " ") && match != nil: // one more path of the same rule
 			var err error
+			ec, ec6 = nil, nil
 			if last, err = appendBIRDPath(&out, *match, line); err != nil {
 				return fail(line, err)
 			}
@@ -223,25 +233,16 @@ func parseBIRDBits(text string, one func(string) (value, mask uint16, err error)
 // birdOther matches the redirect to an IPv4 address, which BIRD has no word for: "(unknown 0x10c, 192.0.2.9, 1)".
 var birdOther = regexp.MustCompile(`^\(unknown 0x([0-9a-f]+), ([0-9.]+), ([0-9]+)\)$`)
 
-// parseBIRDAction reads extended communities: "(generic, 0x80060000, 0x48f42400) (rt, 1, 2)". BIRD shows those of FlowSpec
-// as generic ones; others are left out. The attribute of type 0x19, IPv6 address specific ones (RFC 5701), it shows as
-// octets.
-func parseBIRDAction(key, text string) (route.Action, error) {
-	if key != "BGP.ext_community" {
-		ec6, err := hex.DecodeString(strings.ReplaceAll(text, " ", ""))
-		if err != nil {
-			return route.Action{}, err
-		}
-		return actionOf(nil, ec6)
-	}
-	var ec []byte
+// parseBIRDCommunities reads extended communities: "(generic, 0x80060000, 0x48f42400) (rt, 1, 2)". BIRD shows those of
+// FlowSpec as generic ones; others are left out.
+func parseBIRDCommunities(text string) (ec []byte, err error) {
 	for c := range strings.SplitAfterSeq(text, ")") {
 		c = strings.TrimSpace(c)
 		if g := birdCommunity.FindStringSubmatch(c); g != nil {
 			for _, half := range g[1:] {
 				v, err := strconv.ParseUint(half, 16, 32)
 				if err != nil {
-					return route.Action{}, err
+					return nil, err
 				}
 				ec = binary.BigEndian.AppendUint32(ec, uint32(v))
 			}
@@ -250,11 +251,11 @@ func parseBIRDAction(key, text string) (route.Action, error) {
 			a, err2 := netip.ParseAddr(g[2])
 			n, err3 := strconv.ParseUint(g[3], 10, 16)
 			if err := errors.Join(err1, err2, err3); err != nil {
-				return route.Action{}, err
+				return nil, err
 			}
 			ec = binary.BigEndian.AppendUint16(ec, uint16(kind))
 			ec = binary.BigEndian.AppendUint16(append(ec, a.AsSlice()...), uint16(n))
 		}
 	}
-	return actionOf(ec, nil)
+	return ec, nil
 }

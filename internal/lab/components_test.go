@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"errors"
+	"strings"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/render"
@@ -33,13 +35,42 @@ func TestActionsAsBIRDSaysThem(t *testing.T) {
 		"(generic, 0x8008fbf4, 0x64) (rt, 1, 2)": "redirect 64500:100", "(generic, 0x82080000, 0xfbf40064)": "redirect 64500L:100",
 		"(unknown 0x10c, 192.0.2.9, 0)": "redirect 192.0.2.9", "(unknown 0x10c, 192.0.2.9, 1)": "copy 192.0.2.9",
 	} {
-		if got, err := parseBIRDAction("BGP.ext_community", text); err != nil || got.String() != want {
+		ec, err := parseBIRDCommunities(text)
+		got, err2 := actionOf(ec, nil)
+		if err := errors.Join(err, err2); err != nil || got.String() != want {
 			t.Errorf("%s is %q, %v; want %q", text, got, err, want)
 		}
 	}
 	for _, text := range []string{"(generic, 0x80060000, 0x7fc00000)", "(unknown 0x10c, 192.0.2.9, 2)", "(generic, 0x80050000, 0x1)"} {
-		if got, err := parseBIRDAction("BGP.ext_community", text); err == nil {
+		ec, err := parseBIRDCommunities(text)
+		if got, err2 := actionOf(ec, nil); err == nil && err2 == nil {
 			t.Errorf("%s is read as %q", text, got)
+		}
+	}
+}
+
+// Of an action in two attributes, neither hides the other.
+func TestActionInTwoAttributesAsBIRDSaysIt(t *testing.T) {
+	text := "flow6 { dst 2001:db8::1/128; }  [spk 17:47:54.048 from 10.66.0.1] * (100) [AS65000i]\n" +
+		"\tBGP.ext_community: (generic, 0x80060000, 0x47f42400)\n" +
+		"\tBGP.19 [t]: 00 0c 3f ff f0 00 00 00 00 00 00 00 00 00 00 00 00 09 00 01\n"
+	got, err := parseBIRDFlow(text, route.IPv6)
+	if want := "destination 2001:db8::1/128 then rate-limit 1Mbps copy 3fff:f000::9"; err != nil || len(got) != 1 || got[0].Route.String() != want {
+		t.Errorf("%v, %v; want %s", got, err, want)
+	}
+}
+
+// What FRR does not know stands behind what it knows.
+func TestUnknownActionAsFRRSaysIt(t *testing.T) {
+	head := "BGP flowspec entry: (flags 0x418)\n\tDestination Address 192.0.2.1/32\n\t"
+	for line, want := range map[string]string{
+		"FS:marking 11 UNK:128, 12": "accept mark 11", "FS:rate 125000.000000 UNK:0, 12": "rate-limit 1Mbps",
+		"FS:redirect VRF RT:64500:100 UNK:128, 12": "redirect 64500:100", "NH:192.0.2.9:1 UNK:128, 12": "copy 192.0.2.9",
+	} {
+		want, err := route.ParseAction(strings.TrimPrefix(want, "accept "))
+		got, err2 := parseFRRFlow(head+line+"\n", route.IPv4)
+		if err := errors.Join(err, err2); err != nil || len(got) != 1 || got[0].Route.Action != want {
+			t.Errorf("%s is %v, %v; want %v", line, got, err, want)
 		}
 	}
 }

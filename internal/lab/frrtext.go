@@ -89,7 +89,8 @@ func setFRR(r *route.Route, line string, f route.Family) (err error) {
 // "NH:192.0.2.9:1", a redirect to an address whose last bit asks for a copy. What FRR prints of traffic-action is the same
 // whatever its bits, and what it does not know shows as UNK: both are passed over.
 func setFRRAction(a *route.Action, line string) error {
-	for i, part := range strings.Split(" "+line, " FS:") {
+	line, _, _ = strings.Cut(" "+line, " UNK:")
+	for i, part := range strings.Split(line, " FS:") {
 		word, value, _ := strings.Cut(part, " ")
 		var err error
 		switch {
@@ -124,7 +125,7 @@ func setFRRAction(a *route.Action, line string) error {
 
 func setFRRNextHop(a *route.Action, text string) error {
 	rest, ok := strings.CutPrefix(text, "NH:")
-	if !ok { // nothing, or UNK
+	if !ok { // nothing
 		return nil
 	}
 	i := strings.LastIndexByte(rest, ':')

@@ -99,9 +99,20 @@ var shapes = concat(
 	},
 	only(route.IPv6, numeric("flow-label", "", 0xbeef, 5, 0x300, 0x12345, 0xfffff)),
 	[]shape{
+		{"destination-port", "list of six", "destination {host} protocol udp destination-port 80,443,5060,8080,27015,30120", 0},
+		{"destination-port", "three ranges", "destination {host} protocol udp destination-port 80-90,443-500,5060-5070", 0},
+		{"destination-port", "three ranges and one", "destination {host} protocol udp destination-port 80-90,443-500,5060-5070,8080", 0},
+		{"destination-port", "list of seven", "destination {host} protocol udp destination-port 80,443,5060,8080,11211,27015,30120", 0},
+		{"tcp-flags", "list of six", flags("fin,syn,rst,psh,ack,urg"), 0},
+	},
+	[]shape{
 		{
 			"all", "together",
 			"destination {net} source {sources} protocol tcp destination-port 80,443 source-port 1024-65535 tcp-flags syn&!ack length 40-60 dscp 0 fragment !is-fragment", 0,
+		},
+		{
+			"all", "at length",
+			"destination {net} source {sources} protocol 17,132,136 port 10021,20032,30043,40054,50065 destination-port 10001,20002,30003,40004,50005 source-port 10011,20022,30033,40044,50055 length 10101,20202,30303,40404,50505 dscp 11,22,33,44,55 fragment is-fragment,first-fragment&!last-fragment", 0,
 		},
 	},
 )

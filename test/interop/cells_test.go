@@ -128,7 +128,7 @@ func TestDeviations(t *testing.T) {
 		}
 		n := 0
 		for _, c := range cells {
-			if !d.holds(d.Router, c) {
+			if !d.holds(d.Router, c.Route) {
 				continue
 			}
 			n++

@@ -36,6 +36,8 @@ type options struct {
 	program, page, results, routers string
 	filter                          string
 	keep, failover                  bool
+	fuzz                            int
+	seed                            uint64
 }
 
 func run(ctx context.Context) error {
@@ -46,6 +48,8 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.routers, "routers", "", "only these routers, separated by commas")
 	flag.StringVar(&o.filter, "cells", "", "only the cells whose name matches this regular expression")
 	flag.BoolVar(&o.failover, "failover", false, "only two speakers of which one goes away")
+	flag.IntVar(&o.fuzz, "fuzz", 0, "only so many random rules")
+	flag.Uint64Var(&o.seed, "seed", 1, "of the random rules")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs")
 	flag.Parse()
 	program, err := filepath.Abs(o.program)
@@ -59,7 +63,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	whole := o.filter == "" && o.routers == ""
+	whole := o.filter == "" && o.routers == "" && !o.failover && o.fuzz == 0
 	filter, err := regexp.Compile(o.filter)
 	if err != nil {
 		return err
@@ -82,14 +86,21 @@ func run(ctx context.Context) error {
 		return err
 	}
 	begin := time.Now()
-	var results []Result
+	var all report
 	var versions map[string]string
-	var events []Failover
 	if whole || o.failover {
-		events, err = failovers(ctx, l, program)
+		all.Failover, err = failovers(ctx, l, program)
 	}
-	if err == nil && !o.failover {
-		results, versions, err = matrix(ctx, l, program, chosen, cells)
+	if err == nil && !o.failover && o.fuzz == 0 {
+		all.Cells, versions, err = matrix(ctx, l, program, chosen, cells)
+	}
+	if n := o.fuzz; err == nil && (whole || n > 0) {
+		if whole {
+			n = fixedRules
+		}
+		if all.Fuzz, err = fuzzed(ctx, l, program, chosen, o.seed, n); err == nil {
+			all.Foreign, err = foreign(ctx, l, o.seed, n)
+		}
 	}
 	if err != nil {
 		l.Keep()
@@ -98,22 +109,24 @@ func run(ctx context.Context) error {
 	if err := errors.Join(err, l.Close()); err != nil {
 		return err
 	}
-	wrong := gaps(events)
-	for i := range results {
-		if w := mark(&results[i]); w != "" {
-			wrong = append(wrong, fmt.Sprintf("%s, %s: %s\n\t%s\n\t%s", results[i].Router, results[i].cell.Name(), w, results[i].Route, results[i].Note))
+	wrong := append(gaps(all.Failover), wrongFuzz(all.Fuzz)...)
+	wrong = append(wrong, wrongForeign(all.Foreign)...)
+	for i := range all.Cells {
+		r := &all.Cells[i]
+		if w := mark(r); w != "" {
+			wrong = append(wrong, fmt.Sprintf("%s, %s: %s\n\t%s\n\t%s", r.Router, r.cell.Name(), w, r.Route, r.Note))
 		}
 	}
-	if err := write(o.results, results, events); err != nil {
+	if err := all.write(o.results); err != nil {
 		return err
 	}
-	fmt.Printf("%d results and %d events in %v, in %s\n", len(results), len(events), time.Since(begin).Round(time.Second), o.results)
+	fmt.Printf("all in %v, in %s\n", time.Since(begin).Round(time.Second), o.results)
 	if len(wrong) > 0 {
 		const most = 30
 		shown := wrong[:min(len(wrong), most)]
-		return fmt.Errorf("%d cells or events are not as listed:\n%s", len(wrong), strings.Join(shown, "\n"))
+		return fmt.Errorf("%d cells, rules or events are not as listed:\n%s", len(wrong), strings.Join(shown, "\n"))
 	}
-	if !whole || o.failover {
+	if !whole {
 		return nil
 	}
 	return os.WriteFile(o.page, []byte(Page(cells, versions)), 0o644)
@@ -166,15 +179,19 @@ func try(ctx context.Context, l *lab.Lab, program string, n int, asn uint32, im 
 	return results, p.version, errors.Join(err, p.stop(ctx))
 }
 
-// write writes the results as JSON.
-func write(path string, results []Result, events []Failover) error {
+// report is build/interop.json.
+type report struct {
+	Cells    []Result   `json:"cells"`
+	Failover []Failover `json:"failover"`
+	Fuzz     []Fuzz     `json:"fuzz"`
+	Foreign  Foreign    `json:"foreign"`
+}
+
+func (r report) write(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
 	}
-	b, err := json.MarshalIndent(struct {
-		Cells    []Result   `json:"cells"`
-		Failover []Failover `json:"failover"`
-	}{results, events}, "", " ")
+	b, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}

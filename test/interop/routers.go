@@ -196,9 +196,21 @@ type speakerPeer struct {
 	ASN     uint32
 }
 
+// everything is the profile of a router that gets each rule as it is: what a router makes of it is what we want to know.
+const everything = `name: everything
+platform: A router of the lab
+match: {max_items: 64, prefix_offset: any}
+facts:
+  - about: [match.max_items, match.prefix_offset]
+    says: Nothing is kept from it, for the suite is to see what it makes of everything.
+    source: own
+    where: test/interop
+`
+
 // start starts the speaker process in a namespace.
 func (c speakerConfig) start(in *lab.Namespace, program string) (*lab.Process, *speaker.Client, error) {
-	if err := os.MkdirAll(c.Dir, 0o755); err != nil {
+	profiles := filepath.Join(c.Dir, "profiles")
+	if err := os.MkdirAll(profiles, 0o755); err != nil {
 		return nil, nil, err
 	}
 	text := fmt.Sprintf(`name: interop
@@ -215,10 +227,14 @@ speaker:
   on_stop: %[6]s
   graceful_restart_time: %[9]v
   blackhole: {communities: ["%[4]d:666"]}
+  profiles: %[1]s/profiles
   peers:
 `, c.Dir, own4, own6, ourASN, c.RouterID, cmp.Or(c.OnStop, string(speaker.GracefulRestart)), hop4, hop6, cmp.Or(c.Restart, 2*time.Minute))
 	for _, p := range c.Peers {
-		text += fmt.Sprintf("    - {name: %q, address: %s, asn: %d, connect_retry: 1s, max_items_per_component: 64}\n", p.Name, p.Address, p.ASN)
+		text += fmt.Sprintf("    - {name: %q, address: %s, asn: %d, connect_retry: 1s, profile: everything}\n", p.Name, p.Address, p.ASN)
+	}
+	if err := os.WriteFile(filepath.Join(profiles, "everything.yaml"), []byte(everything), 0o600); err != nil {
+		return nil, nil, err
 	}
 	file := filepath.Join(c.Dir, "controller.yaml")
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -31,9 +31,13 @@ type Result struct {
 	Deviation     string `json:"deviation,omitempty"`
 	Note          string `json:"note,omitempty"`
 
-	cell Cell
-	raw  string // what the router printed
+	cell    Cell
+	raw     string // what the router printed
+	matches bool   // it shows the match that was meant
 }
+
+// refusedNote begins the note of a cell that our safety kernel refuses.
+const refusedNote = "refused by the speaker: "
 
 // Outcomes of a cell, the first that went wrong.
 const (
@@ -209,7 +213,7 @@ func (x *runner) batch(ctx context.Context, cells []Cell) ([]Result, error) {
 		r := x.result(c)
 		switch state := states[c.Route.String()]; {
 		case refused[c.Route.String()] != "":
-			r.Note = "refused by the speaker: " + refused[c.Route.String()]
+			r.Note = refusedNote + refused[c.Route.String()]
 		case state.State != speaker.Sent:
 			r.Note = fmt.Sprintf("%s; the router's tool shows as negotiated: %v", state.Reason, x.negotiated)
 		default:
@@ -317,6 +321,7 @@ func (r *Result) judge(have []lab.Received) {
 		why = append(why, "not understood: "+err.Error())
 	} else {
 		why = differences(r.cell, have[0])
+		r.matches = have[0].Match.Equal(wantedMatch(r.cell)) && !have[0].Unreachable
 	}
 	if r.ReadBackEqual = len(why) == 0; !r.ReadBackEqual {
 		r.Note = strings.Join(why, "; ") + ": " + strings.Join(strings.Fields(r.raw), " ")
@@ -325,10 +330,7 @@ func (r *Result) judge(have []lab.Received) {
 
 // differences says in what the router's account is not what was meant.
 func differences(c Cell, have lab.Received) (why []string) {
-	match, action := c.Route.Match, onWire(c.Route.Action)
-	if c.Route.IsBlackhole() {
-		match = route.Match{Destination: c.Route.Prefix()}
-	}
+	match, action := wantedMatch(c), onWire(c.Route.Action)
 	if !have.Match.Equal(match) {
 		why = append(why, fmt.Sprintf("matches %q and not %q", have.Match, match))
 	}
@@ -354,6 +356,14 @@ func differences(c Cell, have lab.Received) (why []string) {
 		why = append(why, fmt.Sprintf("with %+v and not %+v", have.Path, want))
 	}
 	return why
+}
+
+// wantedMatch is what a router is to show: a blackhole is a prefix.
+func wantedMatch(c Cell) route.Match {
+	if c.Route.IsBlackhole() {
+		return route.Match{Destination: c.Route.Prefix()}
+	}
+	return c.Route.Match
 }
 
 // onWire is what the rule itself says of an action: rates are 32-bit floats (RFC 8955, section 7.1), what is let pass

@@ -12,7 +12,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 )
 
-// TestSmoke tries a few cells at one router; "make interop" tries all at all.
+// TestSmoke tries a few cells and random rules at one router; "make interop" tries all at all.
 func TestSmoke(t *testing.T) {
 	lab.NeedRoot(t)
 	lab.NeedTool(t, "bird", "ip")
@@ -37,6 +37,18 @@ func TestSmoke(t *testing.T) {
 		if wrong := mark(&results[i]); wrong != "" {
 			t.Errorf("%s: %s\n%s", results[i].cell.Name(), wrong, results[i].Note)
 		}
+	}
+	const rules = 300
+	random, err := fuzzed(ctx, l, program, implementations[1:2], 1, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := foreign(ctx, l, 1, rules)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range append(wrongFuzz(random), wrongForeign(other)...) {
+		t.Error(wrong)
 	}
 }
 
