@@ -250,7 +250,7 @@ func (s *shaper) portsHaveProtocol(m route.Match) ([]route.Match, error) {
 // supported takes out what the router does not match by.
 func (s *shaper) supported(m route.Match) ([]route.Match, error) {
 	if s.unknownOffset(&m) {
-		return nil, refuse("the router does not match by a prefix with this offset (profile %s): name the whole prefix", s.Name)
+		return nil, refuse("the router does not match by a prefix with this offset (profile %s): name the whole prefix, or the profile of a router that does", s.Name)
 	}
 	for _, word := range []string{"destination", "source"} {
 		if has(&m, word) && !s.takes(word) {

@@ -39,12 +39,12 @@ func TestShipped(t *testing.T) {
 	}
 }
 
-// A router of which nothing is said gets what the compiler's zero profile gives.
+// A router of which nothing is said gets what the compiler's zero profile gives, but for what resets some routers.
 func TestGenericIsTheDefault(t *testing.T) {
 	p, _ := shippedSet(t).Get(Generic)
 	got := p.Router
 	got.Name, got.Split = "", 0
-	if d := cmp.Diff(compile.Profile{MaxItems: compile.DefaultMaxItems}, got); d != "" || p.Router.Split != 1 {
+	if d := cmp.Diff(compile.Profile{MaxItems: compile.DefaultMaxItems, Offsets: compile.NoOffsets}, got); d != "" || p.Router.Split != 1 {
 		t.Errorf("split %d, %s", p.Router.Split, d)
 	}
 }
@@ -80,6 +80,7 @@ func TestTraps(t *testing.T) {
 		{"extreme-slx", "protocol tcp tcp-flags syn&!ece then discard", nil, "does not test all the flags"},
 		{"openbgpd", "protocol udp then discard", nil, "does not take ipv4-flowspec (profile openbgpd)"},
 		{"generic", "protocol udp source-port 1,3,5,7,9,11 then discard", nil, "source-port has 6 items"},
+		{"generic", "source ::7/64-128 protocol udp then discard", nil, "name the whole prefix, or the profile of a router that does"},
 		{"generic", "protocol udp port 53 destination-port 53 then discard", []string{"protocol udp port 53 destination-port 53 then discard"}, ""},
 	} {
 		t.Run(c.profile+" "+c.route, func(t *testing.T) {
