@@ -38,6 +38,9 @@ type running struct {
 func start(t *testing.T, dir string) *running {
 	t.Helper()
 	sensors, telemetry := freePort(t), freePort(t)
+	for telemetry == sensors {
+		telemetry = freePort(t)
+	}
 	text := fmt.Sprintf(`
 name: c1
 data_dir: %[1]s/data

@@ -49,6 +49,9 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 		if p.State == speaker.Established {
 			st.PeersEstablished++
 		}
+		for _, h := range p.Held {
+			st.HeldFamilies = append(st.HeldFamilies, p.Name+" "+string(h.Table))
+		}
 	}
 	routes, snap, _ := s.announce.Desired(time.Now())
 	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze

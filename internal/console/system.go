@@ -75,6 +75,7 @@ type Status struct {
 
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
+	HeldFamilies                       []string // router and family, with a space between
 	IncidentsActive, MitigationsActive int
 	RoutesDesired                      int
 	RoutesSent                         int // summed over routers

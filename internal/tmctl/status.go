@@ -67,6 +67,10 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if down := int(st.PeersConfigured) - int(st.PeersEstablished); down > 0 {
 		add("%d of %d routers have no session: tmctl peers", down, st.PeersConfigured)
 	}
+	for _, held := range st.HeldFamilies {
+		router, family, _ := strings.Cut(held, " ")
+		add("%s resets its session upon whatever it gets of %s, so nothing of that is sent there: tmctl peers says until when and what to do", clean(router), clean(family))
+	}
 	if st.PolicyError != "" {
 		add("the newest policy was refused, the one before is in force: %s", st.PolicyError)
 	}

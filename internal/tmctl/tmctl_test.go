@@ -167,6 +167,10 @@ var goldens = []struct {
 		s.Shadow = &console.Shadow{Source: "next.yaml", Hash: "ba98", Loaded: consoletest.Now, Error: "next.yaml:3: groups: unknown key"}
 		s.PolicyError = "policy.yaml:7: groups[0].limits: unknown key"
 	}},
+	{"status-held", ExitDegraded, []string{"status"}, func(f *consoletest.Fake) {
+		f.StatusNow.SensorsStale, f.StatusNow.PeersEstablished = 0, 2
+		f.StatusNow.HeldFamilies = []string{"edge1 ipv6-flowspec"}
+	}},
 	{"status-breaker", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {
 		s := &f.StatusNow
 		s.SensorsStale, s.PeersEstablished = 0, 2

@@ -372,7 +372,10 @@ type GetStatusResponse struct {
 	// The circuit breaker.
 	Breaker *Breaker `protobuf:"bytes,31,opt,name=breaker,proto3" json:"breaker,omitempty"`
 	// The shadow policy, asked beside the one in force and never obeyed; absent without one.
-	ShadowPolicy  *ShadowPolicy `protobuf:"bytes,32,opt,name=shadow_policy,json=shadowPolicy,proto3" json:"shadow_policy,omitempty"`
+	ShadowPolicy *ShadowPolicy `protobuf:"bytes,32,opt,name=shadow_policy,json=shadowPolicy,proto3" json:"shadow_policy,omitempty"`
+	// Families that are kept from a router because it resets the session upon whatever it gets of them, each as the router's
+	// name, a space and the family; ListPeers says why and what to do.
+	HeldFamilies  []string `protobuf:"bytes,36,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +560,13 @@ func (x *GetStatusResponse) GetBreaker() *Breaker {
 func (x *GetStatusResponse) GetShadowPolicy() *ShadowPolicy {
 	if x != nil {
 		return x.ShadowPolicy
+	}
+	return nil
+}
+
+func (x *GetStatusResponse) GetHeldFamilies() []string {
+	if x != nil {
+		return x.HeldFamilies
 	}
 	return nil
 }
@@ -4267,7 +4277,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\x8a\a\n" +
+	"\x10GetStatusRequest\"\xaf\a\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -4296,7 +4306,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\fpolicy_error\x18\x13 \x01(\tR\vpolicyError\x12>\n" +
 	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\x124\n" +
 	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\x12D\n" +
-	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\"\xdd\x01\n" +
+	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\x12#\n" +
+	"\rheld_families\x18$ \x03(\tR\fheldFamilies\"\xdd\x01\n" +
 	"\fShadowPolicy\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x127\n" +
