@@ -4,14 +4,14 @@
 # come with the packages are neither started nor enabled, for we start our own in namespaces.
 set -eu
 
-test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev frr bird2 nftables iproute2 ethtool procps iputils-ping'
+test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev frr bird2 nftables iproute2 ethtool procps iputils-ping snmpd'
 demo='frr bird2 nftables iproute2 ethtool procps iputils-ping'
 bench='fastnetmon gobgpd'
 eval='tshark'
 interop='frr bird2 gobgpd exabgp openbgpd iproute2 nftables'
 kernels='qemu-system-x86 xz-utils'
 clab='docker.io debootstrap'
-services='frr bird fastnetmon gobgpd exabgp openbgpd docker'
+services='frr bird fastnetmon gobgpd exabgp openbgpd snmpd docker'
 
 [ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval, interop, clab)' >&2; exit 2; }
 

@@ -22,8 +22,8 @@ type Command struct {
 	Timeout time.Duration
 }
 
-// Ask runs one command of the router and returns what it printed.
-func (c Command) Ask(ctx context.Context, show string) ([]byte, error) {
+// Run runs one command of the router and returns what it printed.
+func (c Command) Run(ctx context.Context, show string) ([]byte, error) {
 	if len(c.Argv) == 0 || c.Argv[0] == "" {
 		return nil, errors.New("ask the router: no program is configured")
 	}

@@ -17,52 +17,52 @@ func shell(script string) Command {
 	return Command{Argv: []string{"/bin/sh", "-c", script}, Timeout: time.Minute} // the command becomes $0
 }
 
-func TestAsk(t *testing.T) {
-	out, err := shell(`printf %s "$0"`).Ask(t.Context(), `show "x"; rm -rf / $(id) | cat`)
+func TestRun(t *testing.T) {
+	out, err := shell(`printf %s "$0"`).Run(t.Context(), `show "x"; rm -rf / $(id) | cat`)
 	if err != nil || string(out) != `show "x"; rm -rf / $(id) | cat` {
 		t.Errorf("the router's command arrived as %q, %v", out, err)
 	}
-	_, err = shell(`echo not allowed >&2; exit 3`).Ask(t.Context(), "show x")
+	_, err = shell(`echo not allowed >&2; exit 3`).Run(t.Context(), "show x")
 	if err == nil || !strings.Contains(err.Error(), `ask the router "show x": exit status 3: "not allowed"`) {
 		t.Errorf("got %v", err)
 	}
-	_, err = shell(`yes | head -c 1000000 >&2; exit 1`).Ask(t.Context(), "show x")
+	_, err = shell(`yes | head -c 1000000 >&2; exit 1`).Run(t.Context(), "show x")
 	if err == nil || len(err.Error()) > 1000 {
 		t.Errorf("an error of %d octets", len(err.Error()))
 	}
-	if _, err := (Command{}).Ask(t.Context(), "x"); err == nil {
+	if _, err := (Command{}).Run(t.Context(), "x"); err == nil {
 		t.Error("nothing was run, and that is fine")
 	}
-	if _, err := (Command{Argv: []string{"/nonexistent/ssh"}, Timeout: time.Minute}).Ask(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "/nonexistent/ssh") {
+	if _, err := (Command{Argv: []string{"/nonexistent/ssh"}, Timeout: time.Minute}).Run(t.Context(), "x"); err == nil || !strings.Contains(err.Error(), "/nonexistent/ssh") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := shell("sleep 1000").Ask(ctx, "x"); err == nil {
+	if _, err := shell("sleep 1000").Run(ctx, "x"); err == nil {
 		t.Error("asked although all ends")
 	}
 }
 
-func TestAskIsBounded(t *testing.T) {
-	_, err := shell(`yes`).Ask(t.Context(), "show x")
+func TestRunIsBounded(t *testing.T) {
+	_, err := shell(`yes`).Run(t.Context(), "show x")
 	if err == nil || !strings.Contains(err.Error(), "longer than 32 MiB") {
 		t.Errorf("got %v", err)
 	}
 
 	c := shell(`sleep 1000`)
 	c.Timeout = 50 * time.Millisecond
-	if _, err = c.Ask(t.Context(), "show x"); err == nil || !strings.Contains(err.Error(), "no answer within 50ms") {
+	if _, err = c.Run(t.Context(), "show x"); err == nil || !strings.Contains(err.Error(), "no answer within 50ms") {
 		t.Errorf("got %v", err)
 	}
 }
 
 // What the program started ends with it.
-func TestAskEndsWhatItStarted(t *testing.T) {
+func TestRunEndsWhatItStarted(t *testing.T) {
 	pids := filepath.Join(t.TempDir(), "pid")
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := shell(`sleep 1000 & echo $! > `+pids+`.new; mv `+pids+`.new `+pids+`; wait`).Ask(ctx, "x")
+		_, err := shell(`sleep 1000 & echo $! > `+pids+`.new; mv `+pids+`.new `+pids+`; wait`).Run(ctx, "x")
 		ended <- err
 	}()
 	var text []byte

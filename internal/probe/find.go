@@ -11,11 +11,12 @@ type Index struct {
 	rules  map[string]Rule // by the text of the match
 	unread int
 	first  string
+	hides  func(route.Match) bool
 }
 
 // Index makes the rules of a reading findable.
 func (r Reading) Index() Index {
-	x := Index{rules: make(map[string]Rule, len(r.Rules)), unread: r.Unread, first: r.First}
+	x := Index{rules: make(map[string]Rule, len(r.Rules)), unread: r.Unread, first: r.First, hides: r.hides}
 	for _, rule := range r.Rules {
 		x.rules[rule.Match.String()] = rule
 	}
@@ -31,6 +32,8 @@ func (x Index) Find(m route.Match) Rule {
 		return rule
 	case x.unread > 0:
 		return Rule{Match: m, Why: fmt.Sprintf("the router shows %d rules that could not be read for certain, and this may be one of them; the first: %s", x.unread, x.first)}
+	case x.hides != nil && x.hides(m):
+		return Rule{Match: m, Why: "its name at the router is too long for this way of asking: ask for it there by hand"}
 	}
 	return Rule{Match: m, State: NotInstalled, Why: "the router does not show it"}
 }

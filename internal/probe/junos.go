@@ -16,16 +16,13 @@ import (
 //	Policers:
 //	Name                                                Bytes              Packets
 //	1000K_203.0.113.8,*,proto=6                     100568357                94618
-//
-// A policer counts what exceeds its rate, so it says that a rule is there and not what it hit.
 func readJunos(r *reader, f route.Family) {
 	const (
 		nothing = iota
 		counters
 		policers
 	)
-	seen := map[string]bool{}
-	var later []Rule
+	j := junosRules{r: r, f: f, seen: map[string]bool{}}
 	section := nothing
 	for _, line := range r.lines {
 		text := strings.TrimSpace(line)
@@ -50,29 +47,51 @@ func readJunos(r *reader, f route.Family) {
 		if !ok1 || !ok2 {
 			continue
 		}
-		name := words[0]
 		if section == policers {
-			_, rest, ok := strings.Cut(name, "_")
-			if !ok {
-				continue
-			}
-			m, err := junosMatch(rest, f)
-			if err != nil {
-				r.add(Rule{}, name, err)
-				continue
-			}
-			later = append(later, Rule{Match: m, State: Installed})
-			continue
-		}
-		m, err := junosMatch(name, f)
-		r.add(Rule{Match: m, State: Installed, Packets: packets, Octets: octets, HasPackets: true, HasOctets: true}, name, err)
-		if n := len(r.out.Rules); err == nil && n > 0 {
-			seen[r.out.Rules[n-1].Match.String()] = true
+			j.policer(words[0])
+		} else {
+			j.counter(words[0], packets, true, octets, true)
 		}
 	}
-	for _, rule := range later {
-		if !seen[(route.Route{Match: rule.Match}).Canonical().Match.String()] {
-			r.add(rule, rule.Match.String(), nil)
+	j.end()
+}
+
+// junosRules gathers the rules of a filter. A policer counts what exceeds its rate, so it says that a rule is there and not
+// what it hit.
+type junosRules struct {
+	r     *reader
+	f     route.Family
+	seen  map[string]bool // rules that have a counter, by the text of the match
+	later []Rule          // of policers
+}
+
+func (j *junosRules) counter(name string, packets uint64, hasPackets bool, octets uint64, hasOctets bool) {
+	m, err := junosMatch(name, j.f)
+	j.r.add(Rule{Match: m, State: Installed, Packets: packets, Octets: octets, HasPackets: hasPackets, HasOctets: hasOctets}, name, err)
+	if n := len(j.r.out.Rules); err == nil && n > 0 {
+		j.seen[j.r.out.Rules[n-1].Match.String()] = true
+	}
+}
+
+// policer takes the name of a policer, which has its rate before that of the rule. Others have no rate and are no rules.
+func (j *junosRules) policer(name string) {
+	_, rest, ok := strings.Cut(name, "_")
+	if !ok {
+		return
+	}
+	m, err := junosMatch(rest, j.f)
+	if err != nil {
+		j.r.add(Rule{}, name, err)
+		return
+	}
+	j.later = append(j.later, Rule{Match: m, State: Installed})
+}
+
+// end adds the rules that have a policer only.
+func (j *junosRules) end() {
+	for _, rule := range j.later {
+		if !j.seen[(route.Route{Match: rule.Match}).Canonical().Match.String()] {
+			j.r.add(rule, rule.Match.String(), nil)
 		}
 	}
 }

@@ -48,6 +48,8 @@ type Reading struct {
 	// may be one of them.
 	Unread int
 	First  string
+	// hides reports whether the answer cannot hold a rule for the form it has; nil means none.
+	hides func(route.Match) bool
 }
 
 const (

@@ -25,10 +25,7 @@ func readXR(r *reader, f route.Family) {
 		if raw == "" {
 			return
 		}
-		if rule.HasPackets && rule.Packets > 0 {
-			rule.State, rule.Why = Installed, ""
-		}
-		r.add(rule, raw, err)
+		r.add(xrRule(rule.Match, rule.Packets, rule.HasPackets, rule.Octets, rule.HasOctets), raw, err)
 		raw = ""
 	}
 	for _, line := range r.lines {
@@ -42,7 +39,7 @@ func readXR(r *reader, f route.Family) {
 			r.known = true
 		case "Flow":
 			flush()
-			rule = Rule{Why: "IOS XR shows it and does not say whether hardware took it; it has hit nothing yet"}
+			rule = Rule{}
 			raw = strings.TrimSpace(value)
 			rule.Match, err = xrMatch(raw, f)
 		case "Matched":
@@ -55,6 +52,17 @@ func readXR(r *reader, f route.Family) {
 		}
 	}
 	flush()
+}
+
+// xrRule is a rule of the flow manager's table, which is known to work when it has hit something.
+func xrRule(m route.Match, packets uint64, hasPackets bool, octets uint64, hasOctets bool) Rule {
+	rule := Rule{Match: m, Packets: packets, Octets: octets, HasPackets: hasPackets, HasOctets: hasOctets}
+	if hasPackets && packets > 0 {
+		rule.State = Installed
+	} else {
+		rule.Why = "IOS XR shows it and does not say whether hardware took it; it has hit nothing yet"
+	}
+	return rule
 }
 
 var xrWords = map[string]string{

@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
-	"github.com/amooglesoft/trafficmonitor/internal/probe"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
@@ -273,13 +272,10 @@ func (p *Peer) check(o Options, bad func(format string, args ...any)) {
 	if p.ProgramRate < 0 || p.ProgramRate > 100_000 {
 		bad("program_rate: %d rules a second is outside 0 (no pace) to 100000", p.ProgramRate)
 	}
-	if len(p.Probe.Argv) > 0 {
+	if p.Probe.asker() != nil {
 		p.Probe.Interval, p.Probe.Timeout = cmp.Or(p.Probe.Interval, defaultProbeInterval), cmp.Or(p.Probe.Timeout, defaultProbeTimeout)
-		if !slices.Contains(probe.Parsers(), p.Probe.Parser) {
-			bad("probe: profile %s does not say how to read the router's answer: nothing can be asked; leave probe.run out, or name a profile with a probe", c.Name)
-		}
-		if p.Probe.Interval < time.Second || p.Probe.Timeout < 100*time.Millisecond {
-			bad("probe: interval %s and timeout %s are at least 1s and 100ms", p.Probe.Interval, p.Probe.Timeout)
+		if err := p.Probe.check(c.Name); err != nil {
+			bad("probe: %w", err)
 		}
 	}
 	p.HoldTime = cmp.Or(p.HoldTime, defaultHoldTime)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,13 +14,64 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
-// Probe says how a router is asked what it installed; without Argv it is not asked.
+// Probe says how a router is asked what it installed: by a command, by SNMP or by gNMI; without any of them it is not asked.
 type Probe struct {
 	Argv       []string // a program and its arguments; the router's command becomes the last one
 	Parser     string   // see package probe
 	IPv4, IPv6 string   // the router's commands; empty for none
+	SNMP       *probe.SNMP
+	GNMI       *probe.GNMI
 	Interval   time.Duration
 	Timeout    time.Duration
+}
+
+// asker returns how the router is asked; nil when it is not.
+func (p Probe) asker() probe.Asker {
+	switch {
+	case p.SNMP != nil:
+		s := *p.SNMP
+		s.Timeout = p.Timeout
+		return s
+	case p.GNMI != nil:
+		g := *p.GNMI
+		g.Timeout = p.Timeout
+		return g
+	case len(p.Argv) > 0:
+		return probe.Shell{Command: probe.Command{Argv: p.Argv, Timeout: p.Timeout}, Parser: p.Parser, IPv4: p.IPv4, IPv6: p.IPv6}
+	}
+	return nil
+}
+
+// check reports what is wrong.
+func (p Probe) check(profile string) error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	ways := 0
+	if len(p.Argv) > 0 {
+		ways++
+		if !slices.Contains(probe.Parsers(), p.Parser) {
+			bad("profile %s does not say how to read the router's answer: nothing can be asked; leave probe.run out, or name a profile with a probe", profile)
+		}
+	}
+	if p.SNMP != nil {
+		ways++
+		if err := p.SNMP.Check(); err != nil {
+			bad("snmp: profile %s: %w", profile, err)
+		}
+	}
+	if p.GNMI != nil {
+		ways++
+		if err := p.GNMI.Check(); err != nil {
+			bad("gnmi: profile %s: %w", profile, err)
+		}
+	}
+	if ways > 1 {
+		bad("run, snmp and gnmi are three ways to ask, and a router is asked in one: leave the others out")
+	}
+	if p.Interval < time.Second || p.Timeout < 100*time.Millisecond {
+		bad("interval %s and timeout %s are at least 1s and 100ms", p.Interval, p.Timeout)
+	}
+	return errors.Join(errs...)
 }
 
 // Found is what a router said of a rule.
@@ -42,7 +95,7 @@ type Probed struct {
 type prober struct {
 	peer string
 	p    Probe
-	ask  func(ctx context.Context, show string) ([]byte, error)
+	by   probe.Asker // nil when it is not asked
 
 	mu    sync.Mutex
 	found map[string]Found // by ID of a rule; guarded by mu
@@ -51,12 +104,11 @@ type prober struct {
 }
 
 func newProber(p Peer) *prober {
-	c := probe.Command{Argv: p.Probe.Argv, Timeout: p.Probe.Timeout}
-	return &prober{peer: p.Name, p: p.Probe, ask: c.Ask}
+	return &prober{peer: p.Name, p: p.Probe, by: p.Probe.asker()}
 }
 
 // asks reports whether the router is probed at all.
-func (b *prober) asks() bool { return len(b.p.Argv) > 0 }
+func (b *prober) asks() bool { return b.by != nil }
 
 // run asks until ctx ends. sent returns the rules whose UPDATEs were written before now.
 func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) []*item, changed func()) {
@@ -91,39 +143,34 @@ func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) [
 
 // once asks for the state of these rules. What was found before stays when there is no answer, with its time.
 func (b *prober) once(ctx context.Context, now time.Time, rules []*item) error {
-	var errs []error
+	mine := map[route.Family][]*item{}
+	for _, it := range rules {
+		switch it.enc.table {
+		case compile.IPv4FlowSpec:
+			mine[route.IPv4] = append(mine[route.IPv4], it)
+		case compile.IPv6FlowSpec:
+			mine[route.IPv6] = append(mine[route.IPv6], it)
+		}
+	}
+	var families []route.Family
+	for _, f := range []route.Family{route.IPv4, route.IPv6} {
+		if len(mine[f]) > 0 {
+			families = append(families, f)
+		}
+	}
+	readings, err := b.by.Ask(ctx, families)
 	found := make(map[string]Found, len(rules))
-	for _, f := range []struct {
-		family route.Family
-		table  compile.Table
-		show   string
-	}{{route.IPv4, compile.IPv4FlowSpec, b.p.IPv4}, {route.IPv6, compile.IPv6FlowSpec, b.p.IPv6}} {
-		var mine []*item
-		for _, it := range rules {
-			if it.enc.table == f.table {
-				mine = append(mine, it)
-			}
-		}
-		if len(mine) == 0 || f.show == "" {
-			continue
-		}
-		out, err := b.ask(ctx, f.show)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		reading, err := probe.Parse(b.p.Parser, f.family, out)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%q: %w", f.show, err))
+	for _, f := range families {
+		reading, ok := readings[f]
+		if !ok {
 			continue
 		}
 		index := reading.Index()
-		for _, it := range mine {
+		for _, it := range mine[f] {
 			r := index.Find(it.Route.Match)
 			found[it.id] = Found{r.State, r.Why, r.Packets, r.Octets, r.HasPackets, r.HasOctets, now}
 		}
 	}
-	err := errors.Join(errs...)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if err != nil {
@@ -136,10 +183,10 @@ func (b *prober) once(ctx context.Context, now time.Time, rules []*item) error {
 	} else {
 		b.err = ""
 	}
-	if len(errs) == 0 || len(found) > 0 {
+	if err == nil || len(found) > 0 {
 		b.found = found
 	}
-	if len(errs) == 0 {
+	if err == nil {
 		b.at = now
 	}
 	return err
@@ -177,8 +224,7 @@ func (b *prober) of(now time.Time, ids []string) Found {
 		if worse(f.State) > worse(all.State) {
 			all.State, all.Reason = f.State, f.Reason
 		}
-		all.Packets += f.Packets
-		all.Octets += f.Octets
+		all.Packets, all.Octets = plus(all.Packets, f.Packets), plus(all.Octets, f.Octets)
 		all.HasPackets, all.HasOctets = all.HasPackets && f.HasPackets, all.HasOctets && f.HasOctets
 	}
 	return all
@@ -207,7 +253,15 @@ func (b *prober) all() Probed {
 		case probe.NotInstalled:
 			p.NotInstalled++
 		}
-		p.Packets += f.Packets
+		p.Packets = plus(p.Packets, f.Packets)
 	}
 	return p
+}
+
+// plus adds counters of a router, which may say anything.
+func plus(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
 }

@@ -13,26 +13,42 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/probe"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
 const junosHead = "Filter: __flowspec_default_inet__\nCounters:\nName Bytes Packets\n"
 
-func testProber(answers map[string]string) *prober {
-	b := newProber(Peer{Name: "r", Probe: Probe{Argv: []string{"x"}, Parser: "junos", IPv4: "show 4", IPv6: "show 6", Interval: time.Minute, Timeout: time.Second}})
-	b.ask = func(_ context.Context, show string) ([]byte, error) {
-		a, ok := answers[show]
+// answers are what a router prints by its commands.
+type answers map[string]string
+
+func (a answers) Ask(_ context.Context, families []route.Family) (map[route.Family]probe.Reading, error) {
+	out := map[route.Family]probe.Reading{}
+	var errs []error
+	for _, f := range families {
+		show := map[route.Family]string{route.IPv4: "show 4", route.IPv6: "show 6"}[f]
+		text, ok := a[show]
 		if !ok {
-			return nil, errors.New("ask the router " + show + ": connection refused")
+			errs = append(errs, errors.New("ask the router "+show+": connection refused"))
+			continue
 		}
-		return []byte(a), nil
+		r, err := probe.Parse("junos", f, []byte(text))
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%q: %w", show, err))
+			continue
+		}
+		out[f] = r
 	}
-	return b
+	return out, errors.Join(errs...)
+}
+
+func testProber(a answers) *prober {
+	return &prober{peer: "r", p: Probe{Interval: time.Minute, Timeout: time.Second}, by: a}
 }
 
 func TestProber(t *testing.T) {
 	set := admitted(t, testLimits(), nil, "destination 192.0.2.1/32 protocol udp then discard", "destination 192.0.2.2/32 protocol udp then discard",
 		"destination 2001:db8::1/128 protocol udp then discard", "destination 192.0.2.3/32 then blackhole")
-	answers := map[string]string{"show 4": junosHead + "192.0.2.1,*,proto=17 700 7\n"}
+	answers := answers{"show 4": junosHead + "192.0.2.1,*,proto=17 700 7\n"}
 	b := testProber(answers)
 	of := func(now time.Time, n ...int) Found {
 		var ids []string
