@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/breaker"
@@ -107,6 +108,11 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 				Argv: forRouter(p.Probe.Run, p), Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
 				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6,
 			}
+			probeSecrets(&q.Probe, p, kind.Probe, func(key, value string, err error) {
+				wrong(i, "probe."+key, func(g config.Peer) bool {
+					return slices.ContainsFunc(g.Probe.Files(), func(f string) bool { return f == value })
+				}, err)
+			})
 		} else if err == nil {
 			hint := "there are " + strings.Join(profiles.Names(), ", ")
 			if near := document.Nearest(p.Profile, profiles.Names()); near != "" {

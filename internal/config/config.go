@@ -133,8 +133,13 @@ func hostname() string {
 	return name
 }
 
-// ReadSecret reads a secret from a file of its own: one line, which only its owner and group may read.
-func ReadSecret(path string) (string, error) {
+// ReadSecret reads a TCP MD5 secret from a file of its own: one line, which only its owner and group may read.
+func ReadSecret(path string) (string, error) { return readSecret(path, maxMD5, "TCP MD5 takes") }
+
+// ReadPassphrase reads a passphrase, a password or a community from a file such as those of ReadSecret.
+func ReadPassphrase(path string) (string, error) { return readSecret(path, 256, "a passphrase has") }
+
+func readSecret(path string, most int, what string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("secret: %w", err)
@@ -152,8 +157,8 @@ func ReadSecret(path string) (string, error) {
 		return "", fmt.Errorf("secret %s is empty: write the secret into its first line", path)
 	case strings.ContainsAny(secret, "\r\n"):
 		return "", fmt.Errorf("secret %s has more than one line: write nothing but the secret", path)
-	case len(secret) > maxMD5:
-		return "", fmt.Errorf("secret %s is %d octets long: TCP MD5 takes at most %d", path, len(secret), maxMD5)
+	case len(secret) > most:
+		return "", fmt.Errorf("secret %s is %d octets long: %s at most %d", path, len(secret), what, most)
 	}
 	return secret, nil
 }

@@ -140,12 +140,36 @@ type Peer struct {
 	NextHop4, NextHop6   netip.Addr // of blackholes at this router; the zero Addr means those of Blackhole
 }
 
-// Probe says how a router is asked what it installed.
+// Probe says how a router is asked what it installed: by a command, SNMP or gNMI; without any of them it is not asked.
 type Probe struct {
-	Run      []string // a program and its arguments; empty: it is not asked
+	Run      []string   // a program and its arguments
+	Address  netip.Addr // for SNMP and gNMI; the zero Addr means that of the session
+	SNMP     ProbeSNMP
+	GNMI     ProbeGNMI
 	Interval time.Duration
 	Timeout  time.Duration
 }
+
+// ProbeSNMP is how a router's SNMP agent is asked: as User by version 3, or with a community by version 2c.
+type ProbeSNMP struct {
+	Port                                 uint16
+	User, Auth                           string
+	AuthFile, PrivacyFile, CommunityFile string // paths
+	Cleartext                            bool   // version 2c may be used
+}
+
+// On reports whether the router is asked by SNMP.
+func (s ProbeSNMP) On() bool { return s.User != "" || s.CommunityFile != "" }
+
+// ProbeGNMI is how a router is asked by gNMI, over TLS.
+type ProbeGNMI struct {
+	Port                                  uint16
+	CAFile, ServerName                    string
+	User, PasswordFile, CertFile, KeyFile string
+}
+
+// On reports whether the router is asked by gNMI.
+func (g ProbeGNMI) On() bool { return g.User != "" || g.CertFile != "" }
 
 // Families of BGP a peer may have.
 const (
@@ -276,7 +300,7 @@ func defaultPeer() Peer {
 		Port: 179, HoldTime: 90 * time.Second, ConnectRetry: 5 * time.Second,
 		Families: []string{IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec},
 		Profile:  "generic",
-		Probe:    Probe{Interval: 30 * time.Second, Timeout: 10 * time.Second},
+		Probe:    Probe{SNMP: ProbeSNMP{Port: 161, Auth: "sha256"}, GNMI: ProbeGNMI{Port: 9339}, Interval: 30 * time.Second, Timeout: 10 * time.Second},
 	}
 }
 
@@ -288,9 +312,27 @@ func (c *Controller) resolve(dir string) {
 	absolute(dir, &c.DataDir, &c.Policy, &c.Shadow, &c.Speaker.Profiles, &c.Speaker.Socket, &c.Speaker.Journal,
 		&c.TLS.CA, &c.TLS.Cert, &c.TLS.Key, &c.Store.TLS.CA, &c.Store.TLS.Cert, &c.Store.TLS.Key)
 	for i := range c.Speaker.PeerGroups {
-		absolute(dir, &c.Speaker.PeerGroups[i].Of.MD5File)
+		absolute(dir, c.Speaker.PeerGroups[i].Of.files()...)
 	}
 	for i := range c.Speaker.Peers {
-		absolute(dir, &c.Speaker.Peers[i].MD5File)
+		absolute(dir, c.Speaker.Peers[i].files()...)
 	}
+}
+
+// files are the paths in a router's entry.
+func (p *Peer) files() []*string { return append([]*string{&p.MD5File}, p.Probe.files()...) }
+
+func (p *Probe) files() []*string {
+	s, g := &p.SNMP, &p.GNMI
+	return []*string{&s.AuthFile, &s.PrivacyFile, &s.CommunityFile, &g.CAFile, &g.PasswordFile, &g.CertFile, &g.KeyFile}
+}
+
+// Files returns the paths of what is read to ask a router.
+func (p Probe) Files() (paths []string) {
+	for _, f := range p.files() {
+		if *f != "" {
+			paths = append(paths, *f)
+		}
+	}
+	return paths
 }

@@ -355,6 +355,45 @@ func (s *Speaker) checkPeer(r *document.Report, i int) {
 	checkHops(r, at("next_hop_v4"), p.NextHop4, at("next_hop_v6"), p.NextHop6)
 	seconds(r, at("hold_time"), p.HoldTime)
 	seconds(r, at("connect_retry"), p.ConnectRetry)
+	p.Probe.check(r, at)
+}
+
+// check reports what is wrong with how a router is asked.
+func (p *Probe) check(r *document.Report, at func(string) string) {
+	var ways []string
+	for _, w := range []struct {
+		on  bool
+		key string
+	}{{len(p.Run) > 0, "run"}, {p.SNMP.On(), "snmp"}, {p.GNMI.On(), "gnmi"}} {
+		if w.on {
+			ways = append(ways, w.key)
+		}
+	}
+	if len(ways) > 1 {
+		r.Add(at("probe."+ways[1]), "a router is asked in one way, and this is beside probe.%s: leave one out, or take a group's back with run: [] or user: \"\"", ways[0])
+	}
+	s, g := p.SNMP, p.GNMI
+	switch {
+	case s.User != "" && s.CommunityFile != "":
+		r.Add(at("probe.snmp.community_file"), "is of version 2c, and user %s of version 3: leave one out", s.User)
+	case s.CommunityFile != "" && !s.Cleartext:
+		r.Add(at("probe.snmp.community_file"), "is of version 2c, which sends the community in the clear: use a user of version 3, or set probe.snmp.cleartext: true where nobody else is on the way")
+	case s.User != "":
+		for _, f := range [][2]string{{"auth_file", s.AuthFile}, {"privacy_file", s.PrivacyFile}} {
+			if f[1] == "" {
+				r.Add(at("probe.snmp."+f[0]), "is missing: user %s authenticates and encrypts, so both auth_file and privacy_file are needed", s.User)
+			}
+		}
+	}
+	if g.On() && g.CAFile == "" {
+		r.Add(at("probe.gnmi.ca_file"), "is missing: without it nothing proves that the router is the router; name the PEM file of the authority that signed its certificate, or the certificate itself")
+	}
+	if (g.User == "") != (g.PasswordFile == "") {
+		r.Add(at("probe.gnmi.password_file"), "goes with probe.gnmi.user: set both or neither")
+	}
+	if (g.CertFile == "") != (g.KeyFile == "") {
+		r.Add(at("probe.gnmi.key_file"), "goes with probe.gnmi.cert_file: set both or neither")
+	}
 }
 
 // maxCommunities leaves room for those the speaker adds.

@@ -243,14 +243,17 @@ func (p *Peer) common() []document.Field {
 		{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
 		{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
 		{Key: "profile", Value: document.Scalar(&p.Profile, document.Word()), Help: "What kind of router it is, a name of tmctl profiles: which rules it gets, as what, and for how many it has room (docs/profiles.md)."},
-		{Key: "probe", Help: "How the router is asked which rules it installed and what they hit; the profile says with which command and how its answer is read.", Value: document.Section(
+		{Key: "probe", Help: "How the router is asked which rules it installed and what they hit, by one of run, snmp and gnmi; the profile says for what it is asked and how its answer is read.", Value: document.Section(
 			document.Field{
 				Key: "run", Value: document.Scalars(&p.Probe.Run, document.Text(1, 4096)),
-				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, \"tm@{address}\"]; {address} and {name} stand for the router's; no shell sees it. Empty: the router is not asked.",
+				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, \"tm@{address}\"]; {address} and {name} stand for the router's; no shell sees it. Empty: the router is not asked by a command.",
 				Danger: "It runs as the speaker's user: give it a login that may show and nothing else.",
 			},
+			document.Field{Key: "address", Value: document.Scalar(&p.Probe.Address, document.OrEmpty(document.Addr())), Help: "Where SNMP or gNMI is asked; empty means the address of the session."},
+			document.Field{Key: "snmp", Value: p.Probe.SNMP.schema(), Help: "Asking its SNMP agent: version 3 with authentication and privacy where a user is set, version 2c where a community is."},
+			document.Field{Key: "gnmi", Value: p.Probe.GNMI.schema(), Help: "Asking it by gNMI, always over TLS, where a user or a certificate is set."},
 			document.Field{Key: "interval", Value: document.Scalar(&p.Probe.Interval, document.Duration(time.Second, time.Hour)), Help: "Time between two times it is asked, while there are rules.", Danger: "Long answers cost the router's CPU."},
-			document.Field{Key: "timeout", Value: document.Scalar(&p.Probe.Timeout, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "How long an answer may take; then the program is ended."},
+			document.Field{Key: "timeout", Value: document.Scalar(&p.Probe.Timeout, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "How long an answer may take, a whole table included; then it is given up, and the program ended."},
 		)},
 		{Key: "max_cost", Value: document.Scalar(&p.MaxCost, document.Number(0, 10_000_000)), Help: "Entries of hardware this router has for rules of both families, as its profile counts them, the most valuable first; 0 means what the profile says.", Danger: "Above what is free there, rules are accepted and not installed."},
 		{Key: "widen", Value: document.Scalars(&p.Widen, document.OneOf(widenable()...)), Help: "Components that may match more at this router than was decided, or everything, where it cannot match them; otherwise such a rule is not sent to it.", Danger: "Traffic that is no attack is then hit as well: tmctl routes says which."},
@@ -260,6 +263,30 @@ func (p *Peer) common() []document.Field {
 		{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
 		{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
 	}
+}
+
+func (s *ProbeSNMP) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "port", Value: document.Scalar(&s.Port, document.Number[uint16](1, 65535)), Help: "The agent's UDP port."},
+		document.Field{Key: "user", Value: document.Scalar(&s.User, document.OrEmpty(document.Text(1, 32))), Help: "The user of version 3, with level authPriv at the router; empty means none."},
+		document.Field{Key: "auth", Value: document.Scalar(&s.Auth, document.OneOf("sha1", "sha256", "sha512")), Help: "How the user authenticates; the cipher of privacy is AES-128."},
+		document.Field{Key: "auth_file", Value: document.Scalar(&s.AuthFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the authentication passphrase, 8 octets or more, not readable by everyone."},
+		document.Field{Key: "privacy_file", Value: document.Scalar(&s.PrivacyFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the privacy passphrase, 8 octets or more, not readable by everyone."},
+		document.Field{Key: "community_file", Value: document.Scalar(&s.CommunityFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the community of version 2c; needs cleartext.", Danger: "Whoever sees a packet has the community, and may forge answers."},
+		document.Field{Key: "cleartext", Value: document.Scalar(&s.Cleartext, document.Bool()), Help: "Use version 2c, which sends the community in the clear.", Danger: "Give that community a read-only view of 1.3.6.1.4.1.2636.3.5 and nothing else."},
+	)
+}
+
+func (g *ProbeGNMI) schema() document.Value {
+	return document.Section(
+		document.Field{Key: "port", Value: document.Scalar(&g.Port, document.Number[uint16](1, 65535)), Help: "The router's TCP port of gNMI."},
+		document.Field{Key: "ca_file", Value: document.Scalar(&g.CAFile, document.OrEmpty(pathCodec())), Help: "PEM file of the authorities that sign routers' certificates; required."},
+		document.Field{Key: "server_name", Value: document.Scalar(&g.ServerName, document.OrEmpty(document.Text(1, 253))), Help: "Name in the router's certificate, where {address} and {name} stand for the router's; empty means its address."},
+		document.Field{Key: "user", Value: document.Scalar(&g.User, document.OrEmpty(document.Text(1, 256))), Help: "The user we are there, with password_file; empty where a certificate says it."},
+		document.Field{Key: "password_file", Value: document.Scalar(&g.PasswordFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the user's password, not readable by everyone.", Danger: "Let the user read telemetry and nothing else."},
+		document.Field{Key: "cert_file", Value: document.Scalar(&g.CertFile, document.OrEmpty(pathCodec())), Help: "PEM file of our certificate, with key_file."},
+		document.Field{Key: "key_file", Value: document.Scalar(&g.KeyFile, document.OrEmpty(pathCodec())), Help: "PEM file of its key."},
+	)
 }
 
 // widenable are the components that may be widened: all but the prefixes.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,9 +29,11 @@ import (
 // GNMI asks by a gNMI subscription of mode ONCE, over TLS. It reads and never sets.
 type GNMI struct {
 	Address        netip.AddrPort
-	Model          string      // one of Models
-	TLS            *tls.Config // with the roots, the name and the certificate of ours, if any
-	User, Password string      // sent with each question, in TLS only; empty where a certificate says who we are
+	Model          string // one of Models
+	CA             []byte // certificates of the authorities of routers, in PEM
+	ServerName     string // in the router's certificate; empty means its address
+	Cert, Key      []byte // of ours, in PEM; empty for none
+	User, Password string // sent with each question, in TLS only; empty where a certificate says who we are
 	Timeout        time.Duration
 	octets         int // of all messages together; 0 means MaxOutput
 }
@@ -79,15 +82,36 @@ func (g GNMI) Check() error {
 		bad("the router's profile does not say which model to read: name a profile with probe.gnmi, which is one of %s, or ask by run or snmp", strings.Join(Models(), ", "))
 	}
 	switch {
-	case g.TLS == nil || g.TLS.InsecureSkipVerify:
-		bad("TLS that proves who the router is is required: set ca_file")
-	case g.User == "" && len(g.TLS.Certificates) == 0:
+	case len(g.CA) == 0:
+		bad("nothing would prove who the router is: set ca_file")
+	case g.User == "" && len(g.Cert) == 0:
 		bad("nothing says who we are: set user and password_file, or cert_file and key_file")
 	}
 	if (g.User == "") != (g.Password == "") {
 		bad("user and password_file belong together")
 	}
+	if _, err := g.tls(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
+}
+
+func (g GNMI) tls() (*tls.Config, error) {
+	c := &tls.Config{RootCAs: x509.NewCertPool(), MinVersion: tls.VersionTLS12, ServerName: g.ServerName}
+	if c.ServerName == "" {
+		c.ServerName = g.Address.Addr().String()
+	}
+	if len(g.CA) > 0 && !c.RootCAs.AppendCertsFromPEM(g.CA) {
+		return nil, errors.New("ca_file holds no certificate in PEM")
+	}
+	if len(g.Cert) > 0 || len(g.Key) > 0 {
+		pair, err := tls.X509KeyPair(g.Cert, g.Key)
+		if err != nil {
+			return nil, fmt.Errorf("cert_file and key_file: %w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	return c, nil
 }
 
 // login sends user and password as gNMI's document on authentication says, in TLS only.
@@ -114,9 +138,13 @@ func (g GNMI) Ask(ctx context.Context, families []route.Family) (map[route.Famil
 		}
 		return fmt.Errorf("ask %s by gNMI for %s: %w", g.Address, path, g.words(err))
 	}
+	config, err := g.tls()
+	if err != nil {
+		return nil, fail(err)
+	}
 	most := orElse(g.octets, MaxOutput)
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(g.TLS)), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
+		grpc.WithTransportCredentials(credentials.NewTLS(config)), grpc.WithNoProxy(), grpc.WithDisableServiceConfig(), grpc.WithDisableRetry(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(most)),
 	}
 	if g.User != "" {

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"math/big"
 	"net"
@@ -67,9 +68,6 @@ func (r gnmiRouter) serve(t testing.TB, model string) GNMI {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -79,11 +77,9 @@ func (r gnmiRouter) serve(t testing.TB, model string) GNMI {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = s.Serve(l) }()
 	t.Cleanup(func() { s.Stop(); <-ended })
-	roots := x509.NewCertPool()
-	roots.AddCert(cert)
 	return GNMI{
 		Address: l.Addr().(*net.TCPAddr).AddrPort(), Model: model, User: "tm", Password: "a secret", Timeout: 20 * time.Second,
-		TLS: &tls.Config{RootCAs: roots, ServerName: "router", MinVersion: tls.VersionTLS12},
+		CA: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), ServerName: "router",
 	}
 }
 
@@ -228,8 +224,8 @@ func TestGNMIFails(t *testing.T) {
 		"unknown path": {fails(codes.NotFound, "no such path"), nil, "its software does not know the path"},
 		"not allowed":  {fails(codes.PermissionDenied, "\x1b[2J"), nil, "let the user read this path"},
 		"password":     {say(junos...), func(g *GNMI) { g.Password = "another secret" }, "see user and password_file"},
-		"another name": {say(junos...), func(g *GNMI) { g.TLS.ServerName = "elsewhere" }, "ca_file and server_name"},
-		"another CA":   {say(junos...), func(g *GNMI) { g.TLS.RootCAs = x509.NewCertPool() }, "ca_file and server_name"},
+		"another name": {say(junos...), func(g *GNMI) { g.ServerName = "elsewhere" }, "ca_file and server_name"},
+		"another CA":   {say(junos...), func(g *GNMI) { g.CA = say().serve(t, "junos").CA }, "ca_file and server_name"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := c.router.serve(t, "junos")
@@ -268,7 +264,7 @@ func TestGNMIInTheClear(t *testing.T) {
 	t.Cleanup(func() { l.Close() })
 	g := GNMI{
 		Address: l.Addr().(*net.TCPAddr).AddrPort(), Model: "junos", User: "tm", Password: "a secret", Timeout: 10 * time.Second,
-		TLS: &tls.Config{RootCAs: x509.NewCertPool(), ServerName: "router"},
+		CA: say().serve(t, "junos").CA, ServerName: "router",
 	}
 	if _, err := g.Ask(t.Context(), both); err == nil {
 		t.Error("no error")
@@ -279,15 +275,16 @@ func TestGNMIInTheClear(t *testing.T) {
 }
 
 func TestGNMICheck(t *testing.T) {
-	good := GNMI{Address: netip.MustParseAddrPort("192.0.2.1:57400"), Model: "ios-xr", TLS: &tls.Config{}, User: "tm", Password: "x"}
+	good := GNMI{Address: netip.MustParseAddrPort("192.0.2.1:57400"), Model: "ios-xr", CA: say().serve(t, "junos").CA, User: "tm", Password: "x"}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
 	for want, change := range map[string]func(*GNMI){
 		"no address":                        func(g *GNMI) { g.Address = netip.AddrPort{} },
 		"the router's profile does not say": func(g *GNMI) { g.Model = "" },
-		"set ca_file":                       func(g *GNMI) { g.TLS = nil },
-		"TLS that proves":                   func(g *GNMI) { g.TLS = &tls.Config{InsecureSkipVerify: true} },
+		"set ca_file":                       func(g *GNMI) { g.CA = nil },
+		"ca_file holds no certificate":      func(g *GNMI) { g.CA = []byte("x") },
+		"cert_file and key_file":            func(g *GNMI) { g.Cert = g.CA },
 		"nothing says who we are":           func(g *GNMI) { g.User, g.Password = "", "" },
 		"belong together":                   func(g *GNMI) { g.Password = "" },
 	} {

@@ -124,6 +124,9 @@ func TestProfilesNameParsers(t *testing.T) {
 	if !slices.Equal(profile.Parsers, Parsers()) {
 		t.Errorf("profiles may name %v, there are %v", profile.Parsers, Parsers())
 	}
+	if !slices.Equal(profile.SNMPTables, Tables()) || !slices.Equal(profile.GNMIModels, Models()) {
+		t.Errorf("profiles may name %v and %v, there are %v and %v", profile.SNMPTables, profile.GNMIModels, Tables(), Models())
+	}
 }
 
 // Whatever a router prints: no panic, every rule valid and canonical, and no more than there are lines.

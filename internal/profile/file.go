@@ -60,6 +60,12 @@ type (
 // Parsers are the names of what can read a router's answer to a probe. See package probe.
 var Parsers = []string{"arista-eos", "frr", "ios-xr", "junos", "nokia-sros"}
 
+// SNMPTables and GNMIModels are the names of what can be read by SNMP and by gNMI. See package probe.
+var (
+	SNMPTables = []string{"junos"}
+	GNMIModels = []string{"ios-xr", "junos"}
+)
+
 var (
 	tcpFlagWords  = []string{"fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ae"}
 	fragmentWords = []string{"dont-fragment", "is-fragment", "first-fragment", "last-fragment"}
@@ -71,7 +77,7 @@ const maxEntries = 10_000_000
 var keys = []string{
 	"families", "match.components", "match.prefix_offset", "match.max_items", "match.max_items_of", "match.separate_ranges", "match.exclusive",
 	"match.ports_need_protocol", "match.tcp_flags", "match.fragment", "actions", "cost.model", "cost.each", "cost.measured",
-	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6",
+	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6", "probe.snmp", "probe.gnmi",
 	"operation", "split",
 }
 
@@ -114,6 +120,8 @@ func (f *file) schema() document.Value {
 			document.Field{Key: "parser", Value: document.Scalar(&f.probe.Parser, document.OrEmpty(document.OneOf(Parsers...))), Help: "What reads its answer."},
 			document.Field{Key: "ipv4", Value: document.Scalar(&f.probe.IPv4, document.OrEmpty(document.Text(1, 200))), Help: "The command for IPv4 rules."},
 			document.Field{Key: "ipv6", Value: document.Scalar(&f.probe.IPv6, document.OrEmpty(document.Text(1, 200))), Help: "The command for IPv6 rules."},
+			document.Field{Key: "snmp", Value: document.Scalar(&f.probe.SNMP, document.OrEmpty(document.OneOf(SNMPTables...))), Help: "The vendor's table that is read by SNMP; left out where there is none."},
+			document.Field{Key: "gnmi", Value: document.Scalar(&f.probe.GNMI, document.OrEmpty(document.OneOf(GNMIModels...))), Help: "The vendor's model that is read by gNMI; left out where there is none."},
 		)},
 		document.Field{Key: "facts", Help: "Where each of this comes from.", Value: document.List(&f.facts, nil, func(x *Fact) document.Value {
 			return document.Section(
