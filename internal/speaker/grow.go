@@ -128,10 +128,13 @@ func (r *router) notPlaced() bool {
 }
 
 // grow is set for an order that is the one before with fresh in it; false says that it did nothing, for one of these has
-// been with the router before.
+// been with the router before, or the router is under suspicion.
 func (o *outbox) grow(now time.Time, order, fresh []*item) bool {
+	if o.blame.careful || len(o.blame.doubt.tables) > 0 {
+		return false
+	}
 	for _, it := range fresh {
-		if o.held[it.id] != nil || o.failed[it.id] != nil || o.blame.suspect(it) {
+		if o.held[it.id] != nil || o.failed[it.id] != nil {
 			return false
 		}
 	}
