@@ -10,16 +10,14 @@ import (
 // doubt finds the tables of which a router takes nothing, such as one whose parser of IPv6 rules is broken: to put its
 // routes into quarantine one by one would cost some resets each.
 //
-// A table is doubted from the reset on that makes suspicion careful, if routes of it were among those that were hit each
-// time since. In the next session one route of each doubted table goes alone, before all other suspects, and the rest of
-// the table waits. One that survives a span clears its table. One that does not is a strike; after three different routes,
+// A table is doubted when routes of it were among those that were hit, once suspicion is careful. In the next session one
+// route of each doubted table goes alone, before all other suspects, and the rest of the table waits. One that survives a span clears its table. One that does not is a strike; after three different routes,
 // with no route of the table that ever survived a span between, the whole table is kept from the router. A TCP close has
 // other causes too and takes five. The table comes out when its time is over; then again one route goes alone, first, and
 // one more NOTIFICATION sends the table back for four times as long.
 //
 // It is part of suspicion, and pure.
 type doubt struct {
-	common  map[compile.Table]bool     // tables each reset in a row had in common; nil before the first
 	tables  map[compile.Table]bool     // doubted
 	cleared map[compile.Table]bool     // by a survivor, since suspicion became careful
 	strikes map[compile.Table]*strikes // since a route of the table last survived
@@ -71,26 +69,8 @@ func (d *doubt) survived(t compile.Table) {
 
 // reset takes the tables of the routes that were hit.
 func (d *doubt) reset(hit map[compile.Table]bool, careful bool) {
-	both := map[compile.Table]bool{}
 	for t := range hit {
-		if d.common[t] {
-			both[t] = true
-		}
-	}
-	if len(both) == 0 {
-		both = hit
-	}
-	d.common = both
-	if !careful {
-		return
-	}
-	for t := range d.tables {
-		if r := d.records[t]; !both[t] && (r == nil || !r.Released) {
-			delete(d.tables, t)
-		}
-	}
-	for t := range both {
-		if !d.cleared[t] {
+		if careful && !d.cleared[t] {
 			d.tables[t] = true
 		}
 	}
@@ -126,7 +106,6 @@ func (d *doubt) strike(now time.Time, how ending, why string, id string, t compi
 
 // forget ends all doubt but of tables that are tried again.
 func (d *doubt) forget() {
-	d.common = nil
 	clear(d.cleared)
 	for t := range d.tables {
 		if r := d.records[t]; r == nil || !r.Released {

@@ -53,8 +53,8 @@ func TestDoubtFindsTheFamilies(t *testing.T) {
 		{map[compile.Table]int{v4: 3000, v6: 3000}, []compile.Table{v6}, -1, refused, 5},
 		{map[compile.Table]int{v4: 1, v6: 3}, []compile.Table{v6}, -1, refused, 5},
 		{map[compile.Table]int{v6: 100}, []compile.Table{v6}, -1, refused, 5},
-		{map[compile.Table]int{v4: 50, v6: 50, u4: 50, u6: 50}, []compile.Table{v4, v6}, -1, refused, 11},
-		{map[compile.Table]int{v4: 50, v6: 50, u4: 50, u6: 50}, []compile.Table{v4, v6}, -1, closed, 19},
+		{map[compile.Table]int{v4: 50, v6: 50, u4: 50, u6: 50}, []compile.Table{v4, v6}, -1, refused, 9},
+		{map[compile.Table]int{v4: 50, v6: 50, u4: 50, u6: 50}, []compile.Table{v4, v6}, -1, closed, 15},
 		{map[compile.Table]int{v4: 50, v6: 50, u4: 50, u6: 50}, []compile.Table{u6}, 0, refused, 12}, // 0 is of v4 unicast
 	} {
 		t.Run(fmt.Sprintf("%v %v %d ending %d", c.of, c.broken, c.poison, c.how), func(t *testing.T) {
@@ -166,6 +166,59 @@ func TestHeldFamilyEnds(t *testing.T) {
 	}
 	if got := blame.pardon("ipv4-flowspec"); !slices.Equal(got, []string{"ipv4-flowspec"}) || blame.doubt.held(compile.IPv4FlowSpec) != nil || !blame.careful {
 		t.Errorf("pardoned %v", got)
+	}
+}
+
+// Resets upon single rules, months apart, hold no family of which rules lived between.
+func TestStrikesEndWithASurvivor(t *testing.T) {
+	items := mixedItems(t, map[compile.Table]int{compile.IPv4FlowSpec: 10, compile.IPv6FlowSpec: 10})
+	var four, six []*item
+	for _, it := range items {
+		if it.enc.table == compile.IPv6FlowSpec {
+			six = append(six, it)
+		} else {
+			four = append(four, it)
+		}
+	}
+	for _, lives := range []bool{false, true} {
+		o := newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))
+		now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+		send := func(order ...*item) {
+			o.set(now, order)
+			for range 100 {
+				if it, wait, ok := o.nextAdd(now); ok {
+					o.added(now, it, nil)
+					o.write(now, it)
+				} else if !o.justComplete(now, time.Minute) {
+					now = now.Add(max(wait, time.Millisecond))
+				}
+			}
+		}
+		held := 0
+		for i := range 6 {
+			o.begin(now, nil, true)
+			send(four...)
+			now = now.Add(time.Hour)
+			if lives {
+				send(append(slices.Clone(four), six[9])...)
+				now = now.Add(time.Hour)
+				send(four...) // and it is gone before the session ends
+				for h := o.nextDrop(); h != nil; h = o.nextDrop() {
+					o.dropped(now, h, nil)
+					o.write(now, h.item)
+				}
+				now = now.Add(24 * time.Hour)
+			}
+			send(append(slices.Clone(four), six[i])...)
+			if v := o.blame.ended(now.Add(time.Millisecond), refused, "test", o.held); v.held != "" {
+				held++
+			}
+			o.end()
+			now = now.Add(time.Hour)
+		}
+		if want := map[bool]int{false: 2, true: 0}[lives]; held != want {
+			t.Errorf("rules live between: %t, held %d times, want %d", lives, held, want)
+		}
 	}
 }
 

@@ -89,6 +89,9 @@ func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 // set makes order what the router is to have, most valuable first. It returns what the router may have kept from an
 // earlier session and must not keep.
 func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
+	if o.up {
+		o.blame.survivors(now, o.held) // before what lived is withdrawn and forgotten
+	}
 	wanted := make(map[string]bool, len(order))
 	fresh := map[string]time.Time{}
 	for _, it := range order {

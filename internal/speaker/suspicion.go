@@ -146,9 +146,6 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 	both, tables := map[string]bool{}, map[compile.Table]bool{}
 	for id := range hit {
 		tables[sent[id].enc.table] = true
-		if s.suspect(sent[id].item) {
-			s.suspects[id] = true // for its table, or itself
-		}
 		if s.suspects[id] {
 			both[id] = true
 		}
