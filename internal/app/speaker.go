@@ -106,7 +106,7 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 			q.Profile = kind.Router
 			q.Probe = speaker.Probe{
 				Argv: forRouter(p.Probe.Run, p), Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
-				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6,
+				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6, Counters: kind.Probe.Counters,
 			}
 			probeSecrets(&q.Probe, p, kind.Probe, func(key, value string, err error) {
 				wrong(i, "probe."+key, func(g config.Peer) bool {

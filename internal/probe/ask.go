@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
@@ -20,6 +21,7 @@ type Shell struct {
 	Command
 	Parser     string // one of Parsers
 	IPv4, IPv6 string // the commands; empty for none
+	Counters   string // the command that shows what rules hit, where it is another; empty for none
 }
 
 // Ask implements Asker.
@@ -38,6 +40,13 @@ func (s Shell) Ask(ctx context.Context, families []route.Family) (map[route.Fami
 		if err != nil {
 			errs = append(errs, err)
 			continue
+		}
+		if s.Counters != "" {
+			hits, err := s.Run(ctx, s.Counters)
+			if err != nil { // what is installed is known all the same
+				errs = append(errs, err)
+			}
+			text = slices.Concat(text, []byte("\n"), hits)
 		}
 		reading, err := Parse(s.Parser, f, text)
 		if err != nil {

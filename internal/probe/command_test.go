@@ -118,8 +118,27 @@ func TestFind(t *testing.T) {
 	if f := r.Index().Find(match("destination 203.0.113.8/32")); f.State != NotInstalled || f.Why != "the router does not show it" {
 		t.Errorf("%+v", f)
 	}
+	// FRR shows the rule of two neighbours twice, and installs the better one.
+	twice := Reading{Rules: []Rule{{Match: match("destination 203.0.113.9/32"), State: NotInstalled}, {Match: match("destination 203.0.113.9/32"), State: Installed, Packets: 4}, {Match: match("destination 203.0.113.9/32"), State: NotInstalled}}}
+	if f := twice.Index().Find(match("destination 203.0.113.9/32")); f.State != Installed || f.Packets != 4 {
+		t.Errorf("%+v", f)
+	}
 	r.Unread, r.First = 1, "203.0.113.8,*,frag:01"
 	if f := r.Index().Find(match("destination 203.0.113.8/32")); f.State != Unknown || !strings.Contains(f.Why, "frag:01") {
 		t.Errorf("%+v", f)
+	}
+}
+
+// A second command has the counters; without its answer the first still says what is installed.
+func TestShellAsksForCounters(t *testing.T) {
+	s := Shell{Command: shell(`case "$0" in rules) printf 'BGP flowspec entry:\n Destination Address 203.0.113.7/32\n installed in PBR (match0x1)\nDisplayed 1 entries\n';; hits) printf 'IPset match0x1 type net family IPv4\n to 203.0.113.7 (1)\n pkts 5, bytes 500\n';; *) exit 1;; esac`), Parser: "frr", IPv4: "rules", Counters: "hits"}
+	got, err := s.Ask(t.Context(), both)
+	if _, v6 := got[route.IPv6]; err != nil || v6 || len(got[route.IPv4].Rules) != 1 || got[route.IPv4].Rules[0].Packets != 5 || got[route.IPv4].Rules[0].Octets != 500 {
+		t.Errorf("%+v %v", got, err)
+	}
+	s.Counters = "nothing"
+	got, err = s.Ask(t.Context(), both)
+	if err == nil || !strings.Contains(err.Error(), `"nothing"`) || len(got[route.IPv4].Rules) != 1 || got[route.IPv4].Rules[0].State != Installed || got[route.IPv4].Rules[0].HasPackets {
+		t.Errorf("%+v %v", got, err)
 	}
 }

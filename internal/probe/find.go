@@ -14,11 +14,15 @@ type Index struct {
 	hides  func(route.Match) bool
 }
 
-// Index makes the rules of a reading findable.
+// Index makes the rules of a reading findable. A router shows a rule once for each neighbour it has it from, and installs
+// it once: one that is installed anywhere is installed.
 func (r Reading) Index() Index {
 	x := Index{rules: make(map[string]Rule, len(r.Rules)), unread: r.Unread, first: r.First, hides: r.hides}
 	for _, rule := range r.Rules {
-		x.rules[rule.Match.String()] = rule
+		text := rule.Match.String()
+		if old, ok := x.rules[text]; !ok || old.State != Installed && (rule.State == Installed || old.State == NotInstalled) {
+			x.rules[text] = rule
+		}
 	}
 	return x
 }

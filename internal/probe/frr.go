@@ -2,6 +2,7 @@ package probe
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,21 +18,36 @@ import (
 //		FS:rate 0.000000
 //		received for 00:03:04
 //		not installed in PBR
+//
+// and, behind it, "show pbr ipset", which has the counters: see frrSets.
 func readFRR(r *reader, f route.Family) {
 	var rule Rule
 	var err error
 	var raw string
+	var uses []string
+	sets := frrSets{hits: map[string]*Rule{}, users: map[string][]int{}}
 	open := false
 	flush := func() {
 		if open {
-			r.add(rule, raw, err)
+			n := len(r.out.Rules)
+			if r.add(rule, raw, err); len(r.out.Rules) > n {
+				for _, set := range uses {
+					sets.users[set] = append(sets.users[set], n)
+				}
+			} else {
+				for _, set := range uses {
+					sets.users[set] = append(sets.users[set], -1) // by a rule that could not be read
+				}
+			}
 		}
-		rule, err, raw, open = Rule{Why: "FRR does not say whether it is installed in PBR"}, nil, "", false
+		rule, err, raw, open, uses = Rule{Why: "FRR does not say whether it is installed in PBR"}, nil, "", false, nil
 	}
 	flush()
 	for _, line := range r.lines {
 		text := strings.TrimSpace(line)
 		switch {
+		case r.known && sets.line(text):
+			flush()
 		case strings.HasPrefix(text, "BGP flowspec entry:"):
 			flush()
 			open = true
@@ -41,12 +57,75 @@ func readFRR(r *reader, f route.Family) {
 			if raw == "" {
 				raw = text
 			}
+			if in, ok := strings.CutPrefix(text, "installed in PBR ("); ok {
+				uses = strings.Split(strings.TrimSuffix(in, ")"), ", ")
+			}
 			if e := frrLine(&rule, text, f); e != nil && err == nil {
 				err, raw = e, text
 			}
 		}
 	}
 	flush()
+	sets.count(r.out.Rules)
+}
+
+// frrSets are the sets of addresses and ports that zebra keeps for rules, with what each entry hit, if it hit something and
+// what fills the sets counts:
+//
+//	IPset match0x271ce00 type net,port family IPv4
+//	:proto 17:53	to 192.0.2.1 (1)
+//		 pkts 5, bytes 500
+//
+// Rules of one shape and action share a set, and it does not say which entry is whose: only a set of one rule counts for it.
+type frrSets struct {
+	in    string           // the set whose entries come; empty before the first
+	hits  map[string]*Rule // by name of the set
+	users map[string][]int // rules by name of the set, by their place
+}
+
+// line takes a line that is about sets.
+func (s *frrSets) line(text string) bool {
+	w := strings.Fields(text)
+	switch {
+	case len(w) >= 4 && w[0] == "IPset" && w[2] == "type":
+		s.in = w[1]
+		return true
+	case s.in == "":
+		return false
+	case len(w) == 4 && w[0] == "pkts" && w[2] == "bytes":
+		packets, ok1 := count(strings.TrimSuffix(w[1], ","))
+		octets, ok2 := count(w[3])
+		if ok1 && ok2 {
+			h := s.hits[s.in]
+			if h == nil {
+				h = &Rule{}
+				s.hits[s.in] = h
+			}
+			h.Packets, h.Octets = h.Packets+packets, h.Octets+octets
+		}
+	}
+	return true
+}
+
+// count gives rules the hits of the sets that are theirs alone. A rule that came from two neighbours is one.
+func (s *frrSets) count(rules []Rule) {
+	shared := map[int]bool{}
+	for set, users := range s.users {
+		_, hit := s.hits[set]
+		for _, n := range users {
+			if n >= 0 && (!hit || slices.ContainsFunc(users, func(m int) bool { return m < 0 || rules[m].Match.String() != rules[n].Match.String() })) {
+				shared[n] = true
+			}
+		}
+	}
+	for set, users := range s.users {
+		for _, n := range slices.Compact(users) {
+			if h := s.hits[set]; n >= 0 && !shared[n] && h != nil {
+				rule := &rules[n]
+				rule.Packets, rule.Octets, rule.HasPackets, rule.HasOctets = rule.Packets+h.Packets, rule.Octets+h.Octets, true, true
+			}
+		}
+	}
 }
 
 // frrWords are the words of the numeric components.
@@ -89,7 +168,7 @@ func frrLine(rule *Rule, text string, f route.Family) (err error) {
 	case strings.HasPrefix(text, "installed in PBR"):
 		rule.State, rule.Why = Installed, ""
 	case strings.HasPrefix(text, "not installed in PBR"):
-		rule.State, rule.Why = NotInstalled, "FRR says that it is not installed in PBR: it needs ipset and iptables, and some rules it cannot install (docs/profiles.md)"
+		rule.State, rule.Why = NotInstalled, "FRR says that it is not installed in PBR: it needs a module that fills ipset and iptables, and some rules it cannot install (docs/profiles.md)"
 	default: // actions and times: another line is none of the match
 		for _, p := range []string{"FS:", "received for ", "up for ", "NH", "RT:", "UNK:", "Extended", "Community"} {
 			if strings.HasPrefix(text, p) {

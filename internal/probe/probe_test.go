@@ -57,6 +57,12 @@ func TestAnswers(t *testing.T) {
 			"destination 2001:db8:113::10/128 protocol tcp tcp-flags syn&!ack: not installed",
 		}, 0, ""},
 		{"frr-installed.txt", "frr", route.IPv4, []string{"destination 198.51.100.7/32 protocol udp destination-port 50-90: installed"}, 0, ""},
+		{"frr-sets.txt", "frr", route.IPv4, []string{ // the set of two rules counts for neither
+			"destination 192.0.2.1/32 protocol udp source-port 100-200: installed 7 packets 700 octets",
+			"destination 192.0.2.1/32 protocol udp source-port 100-200: not installed",
+			"destination 192.0.2.1/32 protocol udp source-port 53: installed",
+			"destination 192.0.2.2/32 protocol udp source-port 53: installed",
+		}, 0, ""},
 		{"junos.txt", "junos", route.IPv4, []string{
 			"destination 203.0.113.7/32 protocol udp source-port 53: installed 6780 packets 395784 octets",
 			"destination 198.51.100.128/25 protocol udp destination-port 1026-65499 source-port 1026-65499: installed 204410643 packets 213018385651 octets",

@@ -60,6 +60,7 @@ func (p Profile) Describe() []Line {
 	add("probe.parser", p.Probe.Parser)
 	add("probe.ipv4", p.Probe.IPv4)
 	add("probe.ipv6", p.Probe.IPv6)
+	add("probe.counters", p.Probe.Counters)
 	add("probe.snmp", p.Probe.SNMP)
 	add("probe.gnmi", p.Probe.GNMI)
 	return out

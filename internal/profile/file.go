@@ -77,7 +77,7 @@ const maxEntries = 10_000_000
 var keys = []string{
 	"families", "match.components", "match.prefix_offset", "match.max_items", "match.max_items_of", "match.separate_ranges", "match.exclusive",
 	"match.ports_need_protocol", "match.tcp_flags", "match.fragment", "actions", "cost.model", "cost.each", "cost.measured",
-	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6", "probe.snmp", "probe.gnmi",
+	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6", "probe.counters", "probe.snmp", "probe.gnmi",
 	"operation", "split",
 }
 
@@ -120,6 +120,7 @@ func (f *file) schema() document.Value {
 			document.Field{Key: "parser", Value: document.Scalar(&f.probe.Parser, document.OrEmpty(document.OneOf(Parsers...))), Help: "What reads its answer."},
 			document.Field{Key: "ipv4", Value: document.Scalar(&f.probe.IPv4, document.OrEmpty(document.Text(1, 200))), Help: "The command for IPv4 rules."},
 			document.Field{Key: "ipv6", Value: document.Scalar(&f.probe.IPv6, document.OrEmpty(document.Text(1, 200))), Help: "The command for IPv6 rules."},
+			document.Field{Key: "counters", Value: document.Scalar(&f.probe.Counters, document.OrEmpty(document.Text(1, 200))), Help: "The command that shows what rules hit, where it is another than those."},
 			document.Field{Key: "snmp", Value: document.Scalar(&f.probe.SNMP, document.OrEmpty(document.OneOf(SNMPTables...))), Help: "The vendor's table that is read by SNMP; left out where there is none."},
 			document.Field{Key: "gnmi", Value: document.Scalar(&f.probe.GNMI, document.OrEmpty(document.OneOf(GNMIModels...))), Help: "The vendor's model that is read by gNMI; left out where there is none."},
 		)},
@@ -181,7 +182,7 @@ func (f *file) check(r *document.Report, name string) {
 		what, text, _ := strings.Cut(err.Error(), ": ")
 		r.Add("match."+what, "%s", text)
 	}
-	if (f.probe.IPv4 != "" || f.probe.IPv6 != "") != (f.probe.Parser != "") {
+	if (f.probe.IPv4 != "" || f.probe.IPv6 != "" || f.probe.Counters != "") != (f.probe.Parser != "") {
 		r.Add("probe", "needs a parser and a command")
 	}
 }

@@ -43,6 +43,7 @@ const (
 type Probe struct {
 	Parser     string // the name of what reads the answer; empty means that nobody can
 	IPv4, IPv6 string // the command, as its command line takes it; empty means none
+	Counters   string // the command that shows what rules hit, where it is another; empty means none
 	SNMP       string // the table that is read by SNMP, one of SNMPTables; empty means none
 	GNMI       string // the model that is read by gNMI, one of GNMIModels; empty means none
 }

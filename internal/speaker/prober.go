@@ -19,6 +19,7 @@ type Probe struct {
 	Argv       []string // a program and its arguments; the router's command becomes the last one
 	Parser     string   // see package probe
 	IPv4, IPv6 string   // the router's commands; empty for none
+	Counters   string   // its command that shows what rules hit, where it is another; empty for none
 	SNMP       *probe.SNMP
 	GNMI       *probe.GNMI
 	Interval   time.Duration
@@ -37,7 +38,7 @@ func (p Probe) asker() probe.Asker {
 		g.Timeout = p.Timeout
 		return g
 	case len(p.Argv) > 0:
-		return probe.Shell{Command: probe.Command{Argv: p.Argv, Timeout: p.Timeout}, Parser: p.Parser, IPv4: p.IPv4, IPv6: p.IPv6}
+		return probe.Shell{Command: probe.Command{Argv: p.Argv, Timeout: p.Timeout}, Parser: p.Parser, IPv4: p.IPv4, IPv6: p.IPv6, Counters: p.Counters}
 	}
 	return nil
 }
