@@ -278,3 +278,31 @@ func readsBack[T comparable](t *testing.T, s string, c document.Codec[T]) {
 		t.Errorf("%s: %q was written as %q and read as %v, %v", c.Type, s, c.Format(v), got, err)
 	}
 }
+
+// Routers know of no deadlines: what they may keep a rule for without us has the bound that its age has.
+func TestRoutersKeepNothingLongerThanARuleMayLive(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                           "",
+		"safety: {max_age: 2m}\n":    "",
+		"safety: {max_age: 1m59s}\n": "speaker.graceful_restart_time: lets routers keep rules for 2m",
+		"long_lived_time: 23h58m":    "",
+		"long_lived_time: 23h58m1s":  "speaker.long_lived_time: lets routers keep rules for 24h0m1s",
+		"graceful_restart_time: 1s, long_lived_time: 24h":  "safety.max_age: 24h",
+		"peers: [], long_lived_time: 24h":                  "", // of nobody
+		"graceful_restart_time: 0s, long_lived_time: 0s":   "",
+		"safety: {max_age: 1m}\ngraceful_restart_time: 0s": "",
+	} {
+		safety, speaker := "", text
+		if rest, ok := strings.CutPrefix(text, "safety: "); ok {
+			line, after, _ := strings.Cut(rest, "\n")
+			safety, speaker = "safety: "+line+"\n", after
+		}
+		if !strings.Contains(speaker, "peers:") {
+			speaker = strings.TrimPrefix(speaker+", peers: [{name: r1, address: 192.0.2.1, asn: 64500}]", ", ")
+		}
+		got := outcome(t, "controller.yaml", []byte("name: c1\nnetwork: {own_prefixes: [203.0.113.0/24]}\n"+safety+"speaker: {asn: 64501, router_id: 192.0.2.2, "+speaker+"}\n"))
+		if said := strings.Contains(got, "lets routers keep"); said != (want != "") || !strings.Contains(got, want) || want == "" && !strings.HasPrefix(got, "name: c1\n") {
+			t.Errorf("%q: %s", text, got)
+		}
+	}
+}

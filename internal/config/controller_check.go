@@ -40,6 +40,7 @@ func (c *Controller) check(r *document.Report) {
 	c.Safety.check(r)
 	c.Store.check(r)
 	c.Speaker.check(r)
+	c.checkKept(r)
 	if s := c.Sensors; s.HotInterval > s.ReportInterval {
 		r.Add("sensors.hot_interval", "%s is longer than report_interval, which is %s", document.FormatDuration(s.HotInterval), document.FormatDuration(s.ReportInterval))
 	}
@@ -222,6 +223,21 @@ func endpointCodec() document.Codec[string] {
 		},
 		Format: func(s string) string { return s },
 	}
+}
+
+// checkKept bounds how long a rule outlives its deadline when nobody can withdraw it: a router knows of no deadlines, and
+// begins to count when the last session is lost, which may be just before one.
+func (c *Controller) checkKept(r *document.Report) {
+	kept, most := c.Speaker.GracefulRestartTime+c.Speaker.LongLivedTime, c.Safety.MaxAge
+	if len(c.Speaker.Peers) == 0 || kept <= most {
+		return
+	}
+	key := "speaker.graceful_restart_time"
+	if c.Speaker.LongLivedTime > 0 {
+		key = "speaker.long_lived_time"
+	}
+	r.Add(key, "lets routers keep rules for %s (graceful_restart_time and long_lived_time together) while no speaker can withdraw them, which is more than safety.max_age: %s: shorten it, or raise max_age if rules may live that long",
+		document.FormatDuration(kept), document.FormatDuration(most))
 }
 
 func (s *Speaker) check(r *document.Report) {

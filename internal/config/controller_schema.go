@@ -186,7 +186,7 @@ func (s *Speaker) schema() document.Value {
 		document.Field{
 			Key: "long_lived_time", Value: document.Scalar(&s.LongLivedTime, document.Duration(0, 24*time.Hour)),
 			Help:   "How long routers may keep our routes after graceful_restart_time, as a last resort (long-lived graceful restart, RFC 9494); whole seconds, 0s means not at all.",
-			Danger: "While no speaker has a session nobody can withdraw: a rule stays past its deadline for up to both times together.",
+			Danger: "While no speaker has a session nobody can withdraw: a rule stays past its deadline for up to both times together, which may not exceed safety.max_age.",
 		},
 		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
 			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},

@@ -201,7 +201,7 @@ func setOpenBGPD(r *Received, raw []byte) error {
 // Words that routers print for well-known communities.
 var communityWords = map[string]uint32{
 	"blackhole": 0xffff029a, "no-export": 0xffffff01, "no-advertise": 0xffffff02, "no-export-subconfed": 0xffffff03, "local-as": 0xffffff03,
-	"graceful-shutdown": 0xffff0000,
+	"graceful-shutdown": 0xffff0000, "llgr-stale": 0xffff0006, "no-llgr": 0xffff0007,
 }
 
 // parseCommunities reads communities as "65000:1" or by their words, in any spelling, and sorts them.

@@ -185,12 +185,17 @@ func mark(r *Result) (wrong string) {
 		return "as meant, though " + d.name() + " is listed: remove it"
 	case outcome != d.Outcome:
 		return outcome + ", though " + d.name() + " says: " + d.Outcome
-	case !slices.ContainsFunc(d.Shows, func(s string) bool { return strings.Contains(r.raw+" "+r.Note, s) }):
+	case !d.shown(*r):
 		return fmt.Sprintf("the evidence of %s (%s) is not shown", d.name(), strings.Join(d.Shows, ", or "))
 	default:
 		r.Deviation = d.name()
 		return ""
 	}
+}
+
+// shown reports whether a result has the evidence.
+func (d Deviation) shown(r Result) bool {
+	return slices.ContainsFunc(d.Shows, func(s string) bool { return strings.Contains(r.raw+" "+r.Note, s) })
 }
 
 func (d Deviation) name() string { return fmt.Sprintf("D%d", d.Number) }

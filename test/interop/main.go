@@ -35,7 +35,7 @@ func main() {
 type options struct {
 	program, page, results, routers string
 	filter                          string
-	keep, failover                  bool
+	keep, failover, restart         bool
 	fuzz                            int
 	seed                            uint64
 }
@@ -48,6 +48,7 @@ func run(ctx context.Context) error {
 	flag.StringVar(&o.routers, "routers", "", "only these routers, separated by commas")
 	flag.StringVar(&o.filter, "cells", "", "only the cells whose name matches this regular expression")
 	flag.BoolVar(&o.failover, "failover", false, "only two speakers of which one goes away")
+	flag.BoolVar(&o.restart, "restart", false, "only a speaker that is killed, and what its routers keep")
 	flag.IntVar(&o.fuzz, "fuzz", 0, "only so many random rules")
 	flag.Uint64Var(&o.seed, "seed", 1, "of the random rules")
 	flag.BoolVar(&o.keep, "keep", false, "keep the logs")
@@ -63,7 +64,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	whole := o.filter == "" && o.routers == "" && !o.failover && o.fuzz == 0
+	whole := o.filter == "" && o.routers == "" && !o.failover && !o.restart && o.fuzz == 0
 	filter, err := regexp.Compile(o.filter)
 	if err != nil {
 		return err
@@ -91,7 +92,10 @@ func run(ctx context.Context) error {
 	if whole || o.failover {
 		all.Failover, err = failovers(ctx, l, program)
 	}
-	if err == nil && !o.failover && o.fuzz == 0 {
+	if err == nil && (whole || o.restart) {
+		all.Restarts, err = allRestarts(ctx, l, program)
+	}
+	if err == nil && !o.failover && !o.restart && o.fuzz == 0 {
 		all.Cells, versions, err = matrix(ctx, l, program, chosen, cells)
 	}
 	if n := o.fuzz; err == nil && (whole || n > 0) {
@@ -111,6 +115,7 @@ func run(ctx context.Context) error {
 	}
 	wrong := append(gaps(all.Failover), wrongFuzz(all.Fuzz)...)
 	wrong = append(wrong, wrongForeign(all.Foreign)...)
+	wrong = append(wrong, wrongRestarts(all.Restarts)...)
 	for i := range all.Cells {
 		r := &all.Cells[i]
 		if w := mark(r); w != "" {
@@ -183,6 +188,7 @@ func try(ctx context.Context, l *lab.Lab, program string, n int, asn uint32, im 
 type report struct {
 	Cells    []Result   `json:"cells"`
 	Failover []Failover `json:"failover"`
+	Restarts []Restart  `json:"restarts"`
 	Fuzz     []Fuzz     `json:"fuzz"`
 	Foreign  Foreign    `json:"foreign"`
 }

@@ -49,6 +49,7 @@ func Page(cells []Cell, versions map[string]string) string {
 	}
 	b.WriteString("\nOne thing is known: " + reinstalls + "\n")
 
+	fmt.Fprintf(&b, restartPart, restartTime, longLived, restartTime, restartTime+longLived, generousTime)
 	fmt.Fprintf(&b, randomPart, fixedRules)
 
 	b.WriteString("\n## Deviations\n\nAll that are known. Evidence is what the router's tool or our speaker says; a run demands that it does.\n")
@@ -80,6 +81,26 @@ configuration has it. Rates are compared as the 32-bit floats they are on the wi
 That a router shows a rule does not say that its hardware applies it: of these five programs only FRR hands FlowSpec to the
 kernel, where ipset and iptables are there.
 
+`
+
+const restartPart = `
+## A speaker that is killed
+
+One speaker asks for %[1]v of graceful restart (` + "`graceful_restart_time`" + `) and %[2]v of long-lived (` + "`long_lived_time`" + `), announces rules and blackholes
+of both families and is killed (kill -9). The router is asked over and over. FRR keeps nothing for long unless
+it has a ` + "`bgp long-lived-graceful-restart stale-time`" + ` of its own, here one of %[5]v: it is ours that counts. BIRD does by default.
+
+| | BIRD, all | FRR, blackholes | FRR, FlowSpec rules |
+|---|---|---|---|
+| it does not come back | kept; marked LLGR_STALE (65535:6) after %[3]v; gone after %[4]v | kept; marked after %[3]v; gone after %[4]v | dropped with the session |
+| it comes back within the graceful restart time | no gap, never marked | no gap, never marked | gone until it is back |
+| it comes back when they are long-lived stale | no gap, the mark goes | no gap, the mark goes | gone until it is back |
+| a rule whose deadline passes meanwhile | kept, as no router knows of deadlines, until the speaker is back and does not announce it, or as above | | dropped with the session |
+
+Where a second speaker has announced the same rules, its path becomes the best at BIRD when that of the killed one is marked.
+FRR 8.4 keeps no FlowSpec rule through a restart, graceful or long-lived, whatever both sides offer. The longest that a rule can outlive its deadline is both times together, from the moment the last speaker of a router
+dies; a configuration in which they exceed ` + "`safety.max_age`" + ` is refused.
+Read [operations.md](operations.md#start-and-stop) before ` + "`long_lived_time`" + ` is set.
 `
 
 const randomPart = `

@@ -186,8 +186,10 @@ type speakerConfig struct {
 	RouterID netip.Addr
 	// Restart is how long routers may keep our routes when the session is lost; 0 means the default.
 	Restart time.Duration
-	OnStop  string
-	Peers   []speakerPeer
+	// LongLived is how long they may keep them after that.
+	LongLived time.Duration
+	OnStop    string
+	Peers     []speakerPeer
 }
 
 type speakerPeer struct {
@@ -226,10 +228,11 @@ speaker:
   router_id: %[5]s
   on_stop: %[6]s
   graceful_restart_time: %[9]v
+  long_lived_time: %[10]v
   blackhole: {communities: ["%[4]d:666"]}
   profiles: %[1]s/profiles
   peers:
-`, c.Dir, own4, own6, ourASN, c.RouterID, cmp.Or(c.OnStop, string(speaker.GracefulRestart)), hop4, hop6, cmp.Or(c.Restart, 2*time.Minute))
+`, c.Dir, own4, own6, ourASN, c.RouterID, cmp.Or(c.OnStop, string(speaker.GracefulRestart)), hop4, hop6, cmp.Or(c.Restart, 2*time.Minute), c.LongLived)
 	for _, p := range c.Peers {
 		text += fmt.Sprintf("    - {name: %q, address: %s, asn: %d, connect_retry: 1s, profile: everything}\n", p.Name, p.Address, p.ASN)
 	}
