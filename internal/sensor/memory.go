@@ -48,7 +48,7 @@ func Confine(limit int64, profiled bool) {
 // sayMemory gives back what only the start needed, and logs what is left beside what the kernel holds.
 func (a *agent) sayMemory() {
 	debug.FreeOSMemory() // loading the programs needs a few megabytes that are never needed again,
-	unmapProgram()       // and code that runs once
+	unmap(ownProgram())  // and code that runs once
 	limit := debug.SetMemoryLimit(-1)
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -61,35 +61,84 @@ func (a *agent) sayMemory() {
 
 // residentBytes is the memory of this process that is in RAM; 0 where /proc is not to be read.
 func residentBytes() uint64 {
-	text, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0
-	}
-	fields := bytes.Fields(text)
-	if len(fields) < 2 {
-		return 0
-	}
-	pages, err := strconv.ParseUint(string(fields[1]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return pages * uint64(os.Getpagesize())
+	all, _ := resident()
+	return all
 }
 
-// unmapProgram takes the pages of our own program out of this process's memory; those that are used come back from the
-// page cache with the next access, for some hundred nanoseconds. Reading the configuration, loading programs and a
-// kernel that maps what lies around each access had brought in nearly all of it, more than all else the sensor holds.
-// It does nothing where it is not sure: a page that was written to, by a loader say, would not come back.
-func unmapProgram() {
+// resident is the memory of this process that is in RAM, and what of it is of files: our program, and maps of the kernel.
+func resident() (all, files uint64) {
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0, 0
+	}
+	return parseStatm(text)
+}
+
+// parseStatm reads the second and third field of proc(5) statm, which count pages.
+func parseStatm(text []byte) (all, files uint64) {
+	fields := bytes.Fields(text)
+	if len(fields) < 3 {
+		return 0, 0
+	}
+	all, err1 := strconv.ParseUint(string(fields[1]), 10, 64)
+	files, err2 := strconv.ParseUint(string(fields[2]), 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0, 0
+	}
+	page := uint64(os.Getpagesize())
+	return all * page, files * page
+}
+
+// programMost is how much of our program may be in memory before it is taken out again: more than it needs at rest, where
+// nothing is to be done, and less than a collection of garbage and reports under a flood bring in together.
+const programMost = 7 << 20
+
+// slimness keeps our program's share of the memory small.
+type slimness struct {
+	program []mapping
+	others  uint64 // bytes of other files, which is what is left when the program has just been taken out
+}
+
+// due tells whether so many bytes of files hold too much of our program.
+func (s *slimness) due(files uint64) bool { return len(s.program) > 0 && files > s.others+programMost }
+
+// start takes the program out for the first time, and keep whenever it is due.
+func (s *slimness) start() {
+	s.program = ownProgram()
+	unmap(s.program)
+	_, s.others = resident()
+}
+
+func (s *slimness) keep() {
+	_, files := resident()
+	if !s.due(files) {
+		return
+	}
+	unmap(s.program)
+	// More is no news: under a flood much of the program is back before it has been looked.
+	if _, left := resident(); left < s.others {
+		s.others = left
+	}
+}
+
+// ownProgram finds the mappings of our program that can be taken out; none where it is not sure.
+func ownProgram() []mapping {
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
-		return
+		return nil
 	}
 	text, err := os.ReadFile("/proc/self/smaps")
 	if err != nil {
-		return
+		return nil
 	}
-	for _, m := range programMappings(string(text), self) {
+	return programMappings(string(text), self)
+}
+
+// unmap takes the pages of our own program out of this process's memory; those that are used come back from the
+// page cache with the next access, for some hundred nanoseconds. Reading the configuration, loading programs and a
+// kernel that maps what lies around each access had brought in nearly all of it, more than all else the sensor holds.
+func unmap(program []mapping) {
+	for _, m := range program {
 		// Advice: when it is not taken, nothing is lost.
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.length, unix.MADV_DONTNEED)
 	}
@@ -97,7 +146,8 @@ func unmapProgram() {
 
 type mapping struct{ start, length uintptr }
 
-// programMappings finds in smaps(5) the mappings of a file that nobody can have written to.
+// programMappings finds in smaps(5) the mappings of a file that nobody can have written to: a page that was, by a loader
+// say, would not come back.
 func programMappings(smaps, file string) (list []mapping) {
 	var now mapping // of the file, and read-only; zero otherwise
 	for line := range strings.Lines(smaps) {

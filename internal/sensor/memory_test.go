@@ -36,8 +36,45 @@ banana
 	}
 }
 
-// TestUnmapProgram: what is taken out comes back, code and constants alike.
-func TestUnmapProgram(t *testing.T) {
+func TestStatm(t *testing.T) {
+	page := uint64(os.Getpagesize())
+	for text, want := range map[string][2]uint64{
+		"300000 4000 1500 200 0 9000 0\n": {4000 * page, 1500 * page},
+		"300000 4000":                     {},
+		"300000 4000 many":                {},
+		"":                                {},
+	} {
+		if all, files := parseStatm([]byte(text)); [2]uint64{all, files} != want {
+			t.Errorf("%q: %d and %d bytes, want %d", text, all, files, want)
+		}
+	}
+}
+
+// TestSlimness: the program is taken out when there is much of it, and then there is little.
+func TestSlimness(t *testing.T) {
+	s := slimness{others: 5 << 20}
+	if s.due(1 << 30) {
+		t.Error("what is not known to be the program is to be taken out")
+	}
+	s.program = []mapping{{0x400000, 0x1000}}
+	for files, want := range map[uint64]bool{0: false, 5 << 20: false, 12 << 20: false, 12<<20 + 1: true} {
+		if got := s.due(files); got != want {
+			t.Errorf("%d bytes of files, %d of others: due %v, want %v", files, s.others, got, want)
+		}
+	}
+
+	var real slimness
+	real.start()
+	if len(real.program) == 0 || real.others == 0 {
+		t.Fatalf("of this program %d mappings were found, of others %d bytes", len(real.program), real.others)
+	}
+	if _, files := resident(); real.due(files) {
+		t.Errorf("%d bytes of files right after the program was taken out, %d of others", files, real.others)
+	}
+}
+
+// TestUnmap: what is taken out comes back, code and constants alike.
+func TestUnmap(t *testing.T) {
 	self, err := os.Readlink("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +87,7 @@ func TestUnmapProgram(t *testing.T) {
 		t.Error("nothing of this program is found in smaps")
 	}
 	for range 3 {
-		unmapProgram()
+		unmap(ownProgram())
 		if got := residentBytes(); got == 0 || got%uint64(os.Getpagesize()) != 0 {
 			t.Errorf("%d bytes are resident", got)
 		}

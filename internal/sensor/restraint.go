@@ -17,6 +17,7 @@ type restraint struct {
 	used      time.Duration // CPU time of the process at that time
 	state     budgetState
 	settled   bool // the start is over
+	slimness  slimness
 	metrics   restraintMetrics
 }
 
@@ -66,9 +67,11 @@ func (a *agent) restrain(now time.Time) {
 	if span < time.Second*9/10 { // a scan may come a moment early
 		return
 	}
-	if !r.settled && now.Sub(a.started) >= startsFor {
+	if r.settled {
+		r.slimness.keep()
+	} else if now.Sub(a.started) >= startsFor {
 		r.settled = true
-		unmapProgram() // shaking hands with the controllers brought in code that rarely runs
+		r.slimness.start() // shaking hands with the controllers brought in code that rarely runs
 	}
 	used := processTime()
 	last := float64(used-r.used) / float64(span)
