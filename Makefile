@@ -179,8 +179,8 @@ bench-bgp: build ## How fast rules reach routers, beside a bare GoBGP (BENCH="-r
 	bin/lab/benchbgp $(BENCH)
 
 .PHONY: bench-ingest
-bench-ingest: ## What 10,000 sensors cost one controller, and how long a trigger waits
-	$(GO) test -run '^$$' -bench Ingest10kSensors ./internal/engine
+bench-ingest: ## What 10,000 sensors cost one controller, and how long a trigger waits, with the circuit breaker and without
+	$(GO) test -run '^$$' -bench Ingest10kSensors -benchtime 1x ./internal/engine
 
 .PHONY: eval-parse
 eval-parse: ## Our classification of every packet beside tshark's: CAPTURES=dir (EVAL="--decapsulate gre,ipip")

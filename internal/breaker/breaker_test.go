@@ -2,6 +2,7 @@ package breaker
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -569,5 +570,84 @@ func TestTheOrderOfSensorsDecidesNothing(t *testing.T) {
 	}
 	if opened < 20 {
 		t.Errorf("only %d opened it: the scripts show nothing", opened)
+	}
+}
+
+// A breaker that finds a target's flow by the mark in the view decides what one decides that looks each up: on random traffic of a
+// real view, whose targets come and go, and whose places are given to others.
+func TestMarksDecideNothing(t *testing.T) {
+	trips, admitted, refused := 0, 0, 0
+	for seed := range uint64(60) {
+		rnd := rand.New(rand.NewPCG(seed, 23))
+		o := options()
+		o.Before, o.FallFor, o.MaxTargets, o.TotalTargets = 3*time.Second, 2*time.Second, 12, 2
+		o.DisputedTargets = 0
+		marks, looks := New(o), New(o)
+		v := traffic.NewView(traffic.Options{MaxTargets: 20, StaleAfter: 2 * time.Second, ForgetAfter: 5 * time.Second})
+		now := t0
+		base, silent := make([]uint64, 24), make([]bool, 3)
+		for step := range 150 {
+			now = now.Add(time.Second)
+			if rnd.IntN(12) == 0 {
+				silent[rnd.IntN(3)] = rnd.IntN(2) == 0
+			}
+			for i := range base {
+				switch rnd.IntN(25) {
+				case 0:
+					base[i] = 0
+				case 1:
+					base[i] = uint64(rnd.IntN(200))
+				case 2:
+					base[i] = 1000
+				}
+			}
+			for s := range silent {
+				if silent[s] {
+					continue
+				}
+				r := traffic.Report{Sensor: fmt.Sprint("rack-", s), Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second, Outbound: true}
+				for i, n := range base {
+					if i%3 == s && n > 0 {
+						r.Aggregates = append(r.Aggregates,
+							traffic.Aggregate{Target: host(i), Vector: vector.ACK, Packets: 10},
+							traffic.Aggregate{Target: host(i), Direction: vector.Outbound, Vector: vector.Total, Packets: n})
+					}
+				}
+				v.Take(now, r)
+				marks.Report(now, r)
+				looks.Report(now, r)
+			}
+			v.Expire(now)
+			v.Collect(now, func(r traffic.Rate) bool {
+				if r.Mark == nil {
+					t.Fatal("the view gives no mark")
+				}
+				marks.Rate(now, r)
+				r.Mark = nil
+				looks.Rate(now, r)
+				return false
+			})
+			if rnd.IntN(3) == 0 {
+				i := rnd.IntN(len(base))
+				a := Announcement{ID: fmt.Sprint("m-", step), Target: host(i), Vector: vector.ACK, At: now, Spares: true, Carriers: []string{fmt.Sprint("rack-", i%3)}}
+				marks.Announced(a)
+				looks.Announced(a)
+			}
+			got, want := marks.Tick(now, quiet), looks.Tick(now, quiet)
+			trips += len(want)
+			if fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+				t.Fatalf("seed %d, step %d: by marks %+v, by looking up %+v", seed, step, got, want)
+			}
+			if fmt.Sprint(marks.flows, marks.free) != fmt.Sprint(looks.flows, looks.free) || !maps.Equal(marks.index, looks.index) || !maps.Equal(marks.Found(), looks.Found()) {
+				t.Fatalf("seed %d, step %d: the flows differ", seed, step)
+			}
+			admitted += len(marks.index)
+			if len(marks.index) == o.MaxTargets {
+				refused++
+			}
+		}
+	}
+	if trips < 20 || admitted == 0 || refused == 0 {
+		t.Errorf("%d trips, %d flows, %d times full: the traffic tests nothing", trips, admitted, refused)
 	}
 }

@@ -3,6 +3,7 @@ package breaker
 import (
 	"fmt"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -30,6 +31,36 @@ func (b *Breaker) flow(p netip.Prefix) *flow {
 	return nil
 }
 
+// nowhere is the mark of a target of which nothing is kept.
+const nowhere = math.MaxUint32
+
+// marked is flow, by the mark that the view keeps with the target: 1 + its place, if that is still its place. Many targets send,
+// and to look each up in an index of all at each report would be most of what a report costs here.
+func (b *Breaker) marked(r traffic.Rate) *flow {
+	if r.Mark == nil {
+		return b.flow(r.Target)
+	}
+	switch m := *r.Mark; {
+	case m == nowhere:
+		return nil
+	case m > 0 && int(m) <= len(b.flows) && b.flows[m-1].target == r.Target:
+		return &b.flows[m-1]
+	}
+	b.mark(r)
+	return b.flow(r.Target)
+}
+
+// mark writes down where the flow of a target is.
+func (b *Breaker) mark(r traffic.Rate) {
+	if r.Mark == nil {
+		return
+	}
+	*r.Mark = nowhere
+	if i, ok := b.index[r.Target]; ok {
+		*r.Mark = uint32(i) + 1
+	}
+}
+
 // admit makes room for a target.
 func (b *Breaker) admit(p netip.Prefix) *flow {
 	i := int32(len(b.flows))
@@ -48,12 +79,13 @@ func (b *Breaker) Rate(now time.Time, r traffic.Rate) {
 	if r.Direction != vector.Outbound || r.Vector != vector.Total || r.Network || b.o.TargetFall == 0 && b.o.TotalFall == 0 {
 		return
 	}
-	f := b.flow(r.Target)
+	f := b.marked(r)
 	switch {
 	case f == nil && (r.Held || r.PPS < leastPPS || len(b.index) >= b.o.MaxTargets):
 		return
 	case f == nil:
 		b.admit(r.Target).begin(now, r.PPS)
+		b.mark(r)
 	case r.Held:
 		f.missing = true
 		return

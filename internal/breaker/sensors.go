@@ -61,12 +61,17 @@ func (b *Breaker) vote(a Announcement) {
 }
 
 func (b *Breaker) count(r traffic.Report) {
+	var last netip.Prefix
+	var ballots []*ballot // of that one
 	for i := range r.Aggregates {
 		a := &r.Aggregates[i]
 		if a.Direction != vector.Inbound {
 			continue
 		}
-		for _, x := range b.ballots[a.Target] {
+		if a.Target != last { // those of one target come in a row
+			last, ballots = a.Target, b.ballots[a.Target]
+		}
+		for _, x := range ballots {
 			c := x.counts[r.Sensor]
 			if c == nil {
 				c = &count{}

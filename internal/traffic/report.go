@@ -106,6 +106,9 @@ type Rate struct {
 	Vector    vector.ID
 	PPS, BPS  float64 // those of silent sensors not included
 	Held      bool    // a sensor that saw some is silent
+	// Mark is a number that the view keeps with the target for the one caller that wants it, 0 at first and again whenever the
+	// target came anew; nil where there is none. It tells where something else about the target is, without a look-up.
+	Mark *uint32
 }
 
 // Sources says from how many sources the packets of one vector at one target came, as told by the profiles that all

@@ -72,7 +72,8 @@ type link struct {
 type target struct {
 	prefix  netip.Prefix
 	network bool
-	sums    []sum // sorted by column
+	mark    uint32 // Rate.Mark
+	sums    []sum  // sorted by column
 	shares  []share
 }
 
@@ -528,7 +529,7 @@ func (v *View) collect(out []Observation, list []change, want func(Rate) bool, a
 	wanted := make([]change, 0, 16)
 	for i := range list {
 		c := &list[i]
-		r := Rate{Target: c.t.prefix, Network: c.t.network, Direction: c.column.direction(), Vector: c.column.vector()}
+		r := Rate{Target: c.t.prefix, Network: c.t.network, Direction: c.column.direction(), Vector: c.column.vector(), Mark: &c.t.mark}
 		if k, ok := c.t.column(c.column); ok {
 			x := &c.t.sums[k]
 			r.PPS, r.BPS, r.Held = float64(x.pps)/1000, float64(x.bps), x.heldPPS != 0
