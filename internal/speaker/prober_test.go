@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,6 +156,31 @@ func TestProbedRoutes(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the error is told", func() bool { return strings.Contains(s.status().Peers[0].Probed.Error, `ask the router "show 4"`) })
+}
+
+// An agent that is silent costs a line in the status and nothing else.
+func TestProbesThatFailDisturbNoSession(t *testing.T) {
+	t.Parallel()
+	silent, err := net.ListenPacket("udp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { silent.Close() })
+	f := newFakeRouter(t).serve()
+	p := f.peer("r")
+	at := silent.LocalAddr().(*net.UDPAddr).AddrPort()
+	p.Probe = Probe{SNMP: &probe.SNMP{Address: at, Table: "junos", Community: "sesame"}, Interval: time.Second, Timeout: 200 * time.Millisecond}
+	s := start(t, testOptions(t, p))
+	const one = "destination 192.0.2.1/32 protocol udp then discard"
+	s.set(1, 1, desired(t, one))
+	waitFor(t, "the error is told", func() bool { return s.status().Peers[0].Probed.Error != "" })
+	st := s.status().Peers[0]
+	if e := st.Probed.Error; !strings.Contains(e, at.String()) || !strings.Contains(e, "jnxFWCounterPacketCount") || strings.Contains(e, "sesame") {
+		t.Errorf("told is %q", e)
+	}
+	if r := s.stateAt(t, "r", one); r.State != Sent || !r.Found.At.IsZero() || st.Established != 1 || !st.Probed.At.IsZero() {
+		t.Errorf("%+v %+v", r, st)
+	}
 }
 
 func TestProbeOptions(t *testing.T) {
