@@ -129,6 +129,12 @@ soak-sensor: ROOT_ENV += TM_SOAK_PACKETS=$(TM_SOAK_PACKETS) TM_SOAK_PPS=$(TM_SOA
 soak-sensor: ## 5 million numbered packets across restarts, upgrades, kill -9 and controller outages of the sensor
 	$(ROOT_TEST) -v -run TestContinuity ./test/e2e
 
+.PHONY: soak
+soak: build ## The whole system under churn for SOAK (10m): does any process not give back what it took? Writes build/soak.json
+	scripts/deps.sh demo
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/lab/ ./test/soak
+	$(AS_ROOT) bin/lab/soak -for $(or $(SOAK),10m)
+
 .PHONY: interop
 interop: build ## Every rule at FRR, BIRD, gobgpd, ExaBGP and OpenBGPD (INTEROP="-routers FRR"); writes docs/interop.md, build/interop.json
 	scripts/deps.sh interop

@@ -47,9 +47,9 @@ var owners = []struct {
 	test []string // these, too, in their tests
 }{
 	{"github.com/osrg/gobgp", []string{"internal/speaker", "test/benchbgp"}, nil}, // the bench measures beside it
-	{"go.etcd.io/etcd", []string{"internal/store"}, nil},
 	{"github.com/gosnmp/gosnmp", []string{"internal/probe"}, nil},
 	{"github.com/openconfig/gnmi", []string{"internal/probe"}, nil},
+	{"go.etcd.io/etcd", []string{"internal/store", "test/soak"}, nil}, // the soak's controllers share one
 	{"github.com/google/cel-go", []string{"policy"}, nil},
 	{"go.yaml.in/yaml", []string{"internal/document", "test/e2e/clab"}, nil}, // containerlab's files are not ours to define
 	{"gopkg.in/yaml", nil, nil},
