@@ -120,8 +120,8 @@ func (k *Kernel) adopt6(held []bool) error {
 		if entry == 0 {
 			continue
 		}
-		slot := uint32(entry) & slotMask
-		if int(slot) < len(held) && !held[slot] && k.isTarget6(slot, uint32(i/ways6), uint32(entry>>32)) {
+		slot := entry & slotMask
+		if int(slot) < len(held) && !held[slot] && k.isTarget6(slot, uint32(i/ways6), entry>>tagShift6) {
 			held[slot] = true
 			entries[i] = entry &^ slotFlags // no program changes an entry
 		} else {

@@ -17,7 +17,7 @@ const NoSlot = 0xffffffff
 
 const (
 	slotMask  = maxSlots - 1
-	slotFlags = 0x7f000000
+	slotFlags = 0x01000000
 	flagShift = 24
 )
 
@@ -84,7 +84,7 @@ func (k *Kernel) SetParent(slot, parent uint32) error {
 // once. An IPv4 host that stays protected is counted for its parent, until it is given another slot.
 func (k *Kernel) Unlink(slot uint32, h Holder, protected bool) error {
 	if h.Network.Addr().Is6() {
-		return k.change6(h.Network, slot, func(uint64) uint64 { return 0 })
+		return k.change6(h.Network, slot, func(uint32) uint32 { return 0 })
 	}
 	next := uint32(unprotected)
 	if protected {
@@ -119,9 +119,7 @@ func (k *Kernel) SetFlag(slot uint32, f Flag, on bool) error {
 		if h.Network.Addr().Is4() {
 			return k.change4(h.Network.Addr(), slot, mark)
 		}
-		return k.change6(h.Network, slot, func(entry uint64) uint64 {
-			return entry&^uint64(0xffffffff) | uint64(mark(uint32(entry)))
-		})
+		return k.change6(h.Network, slot, mark)
 	}
 	var b [1]byte
 	at := int64(slot)*int64(infoSize) + int64(unsafe.Offsetof(SensorSlotInfo{}.Flags))

@@ -20,7 +20,7 @@ type SensorAddress6 struct {
 
 type SensorBucket6 struct {
 	_       structs.HostLayout
-	Entries [8]uint64
+	Entries [8]uint32
 }
 
 type SensorCell struct {

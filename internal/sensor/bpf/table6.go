@@ -17,8 +17,9 @@ import (
 // Shape of the IPv6 tables: see types.h.
 const (
 	ways6      = 8
-	bucketSize = ways6 * 8
-	used6      = 0x80000000
+	bucketSize = ways6 * 4
+	tagShift6  = 25
+	tags6      = 127
 	stride6    = 4
 	root6Bits  = 12
 	child6     = 0x80000000
@@ -173,12 +174,12 @@ func (k *Kernel) hash6(p netip.Prefix) uint64 {
 	return (hash ^ hash>>32) * golden
 }
 
-func tag6(hash uint64) uint32 { return uint32(hash>>16) | 1 }
+func tag6(hash uint64) uint32 { return uint32(hash>>24&0xffff)*tags6>>16 + 1 }
 
 // bucketsOf returns the two buckets a hash leads to.
 func (k *Kernel) bucketsOf(hash uint64) [2]uint32 {
 	shift := k.Sizes.shift6()
-	return [2]uint32{uint32(hash >> shift), uint32(uint64(tag6(hash)) * golden >> shift)}
+	return [2]uint32{uint32(hash >> shift), uint32(uint64(uint32(hash>>16)|1) * golden >> shift)}
 }
 
 // shift6 leaves the bits of a hash that number the buckets.
@@ -191,7 +192,7 @@ func (s Sizes) shift6() uint32 {
 }
 
 // change6 replaces the entry of an IPv6 target that leads to slot, if there is one.
-func (k *Kernel) change6(p netip.Prefix, slot uint32, to func(entry uint64) uint64) error {
+func (k *Kernel) change6(p netip.Prefix, slot uint32, to func(entry uint32) uint32) error {
 	hash := k.hash6(p)
 	for _, bucket := range k.bucketsOf(hash) {
 		err := k.window(k.objects.Targets6, int(bucket)*bucketSize, bucketSize, func(memory []byte) {
@@ -199,8 +200,8 @@ func (k *Kernel) change6(p netip.Prefix, slot uint32, to func(entry uint64) uint
 			for i := range entries {
 				entry := &entries[i]
 				for {
-					old := atomic.LoadUint64(entry)
-					if uint32(old>>32) != tag6(hash) || uint32(old)&slotMask != slot || atomic.CompareAndSwapUint64(entry, old, to(old)) {
+					old := atomic.LoadUint32(entry)
+					if old>>tagShift6 != tag6(hash) || old&slotMask != slot || atomic.CompareAndSwapUint32(entry, old, to(old)) {
 						break
 					}
 				}
@@ -213,6 +214,6 @@ func (k *Kernel) change6(p netip.Prefix, slot uint32, to func(entry uint64) uint
 	return nil
 }
 
-func entries6(memory []byte) []uint64 {
-	return unsafe.Slice((*uint64)(unsafe.Pointer(&memory[0])), len(memory)/8)
+func entries6(memory []byte) []uint32 {
+	return unsafe.Slice((*uint32)(unsafe.Pointer(&memory[0])), len(memory)/4)
 }

@@ -119,14 +119,15 @@ static __always_inline __u64 hash_network6(__u64 high)
 
 static __always_inline __u32 tag6(__u64 hash)
 {
-	return (__u32)(hash >> 16) | 1; /* an empty entry has tag 0 */
+	return ((__u32)(hash >> 24 & 0xffff) * TAGS6 >> 16) +
+	       1; /* of bits that number no bucket; an empty entry has tag 0 */
 }
 
-/* The second bucket depends on the tag alone, and no less than the first on all of the address. */
+/* The second bucket depends no less than the first on all of the address. */
 static __always_inline __u32 bucket6(__u64 hash, int second)
 {
 	if (second)
-		hash = tag6(hash) * GOLDEN;
+		hash = ((__u32)(hash >> 16) | 1) * GOLDEN;
 	return hash >> targets6_shift;
 }
 
@@ -163,12 +164,13 @@ __noinline __u32 find6(const struct key6 *k)
 	for (int i = 0; i < 2 * BUCKET6_WAYS; i++) {
 		__u32 key = bucket6(k->hash, i >= BUCKET6_WAYS);
 		struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
-		__u64 entry;
+		__u32 entry;
 
 		if (!bucket)
 			return NO_SLOT;
-		entry = *(volatile __u64 *)&bucket->entries[way6(k->hash, i)];
-		if (entry >> 32 == tag6(k->hash) && held_by(entry & SLOT_MASK, k->address[0], k->address[1], k->bits))
+		entry = *(volatile __u32 *)&bucket->entries[way6(k->hash, i)];
+		if (entry >> TAG6_SHIFT == tag6(k->hash) &&
+		    held_by(entry & SLOT_MASK, k->address[0], k->address[1], k->bits))
 			return entry & (SLOT_MASK | SLOT_FLAGS);
 	}
 	return NO_SLOT;
@@ -184,13 +186,13 @@ static __always_inline __u32 insert6(const struct key6 *k, __u32 slot)
 	for (int i = 0; i < 2 * BUCKET6_WAYS; i++) {
 		__u32 key = bucket6(k->hash, i >= BUCKET6_WAYS);
 		struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
-		__u64 *entry;
+		__u32 *entry;
 
 		if (!bucket)
 			return NO_SLOT;
 		entry = &bucket->entries[way6(k->hash, i)];
-		if (!*(volatile __u64 *)entry &&
-		    !__sync_val_compare_and_swap(entry, 0, (__u64)tag6(k->hash) << 32 | TARGET6_USED | slot))
+		if (!*(volatile __u32 *)entry &&
+		    !__sync_val_compare_and_swap(entry, 0, tag6(k->hash) << TAG6_SHIFT | slot))
 			return slot;
 	}
 	return NO_SLOT;
@@ -326,9 +328,9 @@ __noinline __u32 other6(struct key6 *host, __u32 packets, struct cpu_stat *stat)
 
 static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struct cpu_stat *stat)
 {
-	__u32 part = high >> 16 & 0xffff, key, tag;
+	__u32 part = high >> 16 & 0xffff, key, tag, entry = 0;
 	struct bucket6 *bucket;
-	__u64 hash, entry = 0;
+	__u64 hash;
 
 	if (!(*(volatile __u64 *)&filter6[part / 64] >> part % 64 & 1))
 		return NO_SLOT;
@@ -340,11 +342,11 @@ static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struc
 		return NO_SLOT;
 #pragma unroll
 	for (int i = 0; i < BUCKET6_WAYS; i++) {
-		entry = *(volatile __u64 *)&bucket->entries[way6(hash, i)];
-		if (likely(entry >> 32 == tag))
+		entry = *(volatile __u32 *)&bucket->entries[way6(hash, i)];
+		if (likely(entry >> TAG6_SHIFT == tag))
 			break;
 	}
-	if (entry >> 32 == tag && held_by_host6(entry & SLOT_MASK, high, low))
+	if (entry >> TAG6_SHIFT == tag && held_by_host6(entry & SLOT_MASK, high, low))
 		return entry & (SLOT_MASK | SLOT_FLAGS);
 	{
 		struct key6 host = {.address = {high, low}, .hash = hash, .bits = 128};

@@ -71,10 +71,10 @@ struct level {
 
 /*
  * The tables lead to words: a slot below, above it flags that user space sets on a target and the programs hand on to
- * whoever counts. The highest bit belongs to the table.
+ * whoever counts. The bits above belong to the table.
  */
 #define SLOT_MASK 0x00ffffffU
-#define SLOT_FLAGS 0x7f000000U
+#define SLOT_FLAGS 0x01000000U
 #define SLOT_FLAG_SHIFT 24
 #define SLOT_WATCHED 0x01000000U /* sampled more often, perhaps with sketches */
 #define NO_SLOT 0xffffffffU
@@ -155,14 +155,16 @@ struct lane {
 };
 
 /*
- * A cache line of the table of IPv6 targets. An entry is 0 or tag << 32 | TARGET6_USED | flags | slot; it holds only a part
- * of its address, the whole is in the slot's info.
+ * Half a cache line of the table of IPv6 targets. An entry is 0 or tag << TAG6_SHIFT | flags | slot, the tag from 1 on: just
+ * enough of the address that seldom another's is compared with it; the whole is in addresses6 and in the slot's info. The
+ * smaller the table, the more of it stays in the nearest caches.
  */
 #define BUCKET6_WAYS 8
-#define TARGET6_USED 0x80000000U
+#define TAG6_SHIFT 25
+#define TAGS6 127
 
 struct bucket6 {
-	__u64 entries[BUCKET6_WAYS];
+	__u32 entries[BUCKET6_WAYS];
 };
 
 /* Four bits of an IPv6 address -> what they lead to: NODE6_CHILD | next node, slot + 1 of a prefix, or 0. */
