@@ -188,6 +188,10 @@ bench-bgp: build ## How fast rules reach routers, beside a bare GoBGP (BENCH="-r
 bench-ingest: ## What 10,000 sensors cost one controller, and how long a trigger waits, with the circuit breaker and without
 	$(GO) test -run '^$$' -bench Ingest10kSensors -benchtime 1x ./internal/engine
 
+.PHONY: bench-lifecycle
+bench-lifecycle: ## What many mitigations at once cost: each start, each look, and looks until a hundred ladders have taken their step
+	$(GO) test -run '^$$' -bench ManyMitigations -benchtime 1x ./internal/engine
+
 .PHONY: eval-parse
 eval-parse: ## Our classification of every packet beside tshark's: CAPTURES=dir (EVAL="--decapsulate gre,ipip")
 	@[ -n "$(CAPTURES)" ] || { echo 'eval-parse: say where the captures are: make eval-parse CAPTURES=dir' >&2; exit 2; }
