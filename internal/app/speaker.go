@@ -55,7 +55,7 @@ func breakerOptions(c config.Controller) *breaker.Options {
 func peerAddresses(c config.Controller) []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range c.Speaker.Peers {
-		for _, a := range []netip.Addr{p.Address, p.LocalAddress} {
+		for _, a := range []netip.Addr{p.Address, p.LocalAddress, p.Probe.Address} {
 			if a.IsValid() {
 				out = append(out, netip.PrefixFrom(a.WithZone(""), a.BitLen()))
 			}
