@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 )
@@ -47,8 +48,60 @@ func edge(n *network) {
 	n.none(onBlack)
 	n.none(by2(onBlack))
 
-	n.kill(leader)
+	// A router loses its power: nobody is told. It comes back and knows nothing.
+	rules, holes := edgeBacklog()
+	for _, text := range slices.Concat(rules[1], rules[0], holes) { // the least valuable first
+		n.announce(others[0], text)
+	}
+	every := slices.Concat([]string{limited4}, rules[0], rules[1])
+	hosts := []string{"203.0.113.77"}
+	for _, h := range holes {
+		hosts = append(hosts, strings.TrimSuffix(strings.Fields(h)[1], "/32"))
+	}
+	n.hold(edges, every...)
+	n.blackholes(edges, hosts...)
+	same := n.undisturbed("edge2", controllers...)
+	n.powerless("edge1")
+	for _, c := range controllers {
+		n.missed(c, "edge1")
+		n.peers(c, "edge2")
+	}
+	n.limited(by2(on4))
+	n.none(by2(onBlack))
+	n.speak("edge1")
+	for _, c := range controllers {
+		n.peers(c, edges...)
+		n.desired(c, 2, slices.Concat(every, []string{black}, holes)...)
+	}
+	n.hold(edges, every...)
+	n.blackholes(edges, hosts...)
+	n.inOrder("edge1", 5, lines(append(holes, black)), lines(rules[0]), lines(rules[1]), lines([]string{limited4}))
+	same()
+	n.none(onBlack)
+
+	// The controller that leads falls silent, and comes back to find that another one does. What was withdrawn meanwhile stays so.
+	n.silence(leader)
 	next := n.leader(others)
+	n.unannounce(next, slices.Concat(rules[0], rules[1], holes)...)
+	for _, c := range others {
+		n.desired(c, 2, limited4, black)
+	}
+	n.hold(edges, limited4)
+	n.blackholes(edges, "203.0.113.77")
+	n.limited(by2(on4))
+	// Until etcd answers it, its speaker announces what it had, for it could not be told; what is withdrawn is gone after that.
+	n.speak(leader)
+	for _, c := range controllers {
+		n.peers(c, edges...)
+		n.desired(c, 2, limited4, black)
+	}
+	leader = n.leader(controllers)
+	others = slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return c == leader })
+	n.hold(edges, limited4)
+	n.blackholes(edges, "203.0.113.77")
+
+	n.kill(leader)
+	next = n.leader(others)
 	n.hold(edges, limited4)
 	n.blackholes(edges, "203.0.113.77")
 	n.limited(by2(on4))
@@ -70,7 +123,7 @@ func edge(n *network) {
 	n.blackholes([]string{"edge2"}, "203.0.113.77")
 	n.limited(by2(on4))
 	n.none(by2(onBlack))
-	n.enforcedThroughout("edge2", 2)
+	n.enforcedThroughout("edge2", len(every), 1, 2)
 
 	n.withdraw(next)
 	for _, c := range others {
@@ -82,6 +135,24 @@ func edge(n *network) {
 	n.all(by2(on4))
 	n.all(by2(on6))
 	n.all(by2(onBlack))
+}
+
+// edgeBacklog are routes by hand: discards, rate limits, and blackholes, which are worth most.
+func edgeBacklog() (rules [2][]string, holes []string) {
+	for i := range 4 {
+		rules[0] = append(rules[0], fmt.Sprintf("destination 203.0.113.%d/32 protocol udp source-port 19 then discard", 100+i))
+		rules[1] = append(rules[1], fmt.Sprintf("destination 203.0.113.%d/32 protocol udp source-port 123 then rate-limit 1Mbps", 110+i))
+		holes = append(holes, fmt.Sprintf("destination 203.0.113.%d/32 then blackhole", 120+i))
+	}
+	return rules, holes
+}
+
+// lines are the words that FRR's log has of routes: their destinations.
+func lines(routes []string) (out []string) {
+	for _, r := range routes {
+		out = append(out, strings.Fields(r)[1])
+	}
+	return out
 }
 
 // leader waits until one of the controllers leads, all of them agree on it, and returns it.

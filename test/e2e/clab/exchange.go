@@ -49,7 +49,7 @@ func exchange(n *network) {
 	n.misbehave("ctl1", "evil")
 	n.hold([]string{"home1"}, limited4)
 	n.blackholes(droppers, "203.0.113.77", "2001:db8:113:1::77")
-	n.enforcedThroughout("home1", 1)
+	n.enforcedThroughout("home1", 1, 1, 1)
 
 	n.kill("rs1")
 	n.peers("ctl1", "home1", "rs2", "evil")

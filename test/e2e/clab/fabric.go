@@ -42,7 +42,7 @@ func fabric(n *network) {
 	n.limited(on4)
 	n.limited(on6)
 	n.none(onBlack)
-	n.enforcedThroughout("border1", 2)
+	n.enforcedThroughout("border1", 2, 2, 2)
 
 	n.withdraw("ctl1")
 	n.desired("ctl1", 1)

@@ -162,30 +162,41 @@ func (n *network) blackholes(routers []string, want ...string) {
 	})
 }
 
-// enforcedThroughout says that a router's data plane has never let go of a rule, and has so many of them.
-func (n *network) enforcedThroughout(router string, rules int) {
+// enforcedThroughout says that a router's data plane got its rules one after the other, up to most, has never had fewer
+// than least from then on, and has rules now: it never let go of one that was to stay.
+func (n *network) enforcedThroughout(router string, most, least, rules int) {
 	n.do(fmt.Sprintf("%s enforced its rules all the time", router), func(ctx context.Context) error {
 		out, err := n.exec(ctx, router, "cat", "/var/log/enforce.log")
 		if err != nil {
 			return err
 		}
-		last := 0
+		var counts []int
 		for line := range strings.Lines(out) {
-			_, after, ok := strings.Cut(line, " rules=")
-			if !ok {
-				continue
+			if _, after, ok := strings.Cut(line, " rules="); ok {
+				var now int
+				if _, err := fmt.Sscan(after, &now); err != nil {
+					return fmt.Errorf("%w:\n%s", err, out)
+				}
+				counts = append(counts, now)
 			}
-			var now int
-			if _, err := fmt.Sscan(after, &now); err != nil || now < last {
-				return fmt.Errorf("rules came and went (%v):\n%s", err, out)
-			}
-			last = now
 		}
-		if last != rules {
-			return fmt.Errorf("%d rules are enforced, not %d:\n%s", last, rules, out)
+		if !stayed(counts, most, least, rules) {
+			return fmt.Errorf("rules came and went, not up to %d, then never below %d, and now %d:\n%s", most, least, rules, out)
 		}
 		return nil
 	})
+}
+
+// stayed reports whether counts never fall before they reach most, never fall below least from then on, and end at end.
+func stayed(counts []int, most, least, end int) bool {
+	last, reached := 0, false
+	for _, now := range counts {
+		if reached && now < least || !reached && now < last {
+			return false
+		}
+		last, reached = now, reached || now == most
+	}
+	return reached && last == end
 }
 
 // reachable waits until pings from a node are answered, each of them.
@@ -322,6 +333,18 @@ func (n *network) withdraw(controller string, args ...string) {
 	n.do("an engineer withdraws everything, at "+controller, func(ctx context.Context) error {
 		_, err := n.exec(ctx, controller, slices.Concat([]string{"tmctl"}, args, []string{"withdraw", "--all", "--reason", "containerlab"})...)
 		return err
+	})
+}
+
+// unannounce takes routes back by hand.
+func (n *network) unannounce(controller string, texts ...string) {
+	n.do(fmt.Sprintf("an engineer withdraws %d routes, at %s", len(texts), controller), func(ctx context.Context) error {
+		for _, text := range texts {
+			if _, err := n.exec(ctx, controller, "tmctl", "withdraw", "--target", strings.Fields(text)[1], "--reason", "containerlab"); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -205,3 +205,26 @@ func TestVariables(t *testing.T) {
 		t.Error("a topology without nodes has some")
 	}
 }
+
+func TestStayed(t *testing.T) {
+	for _, c := range []struct {
+		counts           []int
+		most, least, end int
+		want             bool
+	}{
+		{[]int{0, 1, 2}, 2, 2, 2, true},
+		{[]int{1, 0, 2}, 2, 2, 2, false},
+		{[]int{1}, 2, 2, 2, false},
+		{[]int{1, 2, 3}, 2, 2, 2, false},
+		{[]int{1, 2, 1, 2}, 2, 2, 2, false},
+		{[]int{1, 5, 9, 7, 1, 2}, 9, 1, 2, true},
+		{[]int{9, 1, 9, 1, 2}, 9, 1, 2, true},
+		{[]int{9, 0, 2}, 9, 1, 2, false},
+		{[]int{9, 1}, 9, 1, 2, false},
+		{nil, 1, 1, 1, false},
+	} {
+		if got := stayed(c.counts, c.most, c.least, c.end); got != c.want {
+			t.Errorf("%v: %v", c, got)
+		}
+	}
+}
