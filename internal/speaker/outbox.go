@@ -61,6 +61,8 @@ type held struct {
 	key     string
 	since   time.Time // when it was wanted; zero when that was before the session
 	written time.Time // when its UPDATE was written to the router's connection; zero before
+	// repeated says that it was written and is under way once more.
+	repeated bool
 }
 
 type failure struct {
@@ -280,7 +282,7 @@ func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) 
 		}
 		from = &o.last
 	}
-	if wait := o.paceAt.Sub(now); o.interval > 0 && wait > 0 {
+	if wait := o.pause(now); wait > 0 {
 		return nil, wait, false
 	}
 	it = (*from)[0]
@@ -326,12 +328,7 @@ func (o *outbox) nextGroup() int {
 
 // added notes that GoBGP took the announcement, or did not.
 func (o *outbox) added(now time.Time, it *item, err error) {
-	if o.interval > 0 {
-		if late := now.Add(-paceBurst); o.paceAt.Before(late) {
-			o.paceAt = late
-		}
-		o.paceAt = o.paceAt.Add(o.interval)
-	}
+	o.pace(now)
 	if err != nil {
 		o.failed[it.id] = &failure{"GoBGP did not take the route: " + err.Error(), now.Add(retryAfter)}
 		return
@@ -346,6 +343,25 @@ func (o *outbox) added(now time.Time, it *item, err error) {
 	}
 	o.held[it.id], o.keys[h.key] = h, h
 	o.fly(now, h.key)
+}
+
+// pause returns how long the router's pace asks to wait.
+func (o *outbox) pause(now time.Time) time.Duration {
+	if o.interval == 0 {
+		return 0
+	}
+	return max(o.paceAt.Sub(now), 0)
+}
+
+// pace notes that something was announced.
+func (o *outbox) pace(now time.Time) {
+	if o.interval == 0 {
+		return
+	}
+	if late := now.Add(-paceBurst); o.paceAt.Before(late) {
+		o.paceAt = late
+	}
+	o.paceAt = o.paceAt.Add(o.interval)
 }
 
 func (o *outbox) fly(now time.Time, key string) {
@@ -368,7 +384,13 @@ func (o *outbox) wrote(now time.Time, key []byte) *held {
 	delete(o.airborne, string(key))
 	delete(o.leaving, string(key))
 	h := o.keys[string(key)]
-	if h == nil || !h.written.IsZero() {
+	switch {
+	case h == nil:
+		return nil
+	case h.repeated: // it may be what a router resets the session upon
+		h.written, h.repeated = now, false
+		return nil
+	case !h.written.IsZero():
 		return nil
 	}
 	h.written = now

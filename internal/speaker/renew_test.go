@@ -3,7 +3,9 @@ package speaker
 import (
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 )
@@ -85,5 +87,57 @@ func TestRenew(t *testing.T) {
 	}
 	if f.sessions() != 2 {
 		t.Errorf("%d sessions, want 2: one was dropped here", f.sessions())
+	}
+}
+
+// The router asks for all while withdrawals wait, or one that GoBGP did not take: none is lost, though GoBGP's table was
+// emptied in between, nor is a route that was to get another action. And what stays is sent again.
+func TestRenewLosesNoWithdrawal(t *testing.T) {
+	f := newFakeRouter(t).serve()
+	o := testOptions(t, f.peer("edge1"))
+	var r *router
+	o.made = func(made *router) { r = made }
+	s := start(t, o)
+	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
+	all := manyRoutes(700)
+	s.set(1, 1, all)
+	f.await(t, len(all))
+	updates := func() float64 { return testutil.ToFloat64(r.m.updates.WithLabelValues("edge1")) }
+	before := updates()
+
+	changed := desired(t, strings.Replace(all[0].Route.String(), "discard", "rate-limit 8Mbps", 1))[0]
+	s.set(1, 2, append([]Desired{changed}, all[1:]...))
+	waitFor(t, "the change", func() bool { return updates() == before+1 })
+	var rest []*item
+	r.mu.Lock()
+	rest = r.set[:100]
+	r.set = rest
+	now := time.Now()
+	r.place(now) // 600 are to go now, and some of them go before GoBGP's table is emptied, some after
+	r.step(now)
+	r.renew(now)
+	r.mu.Unlock()
+	r.drain()
+	f.await(t, len(rest))
+	waitFor(t, "what stays, once more", func() bool { return updates() >= before+1+600+100 })
+	for _, it := range rest {
+		f.awaitMatch(t, it.Route.Match.String())
+	}
+	r.mu.Lock()
+	for range 2 { // and again, with all of them about to go
+		r.renew(now)
+	}
+	r.set = nil
+	r.place(now)
+	r.mu.Unlock()
+	r.drain()
+	f.await(t, 0)
+	waitFor(t, "nothing under way", func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.out.flying == 0 && len(r.refill) == 0
+	})
+	if f.sessions() != 1 {
+		t.Errorf("%d sessions, want one", f.sessions())
 	}
 }

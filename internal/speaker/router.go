@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -58,9 +59,11 @@ type router struct {
 	asn        uint32     // our own
 	id         netip.Addr // our BGP identifier
 	renewAfter int
-	left       int       // withdrawals since GoBGP's table was empty; guarded by mu
-	renewed    bool      // it was emptied in this session; guarded by mu
-	refreshed  time.Time // when all was last sent again; guarded by mu
+	left       int              // withdrawals since GoBGP's table was empty; guarded by mu
+	renewed    bool             // it was emptied in this session; guarded by mu
+	again      bool             // the router asked for all; guarded by mu
+	refill     map[string]*held // by ID: the router has it and GoBGP's table does not; guarded by mu
+	refreshed  time.Time        // when all was last sent again; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -83,6 +86,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		asn: o.ASN, id: o.RouterID, renewAfter: cmp.Or(o.renewAfter, renewAfter),
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil, nil)),
 	}
+	r.renewAfter += rand.N(r.renewAfter/4 + 1) // not at all routers at once
 	g.longLived = o.LongLived
 	g.up, g.wrote, g.down, g.reset, g.refresh = r.sessionUp, r.wrote, r.sessionDown, r.reconnect, r.refresh
 	if r.bgp, err = o.bgp(o.ASN, o.RouterID, log.With("component", "gobgp")); err != nil {

@@ -140,10 +140,12 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 			r.place(now)
 		}
 		again, stuck := r.out.tick(now)
-		if r.renewDue() {
+		due, later := r.renewDue(now)
+		if due {
 			r.renew(now)
 		}
 		more, next := r.step(now)
+		wait = sooner(wait, later)
 		wait = sooner(sooner(wait, again), next)
 		write, pair := r.direct, r.pair
 		r.direct = nil
@@ -230,15 +232,21 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 			r.log.Error("GoBGP does not take a route", "route", it.text, "err", err)
 		}
 	}
-	if failed > 0 {
+	filled, later, bad := r.fill(now)
+	if failed += bad; failed > 0 {
 		r.m.bgpErrors.WithLabelValues(r.peer.Name).Add(float64(failed))
 	}
-	return more, wait
+	return more || filled, sooner(wait, later)
 }
 
 // withdraw takes a route out of GoBGP: by path, for by the UUID that AddPath returned GoBGP walks over all routes, and as
 // AddPath of a withdrawal it would remember the UUID for ever. The caller holds mu.
 func (r *router) withdraw(now time.Time, h *held) (failed int) {
+	if r.refill[h.id] == h { // of what is not in its table GoBGP sends no withdrawal
+		if failed = r.put(now, h); failed > 0 {
+			return failed
+		}
+	}
 	path, err := r.attrs.path(*h.enc, h.Route.Action, true)
 	if err == nil {
 		err = r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: path})
@@ -346,6 +354,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	}
 	lower := rules > 0 && rules < len(r.out.held)
 	r.left += len(r.out.held)
+	clear(r.refill)
 	r.out.end()
 	r.pair, r.direct = nil, nil
 	r.eager = v != (verdict{}) || lower

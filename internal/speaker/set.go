@@ -184,6 +184,9 @@ func (s *speaker) replace(term, revision uint64, o order) (plan, []Refused, erro
 	return p, refused, nil
 }
 
+// justEnded is how long after its deadline a route of a set is over, and nobody's mistake.
+const justEnded = time.Minute
+
 // admit returns the items that may be announced, encoded, and those that may not.
 func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Refused) {
 	refuse := func(it *item, invariant, reason string) {
@@ -199,6 +202,7 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 			refuse(it, RefusedDuplicate, "another route of the set has the same match: a router holds one action per match")
 		case it.Deadline.IsZero():
 			refuse(it, RefusedDeadline, "the route has no deadline")
+		case !it.Deadline.After(now) && now.Sub(it.Deadline) < justEnded: // it ended on its way here
 		case !it.Deadline.After(now):
 			refuse(it, RefusedDeadline, fmt.Sprintf("the deadline %s has passed", it.Deadline.UTC().Format(time.RFC3339)))
 		default:

@@ -238,3 +238,20 @@ func TestInParallel(t *testing.T) {
 		}
 	}
 }
+
+// A route that ends on its way from the controller is over: nothing is refused, and nobody is alarmed.
+func TestRouteThatEndsOnItsWay(t *testing.T) {
+	s, _ := bareSpeaker(t)
+	items := itemsOf(t, discard4, blackhole4, packets4)
+	now := time.Now()
+	items[1].Deadline = now.Add(-time.Millisecond)
+	items[2].Deadline = now.Add(-2 * justEnded)
+	text := items[2].text
+	res, err := s.hand(1, 1, items)
+	if err != nil || res.Announced != 1 || len(res.Refused) != 1 || res.Refused[0].Route != text || res.Refused[0].Invariant != RefusedDeadline {
+		t.Errorf("%+v %v", res, err)
+	}
+	if len(s.state.items) != 1 {
+		t.Errorf("%d routes are announced, want 1", len(s.state.items))
+	}
+}

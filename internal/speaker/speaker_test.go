@@ -111,7 +111,7 @@ func TestStaleAndRefused(t *testing.T) {
 
 	bad := desired(t, discard4, "destination 203.0.113.1/32 protocol udp then discard", "destination 192.0.2.9/32 protocol tcp destination-port 179 then discard")
 	expired := desired(t, packets4)[0]
-	expired.Deadline = time.Now().Add(-time.Second)
+	expired.Deadline = time.Now().Add(-2 * justEnded)
 	none := desired(t, blackhole4)[0]
 	none.Deadline = time.Time{}
 	twice := desired(t, strings.Replace(discard4, "discard", "rate-limit 8Mbps", 1))[0]
