@@ -307,6 +307,9 @@ func (s *Speaker) checkGroups(r *document.Report) {
 		if !slices.ContainsFunc(s.Peers, func(p Peer) bool { return p.Group == g.Name }) {
 			r.Add(at, "no router is in %s: write group: %s into the entries of its routers in speaker.peers, or leave the group out", g.Name, g.Name)
 		}
+		if a := g.Of.Probe.Address; a.IsValid() {
+			r.Add(fmt.Sprintf("speaker.peer_groups[%d].probe.address", i), "%s would be asked in the name of every router in %s: write it into the router's own entry", a, g.Name)
+		}
 		names = append(names, g.Name)
 	}
 	for i, p := range s.Peers {

@@ -249,7 +249,7 @@ func (p *Peer) common() []document.Field {
 				Help:   "A program and its arguments, to which the router's command is added as the last one, such as [vtysh, -c] or [ssh, -o, BatchMode=yes, \"tm@{address}\"]; {address} and {name} stand for the router's; no shell sees it. Empty: the router is not asked by a command.",
 				Danger: "It runs as the speaker's user: give it a login that may show and nothing else.",
 			},
-			document.Field{Key: "address", Value: document.Scalar(&p.Probe.Address, document.OrEmpty(document.Addr())), Help: "Where SNMP or gNMI is asked; empty means the address of the session."},
+			document.Field{Key: "address", Value: document.Scalar(&p.Probe.Address, document.OrEmpty(document.Addr())), Help: "Where SNMP or gNMI is asked; empty means the address of the session. Of one router: a group may not say it."},
 			document.Field{Key: "snmp", Value: p.Probe.SNMP.schema(), Help: "Asking its SNMP agent: version 3 with authentication and privacy where a user is set, version 2c where a community is."},
 			document.Field{Key: "gnmi", Value: p.Probe.GNMI.schema(), Help: "Asking it by gNMI, always over TLS, where a user or a certificate is set."},
 			document.Field{Key: "interval", Value: document.Scalar(&p.Probe.Interval, document.Duration(time.Second, time.Hour)), Help: "Time between two times it is asked, while there are rules.", Danger: "Long answers cost the router's CPU."},
@@ -259,7 +259,7 @@ func (p *Peer) common() []document.Field {
 		{Key: "widen", Value: document.Scalars(&p.Widen, document.OneOf(widenable()...)), Help: "Components that may match more at this router than was decided, or everything, where it cannot match them; otherwise such a rule is not sent to it.", Danger: "Traffic that is no attack is then hit as well: tmctl routes says which."},
 		{Key: "max_rules", Value: document.Scalar(&p.MaxRules, document.Number(0, 100_000)), Help: "Rules this router gets at most, the most valuable first; 0 means what its profile says.", Danger: "Above the router's max-prefix it resets the session and drops every rule."},
 		{Key: "program_rate", Value: document.Scalar(&p.ProgramRate, document.Number(0, 100_000)), Help: "Rules a second this router can put into its hardware: additions are sent no faster, most urgent first, withdrawals at once; 0 means what its profile says, which for most is no pace.", Danger: "Too low, a rule waits; tmctl peers shows how many do."},
-		{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(0, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is split or not sent to this router; 0 means what its profile says, which is 5 for generic.", Danger: "FRR 8.4 resets the session above 5."},
+		{Key: "max_items_per_component", Value: document.Scalar(&p.MaxItemsPerComponent, document.Number(0, 64)), Help: "Values in one component of a rule, a range counting two; a rule with more is split or not sent to this router; 0 means what its profile says, which is 5 for generic.", Danger: "FRR 8.4 has room for 5 and resets the session above 6."},
 		{Key: "next_hop_v4", Value: document.Scalar(&p.NextHop4, document.OrEmpty(document.Addr())), Help: "Next hop of IPv4 blackholes at this router; empty means that of speaker.blackhole."},
 		{Key: "next_hop_v6", Value: document.Scalar(&p.NextHop6, document.OrEmpty(document.Addr())), Help: "Next hop of IPv6 blackholes at this router; empty means that of speaker.blackhole."},
 	}

@@ -80,3 +80,16 @@ func TestGroupIsWrittenOut(t *testing.T) {
 		reread(t, got)
 	}
 }
+
+// One box must not answer for every router of a group.
+func TestGroupHasNoProbeAddress(t *testing.T) {
+	const head = "name: c1\nnetwork: {own_prefixes: [203.0.113.0/24]}\nspeaker:\n  asn: 64500\n  router_id: 203.0.113.2\n"
+	own := "  peers: [{name: a, address: 203.0.113.1, group: g%s}]\n"
+	if _, err := ParseController("/etc/g.yaml", []byte(head+"  peer_groups: [{name: g, asn: 65001, probe: {address: 198.51.100.7}}]\n"+fmt.Sprintf(own, ""))); err == nil ||
+		!strings.Contains(err.Error(), "speaker.peer_groups[0].probe.address") || !strings.Contains(err.Error(), "own entry") {
+		t.Errorf("in a group: %v", err)
+	}
+	if _, err := ParseController("/etc/g.yaml", []byte(head+"  peer_groups: [{name: g, asn: 65001}]\n"+fmt.Sprintf(own, ", probe: {address: 198.51.100.7}"))); err != nil {
+		t.Errorf("of a router: %v", err)
+	}
+}
