@@ -178,14 +178,15 @@ func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) 
 			continue
 		}
 		for _, r := range m.Routes {
-			e := safety.Entry{Route: r, Owners: []string{m.ID}, Groups: m.Groups, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
+			entry := safety.Entry{Route: r, Owners: []string{m.ID}, Groups: m.Groups, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
 			if m.Answer != "" {
-				e.Answers = []string{m.Answer}
+				entry.Answers = []string{m.Answer}
 			}
-			set = append(set, e)
+			set = append(set, entry)
 			owners = append(owners, []string{m.ID})
 		}
 	}
+	e.made.Fill(set)
 	return set, owners
 }
 

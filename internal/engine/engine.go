@@ -87,6 +87,7 @@ type Engine struct {
 	looked    map[string]time.Time // when a mitigation's rule was last held against samples, by its ID
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
+	made      safety.Memo         // of the routes judged last
 	lead      *leadership         // nil while we do not lead
 	mitigated map[netip.Prefix]bool
 	retry     map[sight]time.Time // when automation may try again

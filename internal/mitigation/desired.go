@@ -25,18 +25,19 @@ type Desired struct {
 // Routes returns the set that r wants announced at now, sorted by text. Mitigations that want the same route share it:
 // it ends with the last of them. Where two want different actions for one match, the older one stands.
 func (r Records) Routes(now time.Time) []Desired {
-	byID := map[string]*Desired{}
+	byID, byText := map[string]*Desired{}, map[string]*Desired{}
 	active := slices.DeleteFunc(slices.Clone(r.Mitigations), func(m Mitigation) bool {
 		return m.State != Active || !now.Before(m.Deadline)
 	})
 	slices.SortFunc(active, func(a, b Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
 	for _, m := range active {
 		for _, x := range m.Routes {
-			d := byID[x.ID()]
+			text, id := x.TextAndID()
+			d := byID[id]
 			if d == nil {
 				d = &Desired{Route: x, Owners: []string{m.ID}, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved, Scope: slices.Clone(m.Scope)}
 				d.asked(m)
-				byID[x.ID()] = d
+				byID[id], byText[text] = d, d
 				continue
 			}
 			if !d.Route.Equal(x) {
@@ -58,14 +59,11 @@ func (r Records) Routes(now time.Time) []Desired {
 			d.Approved = d.Approved || m.Approved
 		}
 	}
-	byText := make(map[string]*Desired, len(byID)) // texts are made once, not at each comparison
-	for _, d := range byID {
-		slices.Sort(d.Owners)
-		byText[d.Route.String()] = d
-	}
 	out := make([]Desired, 0, len(byText))
 	for _, text := range slices.Sorted(maps.Keys(byText)) {
-		out = append(out, *byText[text])
+		d := byText[text]
+		slices.Sort(d.Owners)
+		out = append(out, *d)
 	}
 	return out
 }

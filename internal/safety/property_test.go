@@ -16,6 +16,7 @@ import (
 func TestWhatPassesIsSafe(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(3, 4))
 	passed := 0
+	var memo Memo
 	for round := range 400 {
 		l := limits()
 		l.MaxRules, l.MaxNewPerMinute = 5+rnd.IntN(20), 1+rnd.IntN(10)
@@ -41,6 +42,10 @@ func TestWhatPassesIsSafe(t *testing.T) {
 		}
 		if a, b := Check(now, l, set), Check(now, l, made); !slices.Equal(a, b) {
 			t.Fatalf("round %d: made before:\n%v\n%v", round, a, b)
+		}
+		memo.Fill(made)
+		if a, b := Check(now, l, set), Check(now, l, made); !slices.Equal(a, b) || len(memo.made) > len(set) {
+			t.Fatalf("round %d: from memory, of %d routes:\n%v\n%v", round, len(memo.made), a, b)
 		}
 		shuffled := slices.Clone(set)
 		rnd.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })

@@ -94,6 +94,23 @@ func (m *Made) Octets() ([]byte, error) {
 	return m.nlri, m.nlriErr
 }
 
+// Memo keeps what was made of the routes of a set for the next one. It is not safe for concurrent use.
+type Memo struct{ made map[string]*Made }
+
+// Fill sets Made of each entry, and forgets the routes that are not among them.
+func (m *Memo) Fill(set []Entry) {
+	next := make(map[string]*Made, len(set))
+	for i := range set {
+		text := set[i].Route.String()
+		made := m.made[text]
+		if made == nil {
+			made = Make(set[i].Route)
+		}
+		next[text], set[i].Made = made, made
+	}
+	m.made = next
+}
+
 // Invariant is what a violation broke: one of the constants, fit for a metric label.
 type Invariant string
 
