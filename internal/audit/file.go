@@ -188,7 +188,7 @@ func (l *Log) write(f *file, o Options) {
 	failing := false
 	note := func(what string, err error) error {
 		switch {
-		case err == nil && failing:
+		case err == nil && failing && what == "write": // a sync of nothing proves nothing
 			o.Log.Info("audit file is written again", "path", f.path)
 			failing = false
 		case err != nil:
