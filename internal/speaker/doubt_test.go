@@ -1,8 +1,10 @@
 package speaker
 
 import (
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -10,6 +12,8 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
 )
 
 // mixedItems returns as many rules and blackholes of each family, in turn, so that their values mix.
@@ -158,7 +162,8 @@ func TestHeldFamilyEnds(t *testing.T) {
 	}
 
 	blame.doubt.strikes[compile.IPv4FlowSpec] = &strikes{routes: map[string]bool{}, points: strikesEnough - 1}
-	if !blame.doubt.strike(s.now, refused, "", "x", compile.IPv4FlowSpec) {
+	delete(blame.doubt.taken, compile.IPv4FlowSpec) // as after a restart
+	if !blame.doubt.strike(s.now, refused, "", items[0]) {
 		t.Fatal("not held")
 	}
 	if got := blame.pardon("ipv6-flowspec"); len(got) > 0 {
@@ -263,6 +268,224 @@ func TestDoubtProperty(t *testing.T) {
 				t.Fatalf("seed %d: %s is held, and the router takes %d routes of it", seed, table, left[table])
 			}
 		}
+	}
+}
+
+// shaped returns the rules, encoded, in this order of value.
+func shaped(t *testing.T, texts ...string) []*item {
+	t.Helper()
+	out := itemsOf(t, texts...)
+	for i, it := range out {
+		e, err := encode(it.made, anyRouter())
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[i].enc = &e
+	}
+	return out
+}
+
+// formed returns n texts of rules of one form, of which a verb is the number.
+func formed(form string, from, n int) (out []string) {
+	for i := range n {
+		out = append(out, fmt.Sprintf(form, from+i))
+	}
+	return out
+}
+
+const (
+	plainForm = "destination 10.0.0.%d/32 protocol udp then discard"
+	poisonous = "destination 10.0.0.%d/32 protocol tcp tcp-flags syn fragment is-fragment then discard"
+)
+
+// A router that resets on rules of one shape, which stand first in order of value: the family is never held, and all other
+// rules are there in the end.
+func TestAShapeHoldsNoFamily(t *testing.T) {
+	for seed := range uint64(60) {
+		rnd := rand.New(rand.NewPCG(seed, 11))
+		poison, plain, other := 1+rnd.IntN(6), 1+rnd.IntN(60), rnd.IntN(20)
+		texts := slices.Concat(formed(poisonous, 0, poison), formed(plainForm, 50, plain), formed("destination 10.0.0.%d/32 protocol udp then rate-limit 1Mbps", 150, other),
+			formed("destination 2001:db8::%x/128 protocol udp then discard", 0, rnd.IntN(30)))
+		rnd.Shuffle(len(texts)-poison, func(i, j int) { texts[poison+i], texts[poison+j] = texts[poison+j], texts[poison+i] })
+		items := shaped(t, texts...)
+		bad := map[string]bool{}
+		for _, it := range items[:poison] {
+			bad[it.id] = true
+		}
+		how := []ending{refused, closed}[seed%2]
+		s := simulated{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), items: items, out: newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))}
+		s.dies = func(took []string) (ending, bool) { return how, bad[took[len(took)-1]] }
+		if !s.run() {
+			t.Fatalf("seed %d: no session of %d stays", seed, s.sessions)
+		}
+		if len(s.held) > 0 {
+			t.Fatalf("seed %d: held %v, and the router takes %d of %d", seed, s.held, len(items)-poison, len(items))
+		}
+		if len(s.out.held) != len(items)-poison || len(s.jailed) != poison {
+			t.Fatalf("seed %d: the router has %d of %d, %d of %d quarantined", seed, len(s.out.held), len(items)-poison, len(s.jailed), poison)
+		}
+		if most := map[ending]int{refused: 3, closed: 5}[how] * (poison + 1); s.sessions > most {
+			t.Errorf("seed %d: %d sessions for %d poisons, at most %d", seed, s.sessions, poison, most)
+		}
+	}
+}
+
+// A family of which a rule once lived is not doubted by a poison that comes later, in the next session all others go out at
+// once, and neither a release nor an engineer's word makes it doubtful.
+func TestATakenFamilyIsNotDoubted(t *testing.T) {
+	items := shaped(t, slices.Concat(formed(poisonous, 0, 4), formed(plainForm, 50, 40))...)
+	poison, rest := items[:4], items[4:]
+	bad := map[string]bool{}
+	for _, it := range poison {
+		bad[it.id] = true
+	}
+	s := simulated{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), items: rest, out: newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))}
+	s.dies = func(took []string) (ending, bool) { return refused, bad[took[len(took)-1]] }
+	if !s.session() {
+		t.Fatal("the session does not stay")
+	}
+	blame := s.out.blame
+	for i, it := range poison {
+		// It comes in the middle of a long session.
+		s.now = s.now.Add(time.Hour)
+		order := append(slices.Clone(poison[i:i+1]), rest...)
+		s.out.set(s.now, order)
+		got, _, ok := s.out.nextAdd(s.now)
+		if !ok || got != it {
+			t.Fatalf("%d: the poison did not go out", i)
+		}
+		s.out.added(s.now, it, nil)
+		s.out.write(s.now, it)
+		s.now = s.now.Add(time.Millisecond)
+		if v := blame.ended(s.now, refused, "test", s.out.held); v.held != "" {
+			t.Fatalf("%d: held %s", i, v.held)
+		}
+		s.out.end()
+		if len(blame.doubt.tables)+len(blame.doubt.strikes) > 0 {
+			t.Fatalf("%d: doubted %v", i, blame.doubt.tables)
+		}
+		s.now = s.now.Add(time.Second)
+		s.out.begin(s.now, nil, true)
+		s.out.set(s.now, order)
+		if len(s.out.add) != len(rest) || len(s.out.last) != 1 || s.out.last[0] != it {
+			t.Fatalf("%d: %d rules go at once, %d last", i, len(s.out.add), len(s.out.last))
+		}
+		s.out.end()
+		s.items = order
+		if !s.run() || len(s.jailed) != i+1 {
+			t.Fatalf("%d: %d quarantined", i, len(s.jailed))
+		}
+	}
+	if len(s.held) > 0 {
+		t.Errorf("held %v", s.held)
+	}
+	blame.pardon("")
+	if !blame.doubt.taken[compile.IPv4FlowSpec] || len(blame.doubt.tables) > 0 {
+		t.Error("an engineer's word made the family doubtful")
+	}
+}
+
+// The routes that go alone differ in shape as long as there are others, and after a release one that was not struck is
+// first, also at a speaker that started anew in between.
+func TestAnotherShapeGoesAlone(t *testing.T) {
+	const six = "destination 2001:db8::%x/128 protocol "
+	items := shaped(t, slices.Concat(formed(six+"tcp tcp-flags syn then discard", 0, 9), formed(six+"udp then discard", 16, 9), formed(six+"udp fragment is-fragment then discard", 32, 9))...)
+	byID := map[string]*item{}
+	for _, it := range items {
+		byID[it.id] = it
+	}
+	s := simulated{t: t, now: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), items: items, out: newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))}
+	var struck []*item
+	s.dies = func(took []string) (ending, bool) {
+		struck = append(struck, byID[took[len(took)-1]])
+		return refused, true
+	}
+	if !s.run() || len(s.held) != 1 {
+		t.Fatalf("held %v", s.held)
+	}
+	alone := map[shape]bool{}
+	for _, it := range struck {
+		alone[shapeOf(it.Route)] = true
+	}
+	if len(alone) != 3 || len(struck) != 3 {
+		t.Errorf("%d sessions, %d shapes alone", len(struck), len(alone))
+	}
+
+	s.out.blame.doubt.records[compile.IPv6FlowSpec].Shapes = []shape{shapeOf(items[9].Route), shapeOf(items[0].Route)}
+	data, err := json.Marshal(s.out.blame.doubt.records)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, word := range []bool{false, true} { // whether an engineer lets it go
+		var records map[compile.Table]*Quarantine
+		if err := json.Unmarshal(data, &records); err != nil {
+			t.Fatal(err)
+		}
+		s.out.end()
+		s.out.blame = newSuspicion(blameSpan, nil, records)
+		if s.now = s.now.Add(quarantineFirst); word {
+			s.out.blame.pardon("ipv6-flowspec")
+		} else {
+			s.out.blame.release(s.now)
+		}
+		struck = nil
+		if s.session() || len(struck) != 1 || shapeOf(struck[0].Route) != shapeOf(items[18].Route) {
+			t.Errorf("by word %t: %d went, not one of the third shape", word, len(struck))
+		}
+		if s.out.blame.doubt.held(compile.IPv6FlowSpec) == nil {
+			t.Error("not held again")
+		}
+	}
+
+	// One shape alone holds no family that has others to offer.
+	d := newDoubt(nil)
+	d.order = items
+	for i := range 9 {
+		if d.strike(s.now, refused, "", items[i]) {
+			t.Fatal("held for one shape of three")
+		}
+	}
+	d.order = items[:9]
+	if d.tables[compile.IPv6FlowSpec] = true; !d.strike(s.now, refused, "", shaped(t, fmt.Sprintf(six+"tcp tcp-flags ack then discard", 99))[0]) {
+		t.Error("not held where the set has one shape")
+	}
+}
+
+// A single route in quarantine ends the doubt its reset raised.
+func TestJailEndsDoubt(t *testing.T) {
+	items := shaped(t, formed(plainForm, 0, 2)...)
+	s := newSuspicion(blameSpan, nil, nil)
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	jailed := ""
+	for range 2 {
+		jailed = s.ended(now, refused, "test", sentAt(now.Add(-time.Millisecond), items[:1])).jailed
+		now = now.Add(time.Minute)
+	}
+	if jailed != items[0].id || len(s.doubt.tables) > 0 || s.careful {
+		t.Errorf("quarantined %q, doubted %v", jailed, s.doubt.tables)
+	}
+}
+
+// A shape tells every component, and what an action does, from each other.
+func TestShapes(t *testing.T) {
+	seen := map[shape]string{shapeOf(route.Route{}): "nothing"}
+	note := func(what string, r route.Route) {
+		if was, ok := seen[shapeOf(r)]; ok {
+			t.Errorf("%s is of the same shape as %s", what, was)
+		}
+		seen[shapeOf(r)] = what
+	}
+	routetest.Components(t, func(field string, m route.Match) { note(field, route.Route{Match: m}) })
+	for what, a := range map[string]route.Action{
+		"discard": {Kind: route.Discard}, "rate": {Kind: route.RateBytes}, "sample": {Sample: true}, "continue": {Continue: true}, "mark": {Mark: route.Some(0)},
+		"target": {Redirect: route.Redirect{Target: route.RouteTarget{Form: 1}}}, "address": {Redirect: route.Redirect{Address: netip.IPv4Unspecified()}},
+		"copy": {Redirect: route.Redirect{Address: netip.IPv4Unspecified(), Copy: true}},
+	} {
+		note(what, route.Route{Action: a})
+	}
+	a, b := shaped(t, "destination 10.0.0.1/32 protocol udp then discard")[0], shaped(t, "destination 10.9.0.0/16 protocol tcp then discard")[0]
+	if shapeOf(a.Route) != shapeOf(b.Route) {
+		t.Error("values are no shape")
 	}
 }
 

@@ -138,7 +138,7 @@ func (o *outbox) grow(now time.Time, order, fresh []*item) bool {
 			return false
 		}
 	}
-	o.order = order
+	o.order, o.blame.doubt.order = order, order
 	for _, it := range fresh {
 		o.wanted[it.id] = true
 		if !o.up {

@@ -91,8 +91,11 @@ func newOutbox(maxRules, rate int, b *suspicion) *outbox {
 // set makes order what the router is to have, most valuable first. It returns what the router may have kept from an
 // earlier session and must not keep.
 func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
-	if o.up {
-		o.blame.survivors(now, o.held) // before what lived is withdrawn and forgotten
+	for t, n := range o.heldOf {
+		if n > 0 && !o.blame.doubt.taken[t] {
+			o.blame.survivors(now, o.held) // before what lived is withdrawn and forgotten
+			break
+		}
 	}
 	wanted := make(map[string]bool, len(order))
 	fresh := map[string]time.Time{}
@@ -108,6 +111,7 @@ func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
 		}
 	}
 	o.order, o.wanted, o.fresh = order, wanted, fresh
+	o.blame.doubt.order = order
 	for id := range o.failed {
 		if !wanted[id] && o.held[id] == nil {
 			delete(o.failed, id)
@@ -173,24 +177,31 @@ func (o *outbox) rebuild() {
 	o.last, o.solo = slices.Concat(solo, focus, last), len(solo)
 }
 
-// tryAlone chooses the route that tells most of each doubted table: the most valuable upon which the router did not reset
-// the session, if it can be one that is not in focus.
+// tryAlone chooses the route that tells most of each doubted table, upon which the router did not reset the session: of the
+// shape that was struck least recently, not in focus if it can be, the most valuable.
 func (o *outbox) tryAlone() map[compile.Table]*item {
 	if len(o.blame.doubt.tables) == 0 {
 		return nil
 	}
-	out := map[compile.Table]*item{}
+	type choice struct {
+		told  int
+		focus bool
+	}
+	out, best := map[compile.Table]*item{}, map[compile.Table]choice{}
 	for _, it := range o.order {
 		t := it.enc.table
 		if s := o.blame.doubt.strikes[t]; !o.blame.doubt.tables[t] || s != nil && s.routes[it.id] {
 			continue
 		}
+		c := choice{o.blame.doubt.told(it), o.blame.focus[it.id]}
 		if h := o.held[it.id]; h != nil {
-			out[t] = h.item // it is there already
+			it, c = h.item, choice{told: -1} // it is there already
+		} else if o.failed[it.id] != nil {
 			continue
 		}
-		if was := out[t]; was == nil || o.held[was.id] == nil && o.blame.focus[was.id] && !o.blame.focus[it.id] {
-			out[t] = it
+		was, ok := best[t]
+		if !ok || c.told < was.told || c.told == was.told && was.focus && !c.focus {
+			out[t], best[t] = it, c
 		}
 	}
 	return out

@@ -46,6 +46,8 @@ type Quarantine struct {
 	Why    string    `json:"why"`   // the last reset in words
 	// Released is set while the route is tried again.
 	Released bool `json:"released,omitempty"`
+	// Shapes are those of a family that were struck, the last of them last.
+	Shapes []shape `json:"shapes,omitempty"`
 }
 
 const (
@@ -92,16 +94,12 @@ func (s *suspicion) suspect(it *item) bool {
 	return s.careful && (s.suspects[it.id] || s.focus[it.id] || s.doubt.tables[it.enc.table])
 }
 
-// survivors clears the doubt about tables of which a route lived for a span, and reports whether there was one. A session
+// survivors finds the tables of which a route lived for a span, and reports whether one of them was under doubt. A session
 // may be long.
 func (s *suspicion) survivors(now time.Time, sent map[string]*held) (found bool) {
-	if len(s.doubt.tables)+len(s.doubt.strikes) == 0 {
-		return false
-	}
 	for _, h := range sent {
-		if t := h.enc.table; (s.doubt.tables[t] || s.doubt.strikes[t] != nil) && !h.written.IsZero() && now.Sub(h.written) >= s.span {
-			s.doubt.survived(t)
-			found = true
+		if t := h.enc.table; !s.doubt.taken[t] && !h.written.IsZero() && now.Sub(h.written) >= s.span {
+			found = s.doubt.survived(t) || found
 		}
 	}
 	s.settle()
@@ -165,9 +163,9 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 	s.doubt.reset(tables, s.careful)
 	if len(hit) == 1 {
 		for id := range hit {
-			if t := sent[id].enc.table; s.doubt.strike(now, how, why, id, t) {
+			if it := sent[id].item; s.doubt.strike(now, how, why, it) {
 				s.acquitAll()
-				return verdict{held: t}
+				return verdict{held: it.enc.table}
 			}
 		}
 	}
@@ -191,6 +189,7 @@ func (s *suspicion) ended(now time.Time, how ending, why string, sent map[string
 	if s.points[jailed] < pointsEnough {
 		return verdict{suspects: len(s.suspects)}
 	}
+	s.doubt.explained(tables)
 	s.drop(jailed)
 	r := s.records[jailed]
 	if r == nil {
