@@ -149,7 +149,8 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		wait = sooner(sooner(wait, again), next)
 		write, pair := r.direct, r.pair
 		r.direct = nil
-		if r.out.justComplete(now, cmp.Or(r.grace, defaultGracefulRestart)) && pair != nil && pair.keeps && r.grace > 0 {
+		complete := r.out.justComplete(now, cmp.Or(r.grace, defaultGracefulRestart))
+		if complete && pair != nil && pair.keeps && r.grace > 0 {
 			for _, t := range r.out.tables {
 				write = append(write, endOfRIB(t)...)
 			}
@@ -173,7 +174,7 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 			r.mu.Unlock()
 			continue
 		}
-		if !more {
+		if !more && !complete { // once all is out, suspects are next, and step looked before
 			return wait
 		}
 	}
