@@ -190,6 +190,7 @@ type fakeRouter struct {
 	notif   []byte            // last NOTIFICATION; guarded by mu
 	conn    net.Conn          // guarded by mu
 	moved   chan struct{}     // closed when rib changes; guarded by mu
+	plain   bool              // it has no graceful restart; set before serve
 	keep    bool              // do not forget routes when the session ends without NOTIFICATION; guarded by mu
 }
 
@@ -248,9 +249,14 @@ func (f *fakeRouter) session(c net.Conn) {
 	}
 	mine := open{
 		asn: f.asn, hold: 90, id: [4]byte{10, 66, 0, 11}, tables: f.tables, refresh: true, fourOctet: true,
-		graceful: true, restartFlags: 120,
+	}
+	if !f.plain {
+		mine.graceful, mine.restartFlags = true, 120
 	}
 	for _, t := range f.tables {
+		if f.plain {
+			break
+		}
 		mine.gracefulOf = append(mine.gracefulOf, gracefulTable{t, 0})
 	}
 	_, _ = c.Write(appendOpen(nil, mine))

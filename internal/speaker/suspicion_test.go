@@ -349,3 +349,28 @@ func TestQuarantineEnds(t *testing.T) {
 		t.Errorf("pardoned %v", got)
 	}
 }
+
+// Where a suspect is all there is, and no End-of-RIB is owed, nothing but the sender itself can find that it is its turn.
+func TestLoneSuspectIsSent(t *testing.T) {
+	t.Parallel()
+	f := newFakeRouter(t)
+	f.plain = true
+	f.serve()
+	s := start(t, testOptions(t, f.peer("edge1")))
+	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
+	s.set(1, 1, desired(t, discard4))
+	sent := func(n int) func() bool {
+		return func() (ok bool) {
+			f.get(func() { ok = f.updates == n })
+			return ok
+		}
+	}
+	for n := range 2 { // without a word, and so soon after the route that it may be why
+		waitFor(t, "the route in another session", sent(n+1))
+		f.drop()
+	}
+	waitFor(t, "the route, which is a suspect by now, in the third session", sent(3))
+	if f.sessions() != 3 {
+		t.Errorf("%d sessions, want 3", f.sessions())
+	}
+}
