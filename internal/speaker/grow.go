@@ -21,9 +21,9 @@ var errNotGrown = errors.New("not the set before with more in it")
 func (s *speaker) grow(term, revision uint64, o order) (plan, []Refused, error) {
 	now := time.Now()
 	s.mu.Lock()
-	known := s.known(o.fresh)
+	adds := s.adds(o.fresh)
 	s.mu.Unlock()
-	if len(o.fresh) == 0 || known || slices.ContainsFunc(o.items, func(it *item) bool { return !it.Deadline.After(now) }) {
+	if len(o.fresh) == 0 || !adds || slices.ContainsFunc(o.items, func(it *item) bool { return !it.Deadline.After(now) }) {
 		return plan{}, nil, errNotGrown
 	}
 	entries := make([]safety.Entry, len(o.fresh))
@@ -55,7 +55,7 @@ func (s *speaker) grow(term, revision uint64, o order) (plan, []Refused, error) 
 	if err := s.pressed(); err != nil { // while the journal was written; the button writes its own after us
 		return plan{}, nil, err
 	}
-	if s.known(o.fresh) { // a deadline passed meanwhile
+	if !s.adds(o.fresh) { // a deadline passed meanwhile
 		return plan{}, nil, errNotGrown
 	}
 	s.state = state{term: term, revision: revision, items: o.items}
@@ -67,10 +67,10 @@ func (s *speaker) grow(term, revision uint64, o order) (plan, []Refused, error) 
 	return plan{set: o.items, announce: o.fresh}, nil, nil
 }
 
-// known reports whether not all that was asked for is announced, or one of fresh is. The caller holds mu and writing.
-func (s *speaker) known(fresh []*item) bool {
-	return !slices.Equal(s.state.items, s.asked.items) ||
-		slices.ContainsFunc(fresh, func(it *item) bool { return s.have[it.id] != nil })
+// adds reports whether all that was asked for last is announced, and none of fresh. The caller holds mu and writing.
+func (s *speaker) adds(fresh []*item) bool {
+	return slices.Equal(s.state.items, s.asked.items) &&
+		!slices.ContainsFunc(fresh, func(it *item) bool { return s.have[it.id] != nil })
 }
 
 // grow adds to what this router is to get, and begins to send it.

@@ -9,11 +9,11 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 )
 
-// GoBGP v3.37 never gives back the table entry of a route it originated: after a withdrawal about a kilobyte of each NLRI that
-// ever was stays until the process ends. Started once more it begins with an empty table, though, and says nothing to
-// its neighbour. So after so many withdrawals, give or take a quarter, we do that, and add what the router has again: to the
-// router that is the same routes with the same attributes once more. The neighbour keeps the table it began with until its session ends, so
-// what stays is bounded by twice that many.
+// GoBGP v3.37 never gives back the table entry of a route it originated: after a withdrawal about a kilobyte of each NLRI
+// that ever was stays until the process ends. Started once more it begins with an empty table, though, and says nothing to
+// its neighbour. So after so many withdrawals, give or take a quarter, we do that, and add what the router has again: to
+// the router that is the same routes with the same attributes once more. The neighbour keeps the table it began with until
+// its session ends, so what stays is bounded by twice that many.
 const renewAfter = 20_000
 
 // empty gives GoBGP an empty table. The caller holds mu.
@@ -57,8 +57,8 @@ func (r *router) renew(now time.Time) {
 	r.log.Info("GoBGP's table was emptied of what was withdrawn", "withdrawn", left, "routes", len(r.refill))
 }
 
-// fill adds a batch of what GoBGP's table lacks, the most valuable first, behind all that is new and at the router's pace. The caller
-// holds mu.
+// fill adds a batch of what GoBGP's table lacks, the most valuable first, behind all that is new and at the router's pace.
+// The caller holds mu.
 func (r *router) fill(now time.Time) (more bool, wait time.Duration, failed int) {
 	if len(r.refill) == 0 || !r.out.up || len(r.direct) > 0 || r.writing {
 		return false, 0, 0
@@ -82,7 +82,8 @@ func (r *router) fill(now time.Time) (more bool, wait time.Duration, failed int)
 		r.out.pace(now)
 		failed += r.put(now, h)
 	}
-	return false, 0, failed // what is left waits for UPDATEs to leave, or is about to be withdrawn: withdraw puts it there first
+	// What is left waits for UPDATEs to leave, or is about to be withdrawn: withdraw puts it there first.
+	return false, 0, failed
 }
 
 // put adds to GoBGP's table what the router has and the table lacks. The caller holds mu.
