@@ -23,6 +23,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/gosnmp/gosnmp"
 
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 )
 
@@ -94,15 +95,7 @@ func serveTable(file string) {
 // agent starts Debian's snmpd on loopback with the table in a file.
 func agent(t *testing.T, file string) netip.AddrPort {
 	t.Helper()
-	snmpd, err := exec.LookPath("snmpd")
-	if err != nil {
-		if snmpd = "/usr/sbin/snmpd"; !exists(snmpd) {
-			if os.Getenv("CI") == "true" {
-				t.Fatal("snmpd is not installed: scripts/deps.sh test")
-			}
-			t.Skip("snmpd is not installed: scripts/deps.sh test")
-		}
-	}
+	lab.NeedTool(t, "snmpd")
 	l, err := net.ListenPacket("udp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +122,7 @@ pass_persist .1.3.6.1.4.1.2636.3.5 %s
 	if err := os.WriteFile(filepath.Join(dir, "snmpd.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(snmpd, "-f", "-C", "-c", filepath.Join(dir, "snmpd.conf"), "-Lo", "-m", "")
+	cmd := exec.Command(lab.FindTool("snmpd"), "-f", "-C", "-c", filepath.Join(dir, "snmpd.conf"), "-Lo", "-m", "")
 	cmd.Env = append(os.Environ(), "SNMP_PERSISTENT_DIR="+dir, "SNMPCONFPATH="+dir, tableFile+"="+file)
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
@@ -158,11 +151,6 @@ pass_persist .1.3.6.1.4.1.2636.3.5 %s
 		return err == nil
 	})
 	return at
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
 }
 
 func v3(at netip.AddrPort) SNMP {
