@@ -18,6 +18,9 @@ import (
 
 const ladderHead = "version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\n"
 
+// climbs is a ladder that goes on to a discard where a rate limit takes too little.
+const climbs = ladderHead + "responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n"
+
 // seconds reports the same rate every second.
 func (b *bench) seconds(pps uint64, seconds int) {
 	b.t.Helper()
@@ -237,7 +240,7 @@ func TestStepPushesNobodyOut(t *testing.T) {
 // A new leader's own incident has another name; what was proposed before is told by it, goes on, and ends with it.
 func TestLadderUnderAnotherLeader(t *testing.T) {
 	runWith(t, func(o *Options) {
-		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+		o.Policy = parsed(t, climbs)
 	}, func(b *bench) {
 		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
 		b.term.mu.Lock()
@@ -349,7 +352,7 @@ func TestSilentSensorVerifiesNothing(t *testing.T) {
 // A plain rule of before is on the ladder that the policy has now, also under a new leader.
 func TestAdoptedByALadder(t *testing.T) {
 	runWith(t, func(o *Options) {
-		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+		o.Policy = parsed(t, climbs)
 	}, func(b *bench) {
 		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
 		b.term.mu.Lock()
@@ -375,7 +378,7 @@ func TestAdoptedByALadder(t *testing.T) {
 func TestStepsAtALook(t *testing.T) {
 	const targets = 40
 	runWith(t, func(o *Options) {
-		o.Policy = parsed(t, ladderHead+"responses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n")
+		o.Policy = parsed(t, climbs)
 	}, func(b *bench) {
 		all := func(cause traffic.Cause, span time.Duration) {
 			now := time.Now()

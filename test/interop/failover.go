@@ -426,11 +426,16 @@ func (x *watched) changes(since time.Time) (reached, gone []string, err error) {
 
 // failovers tries FRR and BIRD at the same time.
 func failovers(ctx context.Context, l *lab.Lab, program string) ([]Failover, error) {
-	var out [2][]Failover
+	return atBoth(func(i int) ([]Failover, error) { return failover(ctx, l, program, i) })
+}
+
+// atBoth does the same with FRR and BIRD at the same time.
+func atBoth[T any](try func(i int) ([]T, error)) ([]T, error) {
+	var out [2][]T
 	var errs [2]error
 	var wg sync.WaitGroup
 	for i := range out {
-		wg.Go(func() { out[i], errs[i] = failover(ctx, l, program, i) })
+		wg.Go(func() { out[i], errs[i] = try(i) })
 	}
 	wg.Wait()
 	return slices.Concat(out[:]...), errors.Join(errs[:]...)

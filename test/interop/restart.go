@@ -428,14 +428,7 @@ func (r *Restart) judge(event int, rules bool) {
 
 // allRestarts tries FRR and BIRD at the same time.
 func allRestarts(ctx context.Context, l *lab.Lab, program string) ([]Restart, error) {
-	var out [2][]Restart
-	var errs [2]error
-	var wg sync.WaitGroup
-	for i := range out {
-		wg.Go(func() { out[i], errs[i] = restarts(ctx, l, program, i) })
-	}
-	wg.Wait()
-	return slices.Concat(out[:]...), errors.Join(errs[:]...)
+	return atBoth(func(i int) ([]Restart, error) { return restarts(ctx, l, program, i) })
 }
 
 func wrongRestarts(all []Restart) (out []string) {
