@@ -1,6 +1,7 @@
 package safety
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -65,6 +66,8 @@ func TestJudge(t *testing.T) {
 			case got:
 				grown += len(more)
 				set = whole
+			case j.Grow(at, nil):
+				t.Fatalf("round %d: it goes on from a set of which it could not tell", round)
 			default:
 				refused++
 				if rnd.IntN(2) == 0 {
@@ -78,5 +81,29 @@ func TestJudge(t *testing.T) {
 	}
 	if grown < 300 || refused < 300 {
 		t.Errorf("%d entries were added and %d times it said no: both should be many", grown, refused)
+	}
+}
+
+// A route that comes later but was created earlier is not counted behind the younger ones: a minute of them could not be
+// found any more.
+func TestJudgeTakesNoOlderRoute(t *testing.T) {
+	l := limits()
+	l.MaxNewPerMinute = 2
+	host := 10
+	entry := func(age time.Duration) Entry {
+		e := parseEntry(t, fmt.Sprintf("destination 192.0.2.%d protocol udp source-port 53", host))
+		host++
+		e.Created, e.Deadline = now.Add(-age), now.Add(time.Hour)
+		return e
+	}
+	j := NewJudge(l)
+	set := []Entry{entry(100 * time.Second)}
+	if v := j.Check(now, set); len(v) > 0 {
+		t.Fatal(v)
+	}
+	older, young := []Entry{entry(200 * time.Second)}, []Entry{entry(50 * time.Second), entry(49 * time.Second)}
+	grown := j.Grow(now, older) && j.Grow(now, young)
+	if whole := slices.Concat(set, older, young); grown || len(Check(now, l, whole)) == 0 {
+		t.Error("three routes within a minute were found sound, two are the most allowed")
 	}
 }

@@ -2,11 +2,14 @@ package speaker
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -201,4 +204,37 @@ func FuzzGoBGP(f *testing.F) {
 			t.Fatalf("%q: GoBGP writes %x for %x, %v", r, theirs, e.nlri, err)
 		}
 	})
+}
+
+// What is remembered of one route is what another one with the same action would be given, announced or withdrawn, in
+// whatever order; also when more actions come than are remembered.
+func TestProofsAreOfTheAction(t *testing.T) {
+	fresh := attributes{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole}, internal: true}
+	remembering := fresh
+	remembering.proofs = &proofs{}
+	rnd := rand.New(rand.NewPCG(9, 9))
+	try := func(text string, withdraw bool) {
+		r := parse(t, text)
+		e, err := encodeRoute(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := fresh.path(e, r.Action, withdraw)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := remembering.path(e, r.Action, withdraw); err != nil || !proto.Equal(got, want) {
+			t.Fatalf("%q, withdrawn %v: %v, %v, not %v", text, withdraw, got, err, want)
+		}
+	}
+	all := append(slices.Clone(actions), "destination 192.0.2.2 then discard", "destination 192.0.2.9 then blackhole", "destination 2001:db8::9 then blackhole", "destination 2001:db8::7 then blackhole")
+	for range 20 * len(all) {
+		try(all[rnd.IntN(len(all))], rnd.IntN(2) == 0)
+	}
+	for i := range maxProofs + 10 {
+		try(fmt.Sprintf("destination 192.0.2.1 then rate-limit %dkbps", 8*(i+1)), false)
+	}
+	if n := len(remembering.proofs.known); n == 0 || n > maxProofs {
+		t.Errorf("%d are remembered, at most %d should be", n, maxProofs)
+	}
 }

@@ -1,9 +1,12 @@
 package speaker
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,11 +20,16 @@ import (
 func TestGrowingIsReplacing(t *testing.T) {
 	t.Parallel()
 	grown := 0
-	for seed := range uint64(6) {
+	profiles := []compile.Profile{
+		{}, {MaxRules: 8}, {Budget: compile.Budget{Shared: 30}, Cost: compile.Cost{Expand: true}}, {Split: 4, Unmixed: true},
+	}
+	for seed := range uint64(12) {
 		rnd := rand.New(rand.NewPCG(seed, 1))
-		profile := compile.Profile{Name: "test", MaxRules: []int{0, 0, 8}[rnd.IntN(3)], Budget: compile.Budget{Shared: []int{0, 0, 30}[rnd.IntN(3)]}}
-		if rnd.IntN(4) == 0 {
-			profile.Split, profile.Unmixed = 4, true
+		profile := profiles[seed%uint64(len(profiles))]
+		profile.Name = "test"
+		hosts := 200
+		if profile.Split > 0 {
+			hosts = 8 // so that what one route is split into is often another one
 		}
 		var both [2]*speaker
 		for i := range both {
@@ -32,9 +40,9 @@ func TestGrowingIsReplacing(t *testing.T) {
 		}
 		now := time.Now()
 		base := uint64(0)
-		var set []Desired
+		var set, gone []Desired
 		for step := range 60 {
-			switch rnd.IntN(12) {
+			switch rnd.IntN(14) {
 			case 0: // a session comes or goes
 				up, keeps := rnd.IntN(3) > 0, rnd.IntN(2) == 0
 				for _, s := range both {
@@ -50,7 +58,22 @@ func TestGrowingIsReplacing(t *testing.T) {
 			case 1: // a route leaves
 				if len(set) > 0 {
 					at := rnd.IntN(len(set))
+					gone = append(gone, set[at])
 					set = slices.Delete(slices.Clone(set), at, at+1)
+				}
+			case 3: // one comes back, younger
+				if len(gone) > 0 {
+					d := gone[len(gone)-1]
+					gone = gone[:len(gone)-1]
+					d.Created = now.Add(-time.Hour + time.Duration(step)*time.Second)
+					if !slices.ContainsFunc(set, func(h Desired) bool { return h.Route.ID() == d.Route.ID() }) {
+						set = append(slices.Clone(set), d)
+					}
+				}
+			case 4: // one gets more time
+				if len(set) > 0 {
+					set = slices.Clone(set)
+					set[rnd.IntN(len(set))].Deadline = now.Add(2*time.Hour + time.Duration(step)*time.Second)
 				}
 			case 2: // the router was handed some
 				for _, s := range both {
@@ -66,7 +89,7 @@ func TestGrowingIsReplacing(t *testing.T) {
 			default:
 				for range 1 + rnd.IntN(2) {
 					ports := []string{"53", "53,123", "53,100-200"}[rnd.IntN(3)]
-					d := desired(t, fmt.Sprintf("destination 192.0.2.%d/32 protocol udp source-port %s then %s", rnd.IntN(200), ports, []string{"discard", "rate-limit 1Mbps"}[rnd.IntN(2)]))[0]
+					d := desired(t, fmt.Sprintf("destination 192.0.2.%d/32 protocol udp source-port %s then %s", rnd.IntN(hosts), ports, []string{"discard", "rate-limit 1Mbps"}[rnd.IntN(2)]))[0]
 					d.Created = now.Add(-time.Hour + time.Duration(step)*time.Second)
 					if rnd.IntN(20) == 0 {
 						d.Created = now.Add(-2 * time.Hour)
@@ -83,41 +106,31 @@ func TestGrowingIsReplacing(t *testing.T) {
 					}
 				}
 			}
-			specs := func(set []Desired) (out []*pb.RouteSpec) {
-				for _, d := range set {
-					out = append(out, toSpec(d, d.Route.String()))
-				}
-				return out
-			}
 			a, b := both[0], both[1]
 			revision := uint64(step + 1)
-			h := &handed{routes: set}
-			var res Result
-			err := errBase
-			if req := h.changeOf(a.handedBefore(base)); req != nil {
-				res, err = a.changeRoutes(1, revision, base, req.GetRoutes(), req.GetRemoved(), int(req.GetCount()))
-			}
-			if err != nil {
-				res, err = a.setRoutes(1, revision, specs(set))
-			}
-			whole, werr := b.setRoutes(1, revision, specs(set))
-			if err != nil || werr != nil {
-				t.Fatal(err, werr)
-			}
+			res, whole := a.handOver(t, revision, base, set), b.handOver(t, revision, 0, set)
 			base = res.set
 			if len(a.state.items) > 0 && &a.state.items[0] == &a.asked.items[0] {
 				grown++
 			}
+			if now, then := fmt.Sprint(itemTexts(a.state.items)), inner(t, a); !strings.Contains(then, "journal "+now+"\n") {
+				t.Fatalf("seed %d, step %d: the journal does not say %s:\n%s", seed, step, now, then)
+			}
 			if fmt.Sprint(res.Announced, res.Withdrawn, res.Refused) != fmt.Sprint(whole.Announced, whole.Withdrawn, whole.Refused) {
 				t.Fatalf("seed %d, step %d: %+v, the whole set %+v", seed, step, res, whole)
 			}
-			if got, want := inner(a), inner(b); got != want {
+			if got, want := inner(t, a), inner(t, b); got != want {
 				t.Fatalf("seed %d, step %d, profile %+v:\n%s\nthe whole set\n%s", seed, step, profile, got, want)
+			}
+			if rnd.IntN(2) == 0 { // what was refused is asked for no more, so that the set can grow again
+				set = slices.DeleteFunc(slices.Clone(set), func(d Desired) bool {
+					return slices.ContainsFunc(res.Refused, func(r Refused) bool { return r.Route == d.Route.String() })
+				})
 			}
 		}
 	}
-	if grown < 50 {
-		t.Errorf("only %d sets of 360 were taken as grown", grown)
+	if grown < 200 {
+		t.Errorf("only %d sets of 720 were taken as grown", grown)
 	}
 }
 
@@ -134,13 +147,13 @@ func (s *speaker) handedBefore(set uint64) *handed {
 }
 
 // inner is what a speaker and its router hold, in words.
-func inner(s *speaker) string {
-	texts := func(items []*item) (out []string) {
-		for _, it := range items {
-			out = append(out, fmt.Sprint(it.text, it.Deadline.UTC(), it.Manual))
-		}
-		return out
+func inner(t *testing.T, s *speaker) string {
+	t.Helper()
+	written, _, err := s.journal.load(time.Now())
+	if err != nil {
+		t.Fatal(err)
 	}
+	texts := itemTexts
 	r := s.routers[0]
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -157,7 +170,149 @@ func inner(s *speaker) string {
 			have++
 		}
 	}
-	return fmt.Sprintf("state %v\nhave %d %d keys %d\nset %v\nrules %v\ncost %d\nnot %v\norder %v\nadd %v\nwanted %v\nfresh %v\ndrop %d stale %d",
-		texts(s.state.items), have, len(s.have), len(s.keys), texts(r.set), texts(r.placed.rules), r.placed.cost, not, texts(r.out.order), texts(r.out.add),
+	return fmt.Sprintf("state %v\njournal %v\nhave %d %d keys %d\nset %v\nrules %v\ncost %d\nnot %v\norder %v\nadd %v\nwanted %v\nfresh %v\ndrop %d stale %d",
+		texts(s.state.items), texts(written.items), have, len(s.have), len(s.keys), texts(r.set), texts(r.placed.rules), r.placed.cost, not, texts(r.out.order), texts(r.out.add),
 		r.out.wanted, fresh, len(r.out.drop), len(r.out.stale))
+}
+
+func itemTexts(items []*item) (out []string) {
+	for _, it := range items {
+		out = append(out, fmt.Sprint(it.text, it.Deadline.UTC(), it.Manual))
+	}
+	return out
+}
+
+// handOver hands over a set of these, as changes of the one before where it says so.
+func (s *speaker) handOver(t *testing.T, revision, base uint64, set []Desired) Result {
+	t.Helper()
+	h := &handed{routes: set}
+	var res Result
+	var err error
+	if req := h.changeOf(s.handedBefore(base)); req != nil {
+		res, err = s.changeRoutes(1, revision, base, req.GetRoutes(), req.GetRemoved(), int(req.GetCount()))
+	} else {
+		var specs []*pb.RouteSpec
+		for _, d := range set {
+			specs = append(specs, toSpec(d, d.Route.String()))
+		}
+		res, err = s.setRoutes(1, revision, specs)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+// A set does not grow past a route that ended, past what GoBGP does not tell apart, or past the red button.
+func TestSetsThatDoNotGrow(t *testing.T) {
+	t.Run("an end", func(t *testing.T) {
+		s, _ := bareSpeaker(t) // nobody keeps its deadlines
+		set := desired(t, discard4, blackhole4)
+		set[0].Deadline = time.Now().Add(50 * time.Millisecond)
+		base := s.handOver(t, 1, 0, set).set
+		waitFor(t, "the deadline", func() bool { return time.Now().After(set[0].Deadline) })
+		young := desired(t, packets4)[0]
+		young.Created = time.Now()
+		s.handOver(t, 2, base, append(set, young))
+		if got := itemTexts(s.state.items); len(got) != 2 || strings.Contains(fmt.Sprint(got), set[0].Route.String()) {
+			t.Errorf("announced are %v", got)
+		}
+	})
+	t.Run("two that GoBGP takes for one", func(t *testing.T) {
+		s, _ := bareSpeaker(t)
+		set := desired(t, discard4, "destination 192.0.2.9/32 protocol udp tcp-flags syn then discard")
+		base := s.handOver(t, 1, 0, set).set
+		young := desired(t, "destination 192.0.2.9/32 protocol udp tcp-flags syn&ae then discard")[0]
+		young.Created = time.Now()
+		if res := s.handOver(t, 2, base, append(set, young)); len(res.Refused) != 1 || res.Refused[0].Invariant != RefusedEncoding || len(s.state.items) != 2 {
+			t.Errorf("%+v, announced are %v", res, itemTexts(s.state.items))
+		}
+	})
+	t.Run("the red button", func(t *testing.T) {
+		s, _ := bareSpeaker(t)
+		base := s.handOver(t, 1, 0, nil).set
+		var pressed chan struct{}
+		s.journal.step = func(name string) error {
+			if name == "sync" && pressed == nil {
+				pressed = make(chan struct{})
+				go func() { _, _ = s.withdrawAll("ann", "test"); close(pressed) }()
+				waitFor(t, "the button", func() bool {
+					s.mu.Lock()
+					defer s.mu.Unlock()
+					return s.state.button != nil
+				})
+			}
+			return nil
+		}
+		young := desired(t, packets4)[0]
+		young.Created = time.Now()
+		_, err := s.changeRoutes(1, 2, base, []*pb.RouteSpec{toSpec(young, young.Route.String())}, nil, 1)
+		<-pressed
+		if !errors.Is(err, ErrWithdrawnAll) || len(s.state.items) != 0 {
+			t.Errorf("%v, announced are %v", err, itemTexts(s.state.items))
+		}
+		if st, _, err := s.journal.load(time.Now()); err != nil || len(st.items) != 0 || st.button == nil {
+			t.Errorf("the journal says %v, %v, %v", itemTexts(st.items), st.button, err)
+		}
+	})
+	t.Run("an end while the journal is written", func(t *testing.T) {
+		s, _ := bareSpeaker(t)
+		set := desired(t, discard4, blackhole4)
+		set[0].Deadline = time.Now().Add(time.Second)
+		base := s.handOver(t, 1, 0, set).set
+		var once sync.Once
+		s.journal.step = func(name string) error {
+			if name == "sync" {
+				once.Do(func() {
+					waitFor(t, "the deadline", func() bool { return time.Now().After(set[0].Deadline) })
+					s.expire(time.Now())
+				})
+			}
+			return nil
+		}
+		young := desired(t, packets4)[0]
+		young.Created = time.Now()
+		s.handOver(t, 2, base, append(set, young))
+		if got := itemTexts(s.state.items); len(got) != 2 || strings.Contains(fmt.Sprint(got), set[0].Route.String()) {
+			t.Errorf("announced are %v", got)
+		}
+	})
+	t.Run("a router under suspicion", func(t *testing.T) {
+		items := encodedItems(t, 3)
+		o := newOutbox(0, 0, newSuspicion(blameSpan, nil, nil))
+		o.begin(outboxNow, compile.Tables(), false)
+		o.set(outboxNow, items[:2])
+		if !o.grow(outboxNow, items, items[2:]) {
+			t.Error("a router without suspicion does not grow")
+		}
+		o.held[items[2].id] = &held{item: items[2]}
+		if o.grow(outboxNow, items, items[2:]) {
+			t.Error("it grows with a route that the router has already")
+		}
+		delete(o.held, items[2].id)
+		o.blame.careful = true
+		if o.grow(outboxNow, items, items[2:]) {
+			t.Error("it grows while suspects go last")
+		}
+		o.blame.careful = false
+		o.blame.doubt.tables[compile.IPv4FlowSpec] = true
+		if o.grow(outboxNow, items, items[2:]) {
+			t.Error("it grows while a family is doubted")
+		}
+	})
+}
+
+// A route that stands twice in a set cannot be told as a change: the speaker holds each once, and counts.
+func TestNoChangeWithARouteTwice(t *testing.T) {
+	set := desired(t, discard4, blackhole4, packets4)
+	last := &handed{set: 1, routes: set}
+	if last.changeOf(nil) != nil {
+		t.Error("a change of nothing")
+	}
+	if req := (&handed{routes: set}).changeOf(last); req == nil || len(req.GetRoutes()) != 0 {
+		t.Errorf("the same set is %v", req)
+	}
+	if req := (&handed{routes: append(slices.Clone(set), set[0])}).changeOf(last); req != nil {
+		t.Errorf("a set with a route twice is %v", req)
+	}
 }
