@@ -306,6 +306,10 @@ func TestDiskFailsAndRecovers(t *testing.T) {
 	if n := strings.Count(said.String(), "cannot be written"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, said.String())
 	}
+	_ = l.Flush() // of nothing: that proves nothing
+	if strings.Contains(said.String(), "written again") {
+		t.Errorf("said that it works again while it does not:\n%s", said.String())
+	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
