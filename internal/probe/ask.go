@@ -12,9 +12,18 @@ import (
 // Asker asks one router which rules it has. It is used by one goroutine at a time.
 type Asker interface {
 	// Ask returns a reading for each of these families that the router can be asked about and that it answered for; the
-	// error tells of the others. A family without reading and error cannot be asked about.
+	// error tells of the others; it is ErrLate where the time was over before the answer was whole. A family without reading
+	// and error cannot be asked about.
 	Ask(ctx context.Context, families []route.Family) (map[route.Family]Reading, error)
 }
+
+// ErrLate is of an answer that was not whole within its time: the router worked on it for nothing.
+var ErrLate = errors.New("no whole answer in time")
+
+// late is ErrLate in words of its own.
+type late struct{ error }
+
+func (late) Is(target error) bool { return target == ErrLate }
 
 // Shell asks by commands, one for each family.
 type Shell struct {

@@ -41,7 +41,7 @@ func (c Command) Run(ctx context.Context, show string) ([]byte, error) {
 	case stdout.over:
 		return nil, fmt.Errorf("ask the router %q: the answer is longer than %d MiB", show, MaxOutput>>20)
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		return nil, fmt.Errorf("ask the router %q: no answer within %s: try by hand: %s", show, c.Timeout, strings.Join(argv, " "))
+		return nil, late{fmt.Errorf("ask the router %q: no answer within %s: try by hand: %s", show, c.Timeout, strings.Join(argv, " "))}
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:

@@ -225,11 +225,14 @@ func (g GNMI) words(err error) error {
 	case codes.ResourceExhausted:
 		hint = "it is too much at once, for us or for the router"
 	}
-	message := quote(s.Message())
-	if hint == "" {
-		return fmt.Errorf("%s: %s", s.Code(), message)
+	err = fmt.Errorf("%s: %s", s.Code(), quote(s.Message()))
+	if hint != "" {
+		err = fmt.Errorf("%w: %s", err, hint)
 	}
-	return fmt.Errorf("%s: %s: %s", s.Code(), message, hint)
+	if s.Code() == codes.DeadlineExceeded {
+		err = late{err}
+	}
+	return err
 }
 
 // readNotification takes a notification apart into leaves.

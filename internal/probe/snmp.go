@@ -229,9 +229,9 @@ func (w *walker) words(err error) error {
 		hint = "the agent does not know the user with this authentication: see that the user is there with level authPriv, and compare auth and auth_file with it"
 	case errors.Is(err, gosnmp.ErrDecryption):
 		hint = "compare privacy_file with the user's privacy passphrase there; the cipher is AES-128"
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), strings.Contains(err.Error(), "timeout"):
+	case w.ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), strings.Contains(err.Error(), "timeout"):
 		hint = fmt.Sprintf("no whole answer within %s: see that the agent runs, that filters let UDP through both ways, and that %s; a long table needs a longer probe.timeout", w.s.Timeout, what)
-		err = errors.New("timeout")
+		err = late{errors.New("timeout")}
 	default:
 		return fmt.Errorf("%w (%s)", err, who)
 	}

@@ -22,6 +22,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gosnmp/gosnmp"
+	gnmi "github.com/openconfig/gnmi/proto/gnmi"
+	"google.golang.org/grpc"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -513,6 +515,42 @@ func messageID(b []byte) uint32 {
 		return 0
 	}
 	return uint32(m.Header.ID)
+}
+
+// Whatever the way to ask, an answer that is late says so, for the same question would be late again.
+func TestLate(t *testing.T) {
+	endless := func(limit int) Asker {
+		n := 0
+		s := hostile(t, func(q *gosnmp.SnmpPacket, asked oid) []byte {
+			if n++; limit > 0 && n > limit {
+				return nil
+			}
+			return respond(t, q, counter(rule(jnxPackets, fmt.Sprintf("203.0.113.7,*,proto=17,srcport=%05d", n), jnxCounter), 5))
+		})
+		s.Timeout, s.rows = 300*time.Millisecond, 1<<30
+		return s
+	}
+	router := gnmiRouter{answer: func(_ *gnmi.SubscriptionList, s grpc.BidiStreamingServer[gnmi.SubscribeRequest, gnmi.SubscribeResponse]) error {
+		<-s.Context().Done()
+		return nil
+	}}.serve(t, "junos")
+	router.Timeout = 300 * time.Millisecond
+	for name, by := range map[string]Asker{
+		"snmp, no end": endless(0),
+		"snmp, silent": endless(3),
+		"gnmi":         router,
+		"command":      Shell{Command: Command{Argv: []string{"/bin/sh", "-c", "exec sleep 60"}, Timeout: 300 * time.Millisecond}, Parser: "junos", IPv4: "show"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := by.Ask(t.Context(), []route.Family{route.IPv4}); !errors.Is(err, ErrLate) || strings.Contains(err.Error(), ErrLate.Error()) {
+				t.Errorf("got %v", err)
+			}
+		})
+	}
+	refused := Shell{Command: Command{Argv: []string{"/bin/sh", "-c", "exit 1"}, Timeout: time.Minute}, Parser: "junos", IPv4: "show"}
+	if _, err := refused.Ask(t.Context(), []route.Family{route.IPv4}); err == nil || errors.Is(err, ErrLate) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestSNMPEndsWithItsContext(t *testing.T) {

@@ -172,6 +172,8 @@ var (
 		"FlowSpec rules the peer was sent and of which it said at the last probe that they are not installed; probed peers only.", []string{"peer"}, nil)
 	hitDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_hit_packets",
 		"Packets hit by the rules installed now, as far as the peer counts them; falls when rules go. Probed peers only.", []string{"peer"}, nil)
+	pauseDesc = prometheus.NewDesc("trafficmonitor_speaker_probe_pause_seconds",
+		"Pause before the peer is asked again what it installed, because its last answer was late; 0 while it is asked at its interval. Probed peers only.", []string{"peer"}, nil)
 )
 
 func routeDesc(state, help string) *prometheus.Desc {
@@ -183,7 +185,7 @@ func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, installedDesc, notInstalledDesc, hitDesc} {
+	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
 		ch <- d
 	}
 }
@@ -215,6 +217,7 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 			gauge(installedDesc, float64(p.Installed))
 			gauge(notInstalledDesc, float64(p.NotInstalled))
 			gauge(hitDesc, float64(p.Packets))
+			gauge(pauseDesc, p.Pause.Seconds())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"slices"
 	"sync"
@@ -90,6 +91,8 @@ type Probed struct {
 	Packets                 uint64    // hit by the installed rules, as far as it counts them
 	At                      time.Time // of the last answer; zero when there was none
 	Error                   string    // why the last probe had none
+	// Pause is how long it is not asked, because it did not answer in time; 0 while it is asked at its interval.
+	Pause time.Duration
 }
 
 // prober asks one router again and again what became of the rules it was sent.
@@ -102,6 +105,7 @@ type prober struct {
 	found map[string]Found // by ID of a rule; guarded by mu
 	at    time.Time        // when the last answer came; guarded by mu
 	err   string           // why the last one was none; guarded by mu
+	slow  time.Duration    // pause before the next question, where that is longer than the interval; guarded by mu
 }
 
 func newProber(p Peer) *prober {
@@ -111,8 +115,33 @@ func newProber(p Peer) *prober {
 // asks reports whether the router is probed at all.
 func (b *prober) asks() bool { return b.by != nil }
 
+// lateShare bounds what a router works for answers that are late: the pause grows until it is this many times the timeout.
+const lateShare = 20
+
+// next returns how long to wait after a question that ended with err: an interval, or twice the last pause after an answer
+// that was late, for the same question would most likely cost the router as much for nothing.
+func (b *prober) next(err error, log *slog.Logger) time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.slow
+	b.slow = 0
+	if errors.Is(err, probe.ErrLate) {
+		if d := min(2*max(was, b.p.Interval), lateShare*b.p.Timeout); d > b.p.Interval {
+			b.slow = d
+			b.err += fmt.Sprintf("; asked again after %s only, not to load the router", d)
+		}
+	}
+	switch {
+	case was == 0 && b.slow > 0:
+		log.Warn("router does not answer the probe in time: it is asked less and less often", "peer", b.peer, "longest", lateShare*b.p.Timeout, "err", err)
+	case was > 0 && b.slow == 0:
+		log.Info("router is probed at its interval again", "peer", b.peer, "err", err)
+	}
+	return max(b.slow, b.p.Interval)
+}
+
 // run asks until ctx ends. sent returns the rules whose UPDATEs were written before now.
-func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) []*item, changed func()) {
+func (b *prober) run(ctx context.Context, m *metrics, log *slog.Logger, sent func(now time.Time) []*item, changed func()) {
 	if !b.asks() {
 		return
 	}
@@ -124,8 +153,9 @@ func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) [
 			return
 		case <-timer.C:
 		}
+		var err error
 		if rules := sent(time.Now()); len(rules) > 0 {
-			err := b.once(ctx, time.Now(), rules)
+			err = b.once(ctx, time.Now(), rules)
 			if ctx.Err() != nil {
 				return
 			}
@@ -137,8 +167,9 @@ func (b *prober) run(ctx context.Context, m *metrics, sent func(now time.Time) [
 		} else {
 			b.forget()
 		}
+		wait := b.next(err, log)
 		changed()
-		timer.Reset(b.p.Interval)
+		timer.Reset(wait)
 	}
 }
 
@@ -246,7 +277,7 @@ func worse(s probe.State) int {
 func (b *prober) all() Probed {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := Probed{At: b.at, Error: b.err}
+	p := Probed{At: b.at, Error: b.err, Pause: b.slow}
 	for _, f := range b.found {
 		switch f.State {
 		case probe.Installed:

@@ -1,16 +1,21 @@
 package speaker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/probe"
@@ -180,6 +185,89 @@ func TestProbesThatFailDisturbNoSession(t *testing.T) {
 	}
 	if r := s.stateAt(t, "r", one); r.State != Sent || !r.Found.At.IsZero() || st.Established != 1 || !st.Probed.At.IsZero() {
 		t.Errorf("%+v %+v", r, st)
+	}
+}
+
+// slowRouter answers late, as often as it is told, and notes when it was asked.
+type slowRouter struct {
+	late  int
+	asked []time.Time
+}
+
+func (r *slowRouter) Ask(context.Context, []route.Family) (map[route.Family]probe.Reading, error) {
+	r.asked = append(r.asked, time.Now())
+	if r.late == 0 {
+		return map[route.Family]probe.Reading{}, nil
+	}
+	r.late--
+	return nil, fmt.Errorf("ask the router: %w", probe.ErrLate)
+}
+
+// A router whose table is too long for the timeout is not asked for it again at each interval.
+func TestLateAnswersGrowThePause(t *testing.T) {
+	rules := admitted(t, testLimits(), nil, "destination 192.0.2.1/32 protocol udp then discard")
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		interval, timeout time.Duration
+		late              int
+		gone              bool // the session and its rules, after the last late answer
+		want              []time.Duration
+	}{
+		"grows to its bound and ends": {30 * time.Second, 10 * time.Second, 5, false, []time.Duration{30, 60, 120, 200, 200, 200, 30, 30}},
+		"long interval":               {time.Hour, 10 * time.Second, 2, false, []time.Duration{3600, 3600, 3600}},
+		"short timeout":               {30 * time.Second, time.Second, 2, false, []time.Duration{30, 30, 30}},
+		"anew in a new session":       {30 * time.Second, 10 * time.Second, 3, true, []time.Duration{30, 60, 120, 230, 30}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := &slowRouter{late: c.late}
+				b := &prober{peer: "r", p: Probe{Interval: c.interval, Timeout: c.timeout}, by: r}
+				var out bytes.Buffer
+				log := slog.New(slog.NewTextHandler(&out, nil))
+				ctx, cancel := context.WithCancel(t.Context())
+				begun := time.Now()
+				rested := false
+				go b.run(ctx, m, log, func(time.Time) []*item {
+					if c.gone && r.late == 0 && !rested {
+						rested = true
+						return nil
+					}
+					return rules
+				}, func() {
+					if p := b.all(); p.Pause > 0 && !strings.Contains(p.Error, "asked again after "+p.Pause.String()) {
+						t.Errorf("%+v", p)
+					}
+					if len(r.asked) == len(c.want) {
+						cancel()
+					}
+				})
+				<-ctx.Done()
+				synctest.Wait()
+				last := begun
+				for i, at := range r.asked {
+					if got, want := at.Sub(last), c.want[i]*time.Second; got != want {
+						t.Errorf("question %d came after %s, want %s", i, got, want)
+					}
+					last = at
+				}
+				if b.all().Pause != 0 {
+					t.Errorf("%+v", b.all())
+				}
+				longer := 0
+				if slices.ContainsFunc(c.want, func(d time.Duration) bool { return d*time.Second > c.interval }) {
+					longer = 1
+				}
+				if n := strings.Count(out.String(), "level=WARN"); n != longer {
+					t.Errorf("%d warnings:\n%s", n, &out)
+				}
+				if n := strings.Count(out.String(), "level=INFO"); n != longer {
+					t.Errorf("%d times told that it is over:\n%s", n, &out)
+				}
+			})
+		})
 	}
 }
 

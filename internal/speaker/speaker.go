@@ -157,7 +157,7 @@ func (s *speaker) run(ctx context.Context) error {
 		}
 		wg.Go(func() { r.guard.run(guards) })
 		wg.Go(func() { r.send(guards) })
-		wg.Go(func() { r.prober.run(guards, s.metrics, r.sentRules, s.watch.changed) })
+		wg.Go(func() { r.prober.run(guards, s.metrics, s.log, r.sentRules, s.watch.changed) })
 	}
 
 	ln, err := listenSocket(s.o.Socket)
