@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -17,10 +18,12 @@ import (
 	"time"
 
 	gnmi "github.com/openconfig/gnmi/proto/gnmi"
+	"github.com/openconfig/gnmi/proto/gnmi_ext"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -46,7 +49,7 @@ var models = []struct {
 	reader   func() leafReader
 }{
 	{"ios-xr", []string{"Cisco-IOS-XR-flowspec-oper:flow-spec", "vrfs", "vrf", "afs", "af", "flows", "flow"}, gnmi.Encoding_JSON_IETF, func() leafReader { return &xrLeaves{flows: map[route.Family]map[string]*xrFlow{}} }},
-	{"junos", []string{"junos", "system", "linecard", "firewall"}, gnmi.Encoding_JSON, func() leafReader { return &junosLeaves{rows: map[route.Family]map[string]*jnxRow{}} }},
+	{"junos", []string{"junos", "system", "linecard", "firewall"}, gnmi.Encoding_JSON, func() leafReader { return &junosLeaves{filters: map[route.Family]*junosFilter{}} }},
 }
 
 // Models returns the names of what can be read by gNMI.
@@ -188,7 +191,7 @@ func (g GNMI) Ask(ctx context.Context, families []route.Family) (map[route.Famil
 			break
 		}
 		if n := answer.GetUpdate(); n != nil {
-			readNotification(leaves, n)
+			readNotification(leaves, lineCard(answer), n)
 		}
 	}
 	if leaves.none() {
@@ -235,9 +238,39 @@ func (g GNMI) words(err error) error {
 	return err
 }
 
-// readNotification takes a notification apart into leaves.
-func readNotification(leaves leafReader, n *gnmi.Notification) {
-	prefix := elems(nil, n.GetPrefix())
+// junosHeader is the extension that Junos sends with each notification: which line card (2) and forwarding engine (3) it is of.
+const junosHeader gnmi_ext.ExtensionID = 1
+
+// lineCard returns who within the router sent an answer, as the beginning of its path; nil where the answer does not say so.
+func lineCard(r *gnmi.SubscribeResponse) []elem {
+	for _, x := range r.GetExtension() {
+		if x.GetRegisteredExt().GetId() != junosHeader {
+			continue
+		}
+		e := elem{name: "component", keys: map[string]string{}}
+		for b := x.GetRegisteredExt().GetMsg(); len(b) > 0; {
+			number, kind, n := protowire.ConsumeTag(b)
+			if n < 0 {
+				return nil
+			}
+			size := protowire.ConsumeFieldValue(number, kind, b[n:])
+			if size < 0 {
+				return nil
+			}
+			if (number == 2 || number == 3) && kind == protowire.VarintType {
+				v, _ := protowire.ConsumeVarint(b[n:])
+				e.keys[strconv.Itoa(int(number))] = strconv.FormatUint(v, 10)
+			}
+			b = b[n+size:]
+		}
+		return []elem{e}
+	}
+	return nil
+}
+
+// readNotification takes a notification of a part of the router apart into leaves.
+func readNotification(leaves leafReader, of []elem, n *gnmi.Notification) {
+	prefix := elems(of, n.GetPrefix())
 	for _, u := range n.GetUpdate() {
 		path := elems(prefix, u.GetPath())
 		switch v := u.GetVal().GetValue().(type) {
@@ -345,10 +378,16 @@ func tail(path []elem) string {
 }
 
 // junosLeaves reads the sensor /junos/system/linecard/firewall of the Junos telemetry interface:
-// /junos/firewall[name=FILTER]/state/counter[name=RULE]/packets and bytes, and policer[name=RATE_RULE].
+// /junos/firewall[name=FILTER]/state/counter[name=RULE]/packets and bytes, and policer[name=RATE_RULE]. Every line card sends
+// what it counted itself.
 type junosLeaves struct {
-	rows map[route.Family]map[string]*jnxRow // by the name of a counter, or that of a policer behind a blank
-	any  bool
+	filters map[route.Family]*junosFilter
+	any     bool
+}
+
+type junosFilter struct {
+	counters map[string]map[string]*jnxRow // by rule, then by where the path is but for the rule: a line card
+	policers map[string]bool
 }
 
 func (j *junosLeaves) none() bool { return !j.any }
@@ -363,43 +402,82 @@ func (j *junosLeaves) leaf(path []elem, value string) {
 		if filter != name {
 			continue
 		}
-		if j.rows[f] == nil {
-			j.rows[f] = map[string]*jnxRow{}
+		in := j.filters[f]
+		if in == nil {
+			in = &junosFilter{counters: map[string]map[string]*jnxRow{}, policers: map[string]bool{}}
+			j.filters[f] = in
 		}
-		rows := j.rows[f]
 		if rule, ok := key(path, "policer", "name"); ok {
-			rows[" "+rule] = &jnxRow{policer: true}
+			in.policers[rule] = true
 			return
 		}
 		rule, ok := key(path, "counter", "name")
 		if !ok {
 			return
 		}
-		if rows[rule] == nil {
-			rows[rule] = &jnxRow{}
+		if in.counters[rule] == nil {
+			in.counters[rule] = map[string]*jnxRow{}
+		}
+		at := place(path, "counter")
+		row := in.counters[rule][at]
+		if row == nil {
+			row = &jnxRow{}
+			in.counters[rule][at] = row
 		}
 		n, ok := count(value)
 		switch path[len(path)-1].name {
 		case "packets":
-			rows[rule].packets, rows[rule].hasPackets = n, ok
+			row.packets, row.hasPackets = n, ok
 		case "bytes":
-			rows[rule].octets, rows[rule].hasOctets = n, ok
+			row.octets, row.hasOctets = n, ok
 		}
 	}
+}
+
+// place writes the elements before the last one of this name, with their keys. A timestamp is no place.
+func place(path []elem, before string) string {
+	var b strings.Builder
+	end := len(path)
+	for end > 0 && path[end-1].name != before {
+		end--
+	}
+	for _, e := range path[:max(end-1, 0)] {
+		fmt.Fprintf(&b, "%q", e.name)
+		for _, k := range slices.Sorted(maps.Keys(e.keys)) {
+			if k != "timestamp" {
+				fmt.Fprintf(&b, "%q%q", k, e.keys[k])
+			}
+		}
+	}
+	return b.String()
 }
 
 func (j *junosLeaves) reading(f route.Family) Reading {
 	r := &reader{}
 	rules := junosRules{r: r, f: f, seen: map[string]bool{}}
-	for _, name := range slices.Sorted(maps.Keys(j.rows[f])) {
-		if row := j.rows[f][name]; row.policer {
-			rules.policer(name[1:])
-		} else {
-			rules.counter(name, row.packets, row.hasPackets, row.octets, row.hasOctets)
+	if in := j.filters[f]; in != nil {
+		for _, name := range slices.Sorted(maps.Keys(in.counters)) {
+			sum := jnxRow{hasPackets: true, hasOctets: true}
+			for _, row := range in.counters[name] {
+				sum.packets, sum.octets = plus(sum.packets, row.packets), plus(sum.octets, row.octets)
+				sum.hasPackets, sum.hasOctets = sum.hasPackets && row.hasPackets, sum.hasOctets && row.hasOctets
+			}
+			rules.counter(name, sum.packets, sum.hasPackets, sum.octets, sum.hasOctets)
+		}
+		for _, name := range slices.Sorted(maps.Keys(in.policers)) {
+			rules.policer(name)
 		}
 	}
 	rules.end()
 	return r.out
+}
+
+// plus adds counters of a router, which may say anything.
+func plus(a, b uint64) uint64 {
+	if sum := a + b; sum >= a {
+		return sum
+	}
+	return math.MaxUint64
 }
 
 // xrLeaves reads Cisco-IOS-XR-flowspec-oper: flow-spec/vrfs/vrf[vrf-name]/afs/af[af-name]/flows/flow[flow-notation]/

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"net"
 	"net/netip"
@@ -22,11 +23,13 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	gnmi "github.com/openconfig/gnmi/proto/gnmi"
+	"github.com/openconfig/gnmi/proto/gnmi_ext"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -191,6 +194,68 @@ func TestGNMI(t *testing.T) {
 	}
 }
 
+// Line cards count for themselves, and what they say of a rule adds up, however they say who they are. One that says the same
+// thing twice is heard once.
+func TestGNMILineCards(t *testing.T) {
+	const state, rule = "firewall[name=__flowspec_default_inet__]/state", "counter[name=203.0.113.10,*,proto=17]"
+	leaf := func(prefix, path string, v uint64) *gnmi.Notification {
+		return &gnmi.Notification{Prefix: gnmiPath(t, prefix), Update: []*gnmi.Update{{
+			Path: gnmiPath(t, path), Val: &gnmi.TypedValue{Value: &gnmi.TypedValue_UintVal{UintVal: v}},
+		}}}
+	}
+	both := func(prefix string, packets, octets uint64) []*gnmi.SubscribeResponse {
+		return []*gnmi.SubscribeResponse{update(leaf(prefix, rule+"/packets", packets)), update(leaf(prefix, rule+"/bytes", octets))}
+	}
+	card := func(slot, engine, sequence uint64, all []*gnmi.SubscribeResponse) []*gnmi.SubscribeResponse {
+		for _, r := range all {
+			b := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "router")
+			for i, v := range map[protowire.Number]uint64{2: slot, 3: engine, 8: sequence} {
+				b = protowire.AppendVarint(protowire.AppendTag(b, i, protowire.VarintType), v)
+			}
+			r.Extension = []*gnmi_ext.Extension{{Ext: &gnmi_ext.Extension_RegisteredExt{RegisteredExt: &gnmi_ext.RegisteredExtension{Id: junosHeader, Msg: b}}}}
+		}
+		return all
+	}
+	tree := func(component string, packets int) *gnmi.SubscribeResponse {
+		text := fmt.Sprintf(`{"component":[{"name":%q,"firewall":[{"name":"__flowspec_default_inet__","state":{"timestamp":"%d","counter":[{"name":"203.0.113.10,*,proto=17","packets":%d,"bytes":%d}]}}]}]}`,
+			component, packets, packets, 100*packets)
+		return update(&gnmi.Notification{Update: []*gnmi.Update{{Path: gnmiPath(t, "junos"), Val: &gnmi.TypedValue{Value: &gnmi.TypedValue_JsonVal{JsonVal: []byte(text)}}}}})
+	}
+	for name, c := range map[string]struct {
+		says []*gnmi.SubscribeResponse
+		want string
+	}{
+		"one, twice":                {append(both("junos/"+state, 5, 500), both("junos/"+state, 6, 600)...), "6 packets 600 octets"},
+		"component in the prefix":   {append(both("junos/component[name=FPC0]/"+state, 5, 500), both("junos/component[name=FPC1]/"+state, 6, 600)...), "11 packets 1100 octets"},
+		"key of the filter":         {append(both("junos/firewall[name=__flowspec_default_inet__][slot=0]/state", 5, 500), both("junos/firewall[name=__flowspec_default_inet__][slot=1]/state", 6, 600)...), "11 packets 1100 octets"},
+		"header":                    {append(card(0, 0, 1, both("junos/"+state, 5, 500)), card(1, 0, 1, both("junos/"+state, 6, 600))...), "11 packets 1100 octets"},
+		"two engines of one card":   {append(card(0, 0, 1, both("junos/"+state, 5, 500)), card(0, 1, 1, both("junos/"+state, 6, 600))...), "11 packets 1100 octets"},
+		"header, twice":             {append(card(3, 0, 1, both("junos/"+state, 5, 500)), card(3, 0, 2, both("junos/"+state, 6, 600))...), "6 packets 600 octets"},
+		"one tree":                  {[]*gnmi.SubscribeResponse{tree("FPC0", 5), tree("FPC1", 6), tree("FPC1", 7)}, "12 packets 1200 octets"},
+		"no header after all":       {append(card(0, 0, 1, both("junos/"+state, 5, 500)), both("junos/component[name=FPC1]/"+state, 6, 600)...), "11 packets 1100 octets"},
+		"one does not tell packets": {append(both("junos/component[name=FPC0]/"+state, 5, 500), both("junos/component[name=FPC1]/"+state, 6, 600)[1:]...), "1100 octets"},
+		"more than fits":            {append(both("junos/component[name=FPC0]/"+state, 5, 1<<63), both("junos/component[name=FPC1]/"+state, 6, 1<<63)...), "11 packets 18446744073709551615 octets"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := gnmiRouter{answer: func(_ *gnmi.SubscriptionList, s grpc.BidiStreamingServer[gnmi.SubscribeRequest, gnmi.SubscribeResponse]) error {
+				for _, a := range append(c.says, synced) {
+					if err := s.Send(a); err != nil {
+						return err
+					}
+				}
+				return nil
+			}}
+			got, err := r.serve(t, "junos").Ask(t.Context(), []route.Family{route.IPv4})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := cmp.Diff([]string{"destination 203.0.113.10/32 protocol udp: installed " + c.want}, shown(got[route.IPv4])); d != "" {
+				t.Error(d)
+			}
+		})
+	}
+}
+
 // What is wrong is told in words that say where to look, and never read as rules that are missing.
 func TestGNMIFails(t *testing.T) {
 	junos := notifications(t, "gnmi-junos.txt")
@@ -331,8 +396,8 @@ func FuzzNotification(f *testing.F) {
 		}
 		for _, m := range models {
 			leaves := m.reader()
-			readNotification(leaves, &n)
-			readNotification(leaves, &n)
+			readNotification(leaves, nil, &n)
+			readNotification(leaves, nil, &n)
 			for _, f := range both {
 				r := leaves.reading(f)
 				if leaves.none() && len(r.Rules)+r.Unread > 0 {
