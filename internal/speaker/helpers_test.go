@@ -350,9 +350,11 @@ func tableOfText(match string) compile.Table {
 func (f *fakeRouter) poisoned() (refuse, dies bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for m := range f.rib {
-		if tableOfText(m) == f.refuses {
-			return true, true
+	if f.refuses != "" {
+		for m := range f.rib {
+			if tableOfText(m) == f.refuses {
+				return true, true
+			}
 		}
 	}
 	for m, how := range f.poison {
