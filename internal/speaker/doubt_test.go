@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/route/routetest"
@@ -505,6 +507,25 @@ func TestARouterThatTakesNoneOfAFamily(t *testing.T) {
 	}
 	s.set(1, 1, desired(t, texts...))
 	waitFor(t, "the family to be held", func() bool { return len(s.status().Peers[0].Held) == 1 })
+	// A hold is an event of its own, and no route was put into quarantine.
+	waitFor(t, "the hold to be counted", func() bool {
+		return testutil.GatherAndCompare(s.reg, strings.NewReader(`
+# HELP trafficmonitor_speaker_family_holds_total Times a whole family was kept from the peer because it reset the session upon one route of it after the other.
+# TYPE trafficmonitor_speaker_family_holds_total counter
+trafficmonitor_speaker_family_holds_total{family="ipv4-flowspec",peer="bad"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv4-unicast",peer="bad"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv6-flowspec",peer="bad"} 1
+trafficmonitor_speaker_family_holds_total{family="ipv6-unicast",peer="bad"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv4-flowspec",peer="good"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv4-unicast",peer="good"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv6-flowspec",peer="good"} 0
+trafficmonitor_speaker_family_holds_total{family="ipv6-unicast",peer="good"} 0
+# HELP trafficmonitor_speaker_quarantines_total Times a route was put into quarantine because the peer reset the session upon it.
+# TYPE trafficmonitor_speaker_quarantines_total counter
+trafficmonitor_speaker_quarantines_total{peer="bad"} 0
+trafficmonitor_speaker_quarantines_total{peer="good"} 0
+`), "trafficmonitor_speaker_family_holds_total", "trafficmonitor_speaker_quarantines_total") == nil
+	})
 	waitFor(t, "the IPv4 rules", func() bool { return bad.count() == 20 && s.status().Peers[0].Routes[Sent] == 20 })
 	n := bad.sessions()
 	if n > 5 {

@@ -27,6 +27,7 @@ type metrics struct {
 	dropped        *prometheus.CounterVec
 	bgpErrors      *prometheus.CounterVec
 	quarantines    *prometheus.CounterVec
+	familyHolds    *prometheus.CounterVec
 	probes         *prometheus.CounterVec
 	routeSeconds   *prometheus.HistogramVec
 	info           *prometheus.GaugeVec
@@ -96,6 +97,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		quarantines: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_quarantines_total", Help: "Times a route was put into quarantine because the peer reset the session upon it.",
 		}, []string{"peer"}),
+		familyHolds: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_family_holds_total",
+			Help: "Times a whole family was kept from the peer because it reset the session upon one route of it after the other.",
+		}, []string{"peer", "family"}),
 		routeSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "trafficmonitor_speaker_route_write_seconds",
 			Help:    "From a new route's arrival, the session being up, to its UPDATE on the peer's connection.",
@@ -126,7 +131,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
+		m.bgpErrors, m.quarantines, m.familyHolds, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -142,6 +147,9 @@ func (m *metrics) peer(p Peer) {
 	m.sessionState.WithLabelValues(name).Set(float64(Idle))
 	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines, m.renewals} {
 		c.WithLabelValues(name)
+	}
+	for _, t := range p.tables() {
+		m.familyHolds.WithLabelValues(name, string(t))
 	}
 	m.routeSeconds.WithLabelValues(name)
 	for _, result := range []string{"ok", "error"} {

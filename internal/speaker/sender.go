@@ -372,6 +372,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 			"route", q.Route, "until", q.Until.UTC(), "times", q.Times, "reason", q.Why)
 		r.report()
 	case v.held != "":
+		r.m.familyHolds.WithLabelValues(r.peer.Name, string(v.held)).Inc()
 		r.log.Error("family kept from the router: it reset the session upon one route of it after the other and took none; all other families are sent",
 			"family", q.Family, "until", q.Until.UTC(), "times", q.Times, "reason", q.Why, "remedy", "upgrade the router, or leave the family out of its families")
 		r.report()
