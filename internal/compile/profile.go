@@ -15,6 +15,7 @@ type Profile struct {
 	Carries    []Table  // what such a router carries at all; empty means all
 	Components []string // what it matches by, as words of the text form; empty means all
 	Actions    []Action // what it does; empty means all
+	Targets    []Target // the forms of route targets it redirects to; empty means all
 	// Offsets says which IPv6 prefixes with an offset it compares (RFC 8956, section 3.1).
 	Offsets Offsets
 
@@ -94,6 +95,21 @@ const (
 func Actions() []Action {
 	return []Action{Discard, RateBytes, RatePackets, Accept, Sample, Continue, Mark, RedirectTarget, RedirectAddress, Copy, Blackhole, SourceBlackhole}
 }
+
+// Target is a form of route target (RFC 8955, section 7.4): routers tell them apart, though the numbers may be the same.
+type Target string
+
+// The forms.
+const (
+	AS2Target  Target = "as2"  // a 2-octet AS and a number
+	IPv4Target Target = "ipv4" // an address and a number
+	AS4Target  Target = "as4"  // a 4-octet AS and a number
+)
+
+// Targets returns every form of route target, in a fixed order.
+func Targets() []Target { return []Target{AS2Target, IPv4Target, AS4Target} }
+
+var targets = map[route.TargetForm]Target{route.TargetAS2: AS2Target, route.TargetIPv4: IPv4Target, route.TargetAS4: AS4Target}
 
 var kinds = map[route.ActionKind]Action{
 	route.Discard: Discard, route.RateBytes: RateBytes, route.RatePackets: RatePackets, route.Accept: Accept,

@@ -51,6 +51,9 @@ func (p *Profile) shape(r route.Route) (shape, error) {
 			}
 		}
 	}
+	if t := r.Action.Redirect.Target; t.Form != 0 && len(p.Targets) > 0 && !slices.Contains(p.Targets, targets[t.Form]) {
+		return shape{}, refuse("the router does not take the route target %s (profile %s): its redirect_targets lack %s; let the VRF import a target of another form, or name the profile of a router that takes this one", t, p.Name, targets[t.Form])
+	}
 	if r.IsBlackhole() || p.fits(&r.Match) {
 		return shape{}, nil
 	}

@@ -188,6 +188,19 @@ func TestShape(t *testing.T) {
 			"does not do rate-limit 8Mbps (profile x)", "",
 		},
 		{
+			"a target it does not take",
+			Profile{Name: "x", Targets: []Target{AS4Target}},
+			"protocol udp then redirect 192.0.2.9:9", nil,
+			"does not take the route target 192.0.2.9:9 (profile x): its redirect_targets lack ipv4", "",
+		},
+		{
+			"a target it takes",
+			Profile{Name: "x", Targets: []Target{AS4Target}},
+			"protocol udp then redirect 64500L:9",
+			[]string{"protocol udp then redirect 64500L:9"},
+			"", "",
+		},
+		{
 			"no source",
 			Profile{Name: "x", Components: []string{"destination", "protocol"}, Widen: Components()[2:]},
 			"source 198.51.100.0/24 protocol udp then discard", nil,

@@ -44,6 +44,7 @@ func (p Profile) Describe() []Line {
 	add("match.tcp_flags", bitWords(tcpFlagWords, func(w string) bool { b := flags("tcp-flags", []string{w}); return r.TCPFlags&b != 0 }))
 	add("match.fragment", bitWords(fragmentWords, func(w string) bool { b := flags("fragment", []string{w}); return r.Fragment&b != 0 }))
 	add("actions", words(r.Actions))
+	add("redirect_targets", words(r.Targets))
 	if r.Split > 1 {
 		number("split", r.Split)
 	}

@@ -26,6 +26,7 @@ type file struct {
 	tcpFlags       []string
 	fragment       []string
 	actions        []compile.Action
+	targets        []compile.Target
 	split          int
 	model          string
 	measured       []measured
@@ -76,7 +77,7 @@ const maxEntries = 10_000_000
 // keys are what a fact can be about; those but the last two ask for a fact where they are set.
 var keys = []string{
 	"families", "match.components", "match.prefix_offset", "match.max_items", "match.max_items_of", "match.separate_ranges", "match.exclusive",
-	"match.ports_need_protocol", "match.tcp_flags", "match.fragment", "actions", "cost.model", "cost.each", "cost.measured",
+	"match.ports_need_protocol", "match.tcp_flags", "match.fragment", "actions", "redirect_targets", "cost.model", "cost.each", "cost.measured",
 	"room.entries", "room.entries_v4", "room.entries_v6", "room.rules", "programming_rate", "over_limit", "setup", "probe.parser", "probe.ipv4", "probe.ipv6", "probe.counters", "probe.snmp", "probe.gnmi",
 	"operation", "split",
 }
@@ -101,6 +102,7 @@ func (f *file) schema() document.Value {
 			document.Field{Key: "fragment", Value: document.Scalars(&f.fragment, document.OneOf(fragmentWords...)), Help: "The kinds of fragment it can test; all when left out."},
 		)},
 		document.Field{Key: "actions", Value: document.Scalars(&f.actions, document.OneOf(compile.Actions()...)), Help: "What it does with a packet; everything when left out."},
+		document.Field{Key: "redirect_targets", Value: document.Scalars(&f.targets, document.OneOf(compile.Targets()...)), Help: "The route targets it redirects to, by what stands before their colon: as2, an AS below 65536 such as 64500:100; ipv4, an address; as4, another AS or one written 64500L:100. All when left out."},
 		document.Field{Key: "split", Value: document.Scalar(&f.split, document.Number(1, 256)), Help: "Rules one route may become where it cannot be said in one; each has the whole rate of a rate limit."},
 		document.Field{Key: "cost", Help: "What a rule takes of its hardware.", Value: document.Section(
 			document.Field{Key: "model", Value: document.Scalar(&f.model, document.OneOf(oneEntry, tcam)), Help: "one: an entry a rule; tcam: ranges are split into powers of two, alternatives add up, components multiply."},
@@ -189,7 +191,7 @@ func (f *file) check(r *document.Report, name string) {
 
 func (f *file) profile(name string) Profile {
 	p := compile.Profile{
-		Name: f.name, Carries: f.families, Components: f.components, Offsets: f.offsets, Actions: f.actions, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
+		Name: f.name, Carries: f.families, Components: f.components, Offsets: f.offsets, Actions: f.actions, Targets: f.targets, MaxItems: f.maxItems, ItemsOf: numbers(f.itemsOf),
 		Unmixed: f.unmixed, PortsNeedProtocol: f.portsProtocol, Split: f.split, MaxRules: f.rules, Budget: f.entries,
 		Cost: compile.Cost{Expand: f.model == tcam, Each: numbers(f.each)}, ProgrammingRate: f.rate,
 	}

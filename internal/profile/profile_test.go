@@ -44,7 +44,7 @@ func TestGenericIsTheDefault(t *testing.T) {
 	p, _ := shippedSet(t).Get(Generic)
 	got := p.Router
 	got.Name, got.Split = "", 0
-	if d := cmp.Diff(compile.Profile{MaxItems: compile.DefaultMaxItems, Offsets: compile.NoOffsets}, got); d != "" || p.Router.Split != 1 {
+	if d := cmp.Diff(compile.Profile{MaxItems: compile.DefaultMaxItems, Offsets: compile.NoOffsets, Targets: []compile.Target{compile.AS2Target, compile.IPv4Target}}, got); d != "" || p.Router.Split != 1 {
 		t.Errorf("split %d, %s", p.Router.Split, d)
 	}
 }
@@ -81,6 +81,13 @@ func TestTraps(t *testing.T) {
 		{"openbgpd", "protocol udp then discard", nil, "does not take ipv4-flowspec (profile openbgpd)"},
 		{"generic", "protocol udp source-port 1,3,5,7,9,11 then discard", nil, "source-port has 6 items"},
 		{"generic", "source ::7/64-128 protocol udp then discard", nil, "name the whole prefix, or the profile of a router that does"},
+		{"generic", "protocol udp then redirect 4200000000:9", nil, "does not take the route target 4200000000:9 (profile generic): its redirect_targets lack as4"},
+		{"generic", "protocol udp then rate-limit 1Mbps redirect 64500L:9", nil, "does not take the route target 64500L:9 (profile generic)"},
+		{"generic", "source 2001:db8::7 then redirect 4200000000:9", nil, "lack as4"},
+		{"generic", "protocol udp then redirect 64500:70000", []string{"protocol udp then redirect 64500:70000"}, ""},
+		{"generic", "protocol udp then redirect 192.0.2.9:9", []string{"protocol udp then redirect 192.0.2.9:9"}, ""},
+		{"generic", "protocol udp then redirect 192.0.2.9", []string{"protocol udp then redirect 192.0.2.9"}, ""},
+		{"bird", "protocol udp then redirect 4200000000:9", []string{"protocol udp then redirect 4200000000:9"}, ""},
 		{"generic", "protocol udp port 53 destination-port 53 then discard", []string{"protocol udp port 53 destination-port 53 then discard"}, ""},
 	} {
 		t.Run(c.profile+" "+c.route, func(t *testing.T) {

@@ -82,7 +82,7 @@ var Deviations = []Deviation{
 	{
 		Number: 11, Router: "ExaBGP", Of: func(r route.Route) bool { return r.Action.Redirect.Target.Form == route.TargetAS4 }, ByAction: true,
 		Outcome: notAccepted, Shows: []string{"without a NOTIFICATION", "the router does not show it"},
-		Because: "ExaBGP 4.2 fails on a redirect to a route target with a 4-octet AS and drops the connection, and every rule with it; at times it only drops the rule.",
+		Because: "ExaBGP 4.2 fails on a redirect to a route target with a 4-octet AS and drops the connection, and every rule with it; at times it only drops the rule. The profile `generic` says so, and no such rule is sent to a router that has it.",
 	},
 	{
 		Number: 12, Router: "ExaBGP", Of: toAddress6, ByAction: true,
