@@ -39,9 +39,7 @@ func probeSecrets(to *speaker.Probe, p config.Peer, kind profile.Probe, wrong fu
 	}
 	to.GNMI = &probe.GNMI{
 		Address: netip.AddrPortFrom(address, g.Port), Model: kind.GNMI, User: g.User, Password: secret("gnmi.password_file", g.PasswordFile),
-	}
-	if g.ServerName != "" {
-		to.GNMI.ServerName = forRouter([]string{g.ServerName}, p)[0]
+		ServerName: g.ServerName,
 	}
 	for _, f := range []struct {
 		key, path string

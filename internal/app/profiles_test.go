@@ -10,6 +10,7 @@ import (
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/config"
+	"github.com/amooglesoft/trafficmonitor/internal/speaker"
 )
 
 func TestPeersHaveProfiles(t *testing.T) {
@@ -67,6 +68,65 @@ func TestPeersHaveProfiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err = speakerOptions(c, "test", slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "edge.yaml:1: platform: is missing") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A group names one path, and each router has a secret of its own.
+func TestSecretsOfAGroup(t *testing.T) {
+	dir := t.TempDir()
+	for name, secret := range map[string]string{"a.md5": "one", "b.md5": "two", "192.0.2.1.auth": "a passphrase", "192.0.2.2.auth": "another passphrase", "privacy": "for all of them"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(secret+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "controller.yaml")
+	options := func(more string) (speaker.Options, error) {
+		t.Helper()
+		text := `
+network: {own_prefixes: [203.0.113.0/24]}
+data_dir: ` + dir + `
+speaker:
+  asn: 64512
+  router_id: 203.0.113.2
+  peer_groups:
+    - name: g
+      asn: 64512
+      profile: junos-mx
+      md5_file: "{name}.md5"
+      probe: {snmp: {user: tm, auth_file: "{address}.auth", privacy_file: privacy}}
+  peers:
+    - {name: a, group: g, address: 192.0.2.1}
+    - {name: b, group: g, address: 192.0.2.2}
+` + more
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.LoadController(file)
+		if err != nil {
+			return speaker.Options{}, err
+		}
+		return speakerOptions(c, "test", slog.New(slog.DiscardHandler))
+	}
+	o, err := options("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range [][3]string{{"one", "a passphrase", "for all of them"}, {"two", "another passphrase", "for all of them"}} {
+		p := o.Peers[i]
+		if got := [3]string{p.MD5, p.Probe.SNMP.AuthSecret, p.Probe.SNMP.PrivacySecret}; got != want {
+			t.Errorf("%s: %q, want %q", p.Name, got, want)
+		}
+	}
+	// Each file that is not there is told, at the group's key.
+	_, err = options("    - {name: c, group: g, address: 192.0.2.3}\n    - {name: d, group: g, address: 192.0.2.4}\n")
+	for _, want := range []string{"c.md5", "d.md5"} {
+		if err == nil || !strings.Contains(err.Error(), "speaker.peer_groups[0].md5_file: ") || !strings.Contains(err.Error(), filepath.Join(dir, want)) {
+			t.Errorf("nothing says %s: %v", want, err)
+		}
+	}
+	_, err = options(`    - {name: e, group: g, address: 192.0.2.5, md5_file: "{nam}.md5"}` + "\n")
+	if err == nil || !strings.Contains(err.Error(), "speaker.peers[2].md5_file: ") || !strings.Contains(err.Error(), "nothing stands for {nam}: use {name} or {address}") {
 		t.Errorf("got %v", err)
 	}
 }

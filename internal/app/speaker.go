@@ -88,15 +88,21 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 	// wrong tells of a value of the i-th router; of what its group says as well, once and there.
 	wrong := func(i int, key string, ofGroup func(config.Peer) bool, err error) {
 		at := fmt.Sprintf("speaker.peers[%d].%s", i, key)
-		if g, ok := s.Group(s.Peers[i].Group); ok && ofGroup(s.PeerGroups[g].Of) {
-			at = fmt.Sprintf("speaker.peer_groups[%d].%s", g, key)
+		if g, ok := s.Group(s.Peers[i].Group); ok {
+			of := s.PeerGroups[g].Of
+			of.Name, of.Address = s.Peers[i].Name, s.Peers[i].Address
+			if ofGroup(of.ForRouter()) {
+				at = fmt.Sprintf("speaker.peer_groups[%d].%s", g, key)
+			}
 		}
-		if !told[at] {
-			errs = append(errs, fmt.Errorf("%s: %w", at, err))
+		err = fmt.Errorf("%s: %w", at, err)
+		if text := err.Error(); !told[text] {
+			told[text] = true
+			errs = append(errs, err)
 		}
-		told[at] = true
 	}
 	for i, p := range s.Peers {
+		p = p.ForRouter()
 		q := speaker.Peer{
 			Name: p.Name, Group: p.Group, Address: p.Address, LocalAddress: p.LocalAddress, ASN: p.ASN, Port: int(p.Port), Passive: p.Passive,
 			MultihopTTL: p.MultihopTTL, TTLSecurity: p.TTLSecurity, MaxRules: p.MaxRules, MaxItems: p.MaxItemsPerComponent, MaxCost: p.MaxCost, Widen: p.Widen, ProgramRate: p.ProgramRate,
@@ -105,7 +111,7 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 		if kind, ok := profiles.Get(cmp.Or(p.Profile, profile.Generic)); ok {
 			q.Profile = kind.Router
 			q.Probe = speaker.Probe{
-				Argv: forRouter(p.Probe.Run, p), Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
+				Argv: p.Probe.Run, Interval: p.Probe.Interval, Timeout: p.Probe.Timeout,
 				Parser: kind.Probe.Parser, IPv4: kind.Probe.IPv4, IPv6: kind.Probe.IPv6, Counters: kind.Probe.Counters,
 			}
 			probeSecrets(&q.Probe, p, kind.Probe, func(key, value string, err error) {
@@ -133,16 +139,6 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 		o.Peers = append(o.Peers, q)
 	}
 	return o, errors.Join(errs...)
-}
-
-// forRouter puts a router's name and address into the arguments of a program.
-func forRouter(argv []string, p config.Peer) []string {
-	r := strings.NewReplacer("{name}", p.Name, "{address}", p.Address.String())
-	out := make([]string, len(argv))
-	for i, a := range argv {
-		out[i] = r.Replace(a)
-	}
-	return out
 }
 
 // RunSpeaker is the process "controller speaker"; it ends with ctx. Serving, which may be nil, is called once it serves.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
@@ -169,6 +170,24 @@ const maxMD5 = 80
 func pathCodec() document.Codec[string] {
 	c := document.Text(1, 4096)
 	c.Type = "path"
+	return c
+}
+
+// placeholders are what looks like one; only two stand for something.
+var placeholders = regexp.MustCompile(`\{[^{}/]*\}`)
+
+// routerPath is a path in which {name} and {address} stand for a router's, so that a group can name a file for each.
+func routerPath() document.Codec[string] {
+	c := pathCodec()
+	text := c.Parse
+	c.Parse = func(s string) (string, error) {
+		for _, x := range placeholders.FindAllString(s, -1) {
+			if x != "{name}" && x != "{address}" {
+				return "", fmt.Errorf("%q: nothing stands for %s: use {name} or {address} of the router", s, x)
+			}
+		}
+		return text(s)
+	}
 	return c
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -321,6 +322,21 @@ func (c *Controller) resolve(dir string) {
 
 // files are the paths in a router's entry.
 func (p *Peer) files() []*string { return append([]*string{&p.MD5File}, p.Probe.files()...) }
+
+// ForRouter returns the entry with the router's name and address where {name} and {address} stand for them: in paths, in
+// probe.run and in probe.gnmi.server_name.
+func (p Peer) ForRouter() Peer {
+	r := strings.NewReplacer("{name}", p.Name, "{address}", p.Address.String())
+	p.Probe.Run = slices.Clone(p.Probe.Run)
+	texts := append(p.files(), &p.Probe.GNMI.ServerName)
+	for i := range p.Probe.Run {
+		texts = append(texts, &p.Probe.Run[i])
+	}
+	for _, x := range texts {
+		*x = r.Replace(*x)
+	}
+	return p
+}
 
 func (p *Probe) files() []*string {
 	s, g := &p.SNMP, &p.GNMI

@@ -238,7 +238,7 @@ func (p *Peer) common() []document.Field {
 		{Key: "passive", Value: document.Scalar(&p.Passive, document.Bool()), Help: "Wait for the router to open the session; needs speaker.listen_port."},
 		{Key: "multihop_ttl", Value: document.Scalar(&p.MultihopTTL, document.Number(0, 255)), Help: "TTL of an eBGP session over several hops; 0 means directly connected."},
 		{Key: "ttl_security", Value: document.Scalar(&p.TTLSecurity, document.Bool()), Help: "Take packets of the session from one hop away only (RFC 5082); both sides must set it."},
-		{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(pathCodec())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; empty means none.", Danger: "The secret itself never stands in this file."},
+		{Key: "md5_file", Value: document.Scalar(&p.MD5File, document.OrEmpty(routerPath())), Help: "File whose only line is the TCP MD5 secret (RFC 2385), not readable by everyone; {address} and {name} in its path stand for the router's; empty means none.", Danger: "The secret itself never stands in this file."},
 		{Key: "hold_time", Value: document.Scalar(&p.HoldTime, document.Duration(3*time.Second, 65535*time.Second)), Help: "Silence after which the session is given up; whole seconds."},
 		{Key: "connect_retry", Value: document.Scalar(&p.ConnectRetry, document.Duration(time.Second, 10*time.Minute)), Help: "The longest pause between two tries to connect; whole seconds."},
 		{Key: "families", Value: document.Scalars(&p.Families, document.OneOf(IPv4Unicast, IPv6Unicast, IPv4FlowSpec, IPv6FlowSpec)), Help: "What the session carries: blackholes travel in unicast, all other rules in flowspec."},
@@ -250,8 +250,8 @@ func (p *Peer) common() []document.Field {
 				Danger: "It runs as the speaker's user: give it a login that may show and nothing else.",
 			},
 			document.Field{Key: "address", Value: document.Scalar(&p.Probe.Address, document.OrEmpty(document.Addr())), Help: "Where SNMP or gNMI is asked; empty means the address of the session. Of one router: a group may not say it."},
-			document.Field{Key: "snmp", Value: p.Probe.SNMP.schema(), Help: "Asking its SNMP agent: version 3 with authentication and privacy where a user is set, version 2c where a community is."},
-			document.Field{Key: "gnmi", Value: p.Probe.GNMI.schema(), Help: "Asking it by gNMI, always over TLS, where a user or a certificate is set."},
+			document.Field{Key: "snmp", Value: p.Probe.SNMP.schema(), Help: "Asking its SNMP agent: version 3 with authentication and privacy where a user is set, version 2c where a community is. {address} and {name} in paths stand for the router's."},
+			document.Field{Key: "gnmi", Value: p.Probe.GNMI.schema(), Help: "Asking it by gNMI, always over TLS, where a user or a certificate is set. {address} and {name} in paths stand for the router's."},
 			document.Field{Key: "interval", Value: document.Scalar(&p.Probe.Interval, document.Duration(time.Second, time.Hour)), Help: "Time between two times it is asked, while there are rules.", Danger: "Long answers cost the router's CPU."},
 			document.Field{Key: "timeout", Value: document.Scalar(&p.Probe.Timeout, document.Duration(100*time.Millisecond, 10*time.Minute)), Help: "How long an answer may take, a whole table included; then it is given up, and the program ended."},
 		)},
@@ -270,9 +270,9 @@ func (s *ProbeSNMP) schema() document.Value {
 		document.Field{Key: "port", Value: document.Scalar(&s.Port, document.Number[uint16](1, 65535)), Help: "The agent's UDP port."},
 		document.Field{Key: "user", Value: document.Scalar(&s.User, document.OrEmpty(document.Text(1, 32))), Help: "The user of version 3, with level authPriv at the router; empty means none."},
 		document.Field{Key: "auth", Value: document.Scalar(&s.Auth, document.OneOf("sha1", "sha256", "sha512")), Help: "How the user authenticates; the cipher of privacy is AES-128."},
-		document.Field{Key: "auth_file", Value: document.Scalar(&s.AuthFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the authentication passphrase, 8 octets or more, not readable by everyone."},
-		document.Field{Key: "privacy_file", Value: document.Scalar(&s.PrivacyFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the privacy passphrase, 8 octets or more, not readable by everyone."},
-		document.Field{Key: "community_file", Value: document.Scalar(&s.CommunityFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the community of version 2c; needs cleartext.", Danger: "Whoever sees a packet has the community, and may forge answers."},
+		document.Field{Key: "auth_file", Value: document.Scalar(&s.AuthFile, document.OrEmpty(routerPath())), Help: "File whose only line is the authentication passphrase, 8 octets or more, not readable by everyone."},
+		document.Field{Key: "privacy_file", Value: document.Scalar(&s.PrivacyFile, document.OrEmpty(routerPath())), Help: "File whose only line is the privacy passphrase, 8 octets or more, not readable by everyone."},
+		document.Field{Key: "community_file", Value: document.Scalar(&s.CommunityFile, document.OrEmpty(routerPath())), Help: "File whose only line is the community of version 2c; needs cleartext.", Danger: "Whoever sees a packet has the community, and may forge answers."},
 		document.Field{Key: "cleartext", Value: document.Scalar(&s.Cleartext, document.Bool()), Help: "Use version 2c, which sends the community in the clear.", Danger: "Give that community a read-only view of 1.3.6.1.4.1.2636.3.5 and nothing else."},
 	)
 }
@@ -280,12 +280,12 @@ func (s *ProbeSNMP) schema() document.Value {
 func (g *ProbeGNMI) schema() document.Value {
 	return document.Section(
 		document.Field{Key: "port", Value: document.Scalar(&g.Port, document.Number[uint16](1, 65535)), Help: "The router's TCP port of gNMI."},
-		document.Field{Key: "ca_file", Value: document.Scalar(&g.CAFile, document.OrEmpty(pathCodec())), Help: "PEM file of the authorities that sign routers' certificates; required."},
+		document.Field{Key: "ca_file", Value: document.Scalar(&g.CAFile, document.OrEmpty(routerPath())), Help: "PEM file of the authorities that sign routers' certificates; required."},
 		document.Field{Key: "server_name", Value: document.Scalar(&g.ServerName, document.OrEmpty(document.Text(1, 253))), Help: "Name in the router's certificate, where {address} and {name} stand for the router's; empty means its address."},
 		document.Field{Key: "user", Value: document.Scalar(&g.User, document.OrEmpty(document.Text(1, 256))), Help: "The user we are there, with password_file; empty where a certificate says it."},
-		document.Field{Key: "password_file", Value: document.Scalar(&g.PasswordFile, document.OrEmpty(pathCodec())), Help: "File whose only line is the user's password, not readable by everyone.", Danger: "Let the user read telemetry and nothing else."},
-		document.Field{Key: "cert_file", Value: document.Scalar(&g.CertFile, document.OrEmpty(pathCodec())), Help: "PEM file of our certificate, with key_file."},
-		document.Field{Key: "key_file", Value: document.Scalar(&g.KeyFile, document.OrEmpty(pathCodec())), Help: "PEM file of its key."},
+		document.Field{Key: "password_file", Value: document.Scalar(&g.PasswordFile, document.OrEmpty(routerPath())), Help: "File whose only line is the user's password, not readable by everyone.", Danger: "Let the user read telemetry and nothing else."},
+		document.Field{Key: "cert_file", Value: document.Scalar(&g.CertFile, document.OrEmpty(routerPath())), Help: "PEM file of our certificate, with key_file."},
+		document.Field{Key: "key_file", Value: document.Scalar(&g.KeyFile, document.OrEmpty(routerPath())), Help: "PEM file of its key."},
 	)
 }
 
