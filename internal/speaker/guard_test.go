@@ -100,7 +100,10 @@ func TestHostileHandshakes(t *testing.T) {
 		{"no family", appendOpen(nil, open{asn: 65001, hold: 90, id: ours.id, tables: []compile.Table{compile.IPv4Unicast}, fourOctet: true}), "none of our families", []byte{2, 7}},
 		{"UPDATE before KEEPALIVE", append(bytes.Clone(raw), g2()...), "before its first KEEPALIVE", []byte{5, 2}},
 		{"NOTIFICATION", appendMessage(nil, msgNotification, []byte{6, 5, 1, 2, 3}), "connection rejected", nil},
+		{"its hold timer", appendMessage(nil, msgNotification, []byte{4, 0}), "the router closed the session: hold timer expired: the router heard nothing of us", nil},
+		{"our hold timer", with(func(o *open) { o.hold = 3 }), "we closed the session: hold timer expired: nothing came from the router", []byte{4, 0}},
 		{"closed", nil, "before its OPEN: configure", nil},
+		{"closed, as BIRD does after an error", nil, "the router waits after an error (BIRD: error wait time", nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -36,6 +36,7 @@ const (
 	errHeader   = 1
 	errOpen     = 2
 	errUpdate   = 3
+	errHold     = 4
 	errFSM      = 5
 	errCease    = 6
 	asTrans     = 23456

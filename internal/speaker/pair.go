@@ -189,6 +189,9 @@ func (p *pair) explain(code, sub byte) string {
 		defer p.mu.Unlock()
 		return fmt.Sprintf("the router says another AS than the configured %d: correct the peer's asn (NOTIFICATION 2/2)", p.guard.peer.ASN)
 	}
+	if code == errHold {
+		return silentRouter
+	}
 	return notificationWords(code, sub)
 }
 

@@ -9,7 +9,7 @@ import (
 	"syscall"
 )
 
-// notificationWords says what a NOTIFICATION means and what to do about it. The codes are of RFC 4271, section 4.5, RFC
+// notificationWords says what a NOTIFICATION of the router means and what to do about it. The codes are of RFC 4271, section 4.5, RFC
 // 4486, RFC 5492 and RFC 8538.
 func notificationWords(code, sub byte) string {
 	type key struct{ code, sub byte }
@@ -30,7 +30,7 @@ func notificationWords(code, sub byte) string {
 		{3, 9}:  "UPDATE refused, optional attribute error: a FlowSpec rule or blackhole we sent is one the router cannot take; its log names it",
 		{3, 10}: "UPDATE refused, invalid network field: a blackhole we sent is one the router cannot take; its log names it",
 		{3, 11}: "UPDATE refused, malformed AS path",
-		{4, 0}:  "hold timer expired: no KEEPALIVE came in time, look for packet loss, an overloaded router or an attack on the path of the session",
+		{4, 0}:  "hold timer expired: the router heard nothing of us for the hold time; look for packet loss or an attack on the path from here to it, and for a speaker without CPU or stopped; BIRD takes no session for its error wait time now, 60 s or more",
 		{5, 0}:  "finite state machine error",
 		{5, 1}:  "finite state machine error, unexpected message in OpenSent",
 		{5, 2}:  "finite state machine error, unexpected message in OpenConfirm",
@@ -58,6 +58,9 @@ func notificationWords(code, sub byte) string {
 	}
 	return fmt.Sprintf("%s (NOTIFICATION %d/%d)", text, code, sub)
 }
+
+// silentRouter is what it means that a hold timer of ours expired.
+const silentRouter = "hold timer expired: nothing came from the router for the hold time; look at the router (hung, overloaded, gone) and for packet loss or an attack on the path from it to here (NOTIFICATION 4/0)"
 
 // connectWords says why a connection did not come about and what to do about it.
 func connectWords(p Peer, err error) string {
@@ -95,7 +98,7 @@ func closedWords(p Peer, s SessionState, err error) string {
 		if p.LocalAddress.IsValid() {
 			local = p.LocalAddress.String()
 		}
-		return fmt.Sprintf("the router %s before its OPEN: configure %s there as a neighbour, with our asn", what, local)
+		return fmt.Sprintf("the router %s before its OPEN: configure %s there as a neighbour, with our asn; if it is, and a session was up a short while ago, the router waits after an error (BIRD: error wait time, 60 s or more)", what, local)
 	}
 	return fmt.Sprintf("the router %s without a NOTIFICATION: it restarted, or a device on the way did; routes it keeps by graceful restart stay", what)
 }
