@@ -36,6 +36,7 @@ func byAge(a, b *entry) int {
 type tally struct {
 	*kernel
 	action  map[string]route.Action // by identity
+	shared  map[string]bool         // identities that not exactly one owner wants
 	created []time.Time             // of each route, in order
 	targets map[netip.Prefix]int
 	owners  map[string]int
@@ -50,6 +51,7 @@ func newTally(k *kernel, n int) *tally {
 		kernel:  k,
 		action:  make(map[string]route.Action, n),
 		created: make([]time.Time, 0, n),
+		shared:  map[string]bool{},
 		targets: make(map[netip.Prefix]int, n),
 		owners:  make(map[string]int, n),
 		answers: map[string]int{},
@@ -63,6 +65,9 @@ func newTally(k *kernel, n int) *tally {
 func (t *tally) add(e *entry) {
 	for _, o := range owners(e) {
 		t.owners[o]++
+	}
+	if len(e.Owners) != 1 || t.has(e) {
+		t.shared[e.id] = true
 	}
 	if t.has(e) {
 		return
