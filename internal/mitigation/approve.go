@@ -43,7 +43,7 @@ func (m *Machine) Approve(now time.Time, id, who, reason string) (before Mitigat
 		x.Deadline = now.Add(life)
 		x.MaxDeadline, x.Approved = x.Deadline, true
 		x.enter(now, Announced)
-		m.live = nil
+		m.changed()
 	}
 	c.move(x, before.Phase, fmt.Sprintf("approved by %s: %s", a.names(), reason))
 	return before, c, nil
@@ -105,6 +105,7 @@ func (m *Machine) Extend(id string, by, most time.Duration, who, reason string) 
 	}
 	before, m.undo = *x, undo{}
 	x.Deadline = until
+	m.edition++
 	if x.MaxDeadline.Before(until) {
 		x.MaxDeadline = until
 	}

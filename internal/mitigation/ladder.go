@@ -199,7 +199,8 @@ func (m *Machine) down(now time.Time, x *Mitigation, r policy.Response, f Facts)
 	}
 	over := fmt.Sprintf("the attack was over for %s", patience)
 	if lower < 0 || probing {
-		m.finish(x, now, Expired, EndOver, over)
+		m.conclude(x, now, Expired, EndOver, over)
+		m.release(x)
 		return over
 	}
 	from := x.Rung.Step
@@ -235,6 +236,7 @@ func (m *Machine) probe(now time.Time, x *Mitigation, octets uint64, f Facts) {
 	}
 	x.Routes = []route.Route{{Match: match, Action: route.Action{Kind: route.RateBytes, Rate: octets}}}
 	x.Rung.Since, x.Rung.From = now, x.Rung.Step
+	m.edition++
 	x.enter(now, Easing)
 	m.forgetLooks(x)
 }
@@ -276,12 +278,14 @@ func (m *Machine) take(now time.Time, x *Mitigation, r policy.Response, i int, f
 		m.sawBefore(x)
 	}
 	e.PPS, e.BPS, e.Other, e.Reduction, e.Measured = 0, 0, 0, 0, time.Time{}
+	m.edition++
 	if x.State == Pending {
 		x.enter(now, Announced)
+		m.unlist(x) // it is the youngest now
+		m.admit(x)
 	} else {
 		x.enter(now, Escalated)
 	}
-	m.live = nil
 	delete(m.doubts, x.ID)
 	delete(m.denied, x.ID)
 	m.forgetLooks(x)
@@ -383,7 +387,7 @@ func (m *Machine) Restore(now time.Time, before Mitigation) {
 		return
 	}
 	*x = before
-	m.live = nil
+	m.changed()
 	m.watch(x)
 	if m.undo.id != x.ID {
 		return

@@ -32,6 +32,7 @@ type Machine struct {
 	live    []*Mitigation                  // the pending and active ones, oldest first; nil when they changed
 	acting  []*Mitigation                  // the active ones among them
 	at      map[netip.Prefix][]*Mitigation // the active ones, by target
+	edition uint64                         // see Edition
 	undo    undo                           // of the last Advance
 	waits   map[string]time.Time           // by mitigation, until when no step is tried, for the last one was taken back
 	reach   func(Mitigation) int           // how many routers are told of a mitigation; nil: not known
@@ -144,7 +145,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 			return Mitigation{}, fmt.Errorf("%w: %s by %s", ErrRefused, x.ID, x.EndDetail)
 		}
 	}
-	pending := 0
+	pending, id := 0, p.Route.ID()
 	for _, x := range m.alive() {
 		covered := x.Target == p.Target && slices.Contains(x.Vectors, p.Vector) && !x.Manual() &&
 			(x.Rung.Ladder != "" || x.State == Pending || x.Refined && x.Routes[0].Action == p.Route.Action)
@@ -152,7 +153,7 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 			pending++
 		} else {
 			for _, r := range x.Routes {
-				covered = covered || r.ID() == p.Route.ID() && !p.Proposed
+				covered = covered || !p.Proposed && r.Match.Destination == p.Route.Match.Destination && r.ID() == id
 			}
 		}
 		if covered {
@@ -183,8 +184,9 @@ func (m *Machine) Respond(now time.Time, p Plan) (Mitigation, error) {
 		ttl <<= min(x.Flaps, mostDoubled)
 	}
 	x.Deadline, x.MaxDeadline, x.Extend = now.Add(min(ttl, p.MaxAge)), now.Add(p.MaxAge), p.Extend
-	x.ID = m.newID(now, p.Route.ID())
-	m.all[x.ID], m.live = x, nil
+	x.ID = m.newID(now, id)
+	m.all[x.ID] = x
+	m.admit(x)
 	m.watch(x)
 	return *x, nil
 }
@@ -225,6 +227,7 @@ func (m *Machine) Refine(now time.Time, id string, r route.Route, why string) (b
 	}
 	before = *x
 	x.Routes, x.Evidence, x.Refined = []route.Route{r}, why, true
+	m.edition++
 	return before, *x, true
 }
 
@@ -232,6 +235,7 @@ func (m *Machine) Refine(now time.Time, id string, r route.Route, why string) (b
 func (m *Machine) Unrefine(before Mitigation) {
 	if x := m.all[before.ID]; x != nil {
 		x.Routes, x.Evidence, x.Refined = before.Routes, before.Evidence, before.Refined
+		m.edition++
 	}
 }
 
@@ -273,7 +277,8 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 		n.enter(n.Created, AwaitingApproval)
 	}
 	n.ID = m.newID(now, r.Route.ID())
-	m.all[n.ID], m.live = n, nil
+	m.all[n.ID] = n
+	m.admit(n)
 	return *n, false
 }
 
@@ -288,7 +293,7 @@ func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 func (m *Machine) Drop(id string) {
 	if x := m.all[id]; x != nil {
 		delete(m.all, id)
-		m.live = nil
+		m.release(x)
 	}
 }
 
@@ -347,6 +352,7 @@ func (m *Machine) Tick(now time.Time, may func(Mitigation) bool) Change {
 			m.measure(x)
 			x.Deadline = earliest(x.Deadline.Add(x.Extend), x.MaxDeadline)
 			x.Extensions++
+			m.edition++
 			x.Evidence = fmt.Sprintf("the traffic goes on: extended to %s (%d times so far)", x.Deadline.UTC().Format(time.RFC3339), x.Extensions)
 			c.add(x, from, x.Evidence)
 		default:
@@ -485,10 +491,16 @@ func (m *Machine) Forget(t time.Time) (ids []string) {
 	return ids
 }
 
+// finish ends a mitigation. Thousands may end at once, so what alive returns is made anew once, and not for each.
 func (m *Machine) finish(x *Mitigation, now time.Time, p Phase, why, detail string) {
+	m.conclude(x, now, p, why, detail)
+	m.changed()
+}
+
+// conclude is finish but for what alive returns.
+func (m *Machine) conclude(x *Mitigation, now time.Time, p Phase, why, detail string) {
 	x.enter(now, p)
 	x.Ended, x.EndReason, x.EndDetail = now, why, detail
-	m.live = nil
 	delete(m.denied, x.ID)
 	delete(m.doubts, x.ID)
 	delete(m.waits, x.ID)
@@ -521,6 +533,62 @@ func (m *Machine) alive() []*Mitigation {
 		}
 	}
 	return m.live
+}
+
+// changed makes alive look at all again.
+func (m *Machine) changed() {
+	m.live = nil
+	m.edition++
+}
+
+// Edition is another number after each change of what is active, or of what that announces, for whom and until when. It may be
+// another one after no change, too.
+func (m *Machine) Edition() uint64 { return m.edition }
+
+// admit takes one that begins to live into what alive returns, which goes by age: at the end, or all is looked at again.
+func (m *Machine) admit(x *Mitigation) {
+	if n := len(m.live); m.live == nil || n > 0 && !m.live[n-1].Created.Before(x.Created) {
+		m.changed()
+		return
+	}
+	m.edition++
+	m.live = append(m.live, x)
+	if x.State == Active {
+		m.acting = append(m.acting, x)
+		m.at[x.Target] = append(m.at[x.Target], x)
+	}
+}
+
+// unlist takes one out of what alive returns.
+func (m *Machine) unlist(x *Mitigation) {
+	m.edition++
+	if m.live == nil {
+		return
+	}
+	without := func(all []*Mitigation) []*Mitigation { // a new slice: see alive
+		i := slices.Index(all, x)
+		if i < 0 {
+			return all
+		}
+		return append(append(make([]*Mitigation, 0, len(all)+8), all[:i]...), all[i+1:]...)
+	}
+	m.live, m.acting = without(m.live), without(m.acting)
+	if m.at[x.Target] = without(m.at[x.Target]); len(m.at[x.Target]) == 0 {
+		delete(m.at, x.Target)
+	}
+}
+
+// release is unlist of one that does not live any more.
+func (m *Machine) release(x *Mitigation) {
+	m.unlist(x)
+	if m.live == nil {
+		return
+	}
+	for _, v := range x.Vectors {
+		if !slices.ContainsFunc(m.live, func(o *Mitigation) bool { return o.Target == x.Target && slices.Contains(o.Vectors, v) }) {
+			delete(m.looks, sight{x.Target, v})
+		}
+	}
 }
 
 // active returns those of alive that are announced.

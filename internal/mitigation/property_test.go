@@ -3,6 +3,7 @@ package mitigation
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -45,6 +46,11 @@ type life struct {
 	now    time.Time
 	limits safety.Limits
 	since  map[string]time.Time // when automation last changed what a mitigation announces
+	judged struct {
+		m       *Machine
+		edition uint64
+		said    []string
+	}
 }
 
 func (l *life) fatal(format string, args ...any) {
@@ -68,6 +74,32 @@ func (l *life) announced() map[string]string {
 		}
 	}
 	return out
+}
+
+// kept fails when what the machine remembers of who lives is not what it would find by looking, or when something else is announced
+// and the edition is the same.
+func (l *life) kept(what string) {
+	l.t.Helper()
+	var said []string
+	for _, x := range l.m.Active() {
+		said = append(said, fmt.Sprint(x.ID, x.Routes, x.Scope, x.Created, x.Deadline, x.Groups, x.Approved, x.Answer))
+	}
+	slices.Sort(said)
+	if l.m == l.judged.m && l.m.Edition() == l.judged.edition && !slices.Equal(said, l.judged.said) {
+		l.fatal("after %s the edition is the same, and announced is\n%q\nnot\n%q", what, said, l.judged.said)
+	}
+	l.judged.m, l.judged.edition, l.judged.said = l.m, l.m.Edition(), said
+	if l.m.live == nil {
+		return
+	}
+	live, acting, at, looks := l.m.live, l.m.acting, l.m.at, maps.Clone(l.m.looks)
+	l.m.live = nil
+	l.m.alive()
+	if !slices.Equal(live, l.m.live) || !slices.Equal(acting, l.m.acting) || !maps.EqualFunc(at, l.m.at, slices.Equal) || !maps.Equal(looks, l.m.looks) {
+		l.fatal("after %s the machine remembers %d living, %d active, %d targets, %d looks, not %d, %d, %d, %d, or others",
+			what, len(live), len(acting), len(at), len(looks), len(l.m.live), len(l.m.acting), len(l.m.at), len(l.m.looks))
+	}
+	l.m.live, l.m.acting, l.m.at = live, acting, at // so that what was kept is built on
 }
 
 // TestRandomEvents finds, whatever happens: every route has an owner and an end, each set passes the safety kernel, automation
@@ -104,6 +136,7 @@ func TestRandomEvents(t *testing.T) {
 		}
 		phases := map[string]Phase{}
 		follow := func(what string) {
+			l.kept(what)
 			for _, x := range l.m.Records().Mitigations {
 				was, known := phases[x.ID]
 				if x.Phase.State() != x.State {
@@ -150,7 +183,9 @@ func TestRandomEvents(t *testing.T) {
 					l.fatal("automation answered while %s", off)
 				}
 				if err == nil {
-					if len(l.check()) > 0 {
+					if bad := len(l.check()) > 0; bad && x.ID[2]%2 == 0 {
+						l.m.Drop(x.ID)
+					} else if bad {
 						l.m.Refuse(l.now, x.ID, "refused")
 					} else if x.State == Active {
 						l.since[x.ID] = l.now
@@ -218,6 +253,14 @@ func TestRandomEvents(t *testing.T) {
 			case n == 37:
 				what = "another leader"
 				l.m = New(l.m.Records())
+			case n == 38:
+				what = "refine"
+				r := route.Route{Match: mark(k.target, k.vector), Action: route.Action{Kind: route.RateBytes, Rate: 500_000}}
+				r.Match.Length = []route.Range{{Lo: uint32(400 + rng.IntN(3)), Hi: 1500}}
+				if before, _, ok := l.m.Refine(l.now, pick(), r, "narrower"); ok && (before.Target != k.target || len(l.check()) > 0) {
+					l.kept("a rule refined in vain")
+					l.m.Unrefine(before)
+				}
 			default:
 				what = "nothing"
 			}
@@ -244,6 +287,7 @@ func TestRandomEvents(t *testing.T) {
 				}
 				if len(l.check()) > 0 {
 					l.m.Restore(l.now, was)
+					l.kept("a step taken back")
 					continue
 				}
 				follow("advance")
