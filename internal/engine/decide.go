@@ -101,7 +101,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			}
 			continue
 		}
-		r := p.Route
+		r, known := p.Route, e.known(now)
 		m, err := e.machine.Respond(now, p)
 		switch {
 		case errors.Is(err, mitigation.ErrCovered):
@@ -120,8 +120,9 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			delete(e.said, k)
 			continue
 		}
-		if refusals := e.check(now, m.ID); len(refusals) > 0 {
+		if refusals := e.checkStart(now, known, m); len(refusals) > 0 {
 			e.refuse(now, m, refusals, &k)
+			e.unchanged(now, known)
 			continue
 		}
 		e.pending.add(m.ID, from)
@@ -135,59 +136,6 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
 		e.o.Emit(audit.MitigationCreated, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
 	}
-}
-
-// check asks the safety kernel about the whole set and returns what it says against one mitigation.
-func (e *Engine) check(now time.Time, id string) []safety.Violation {
-	set, owners := e.entries(now)
-	var out []safety.Violation
-	for _, v := range safety.Check(now, e.o.Safety, set) {
-		for _, o := range owners[v.Index] {
-			if o == id {
-				out = append(out, v)
-			}
-		}
-	}
-	return out
-}
-
-// checkAll asks the safety kernel about the whole set: of one that was announced before and now takes a step, the kernel may say
-// that a younger one, of another target, has to give way.
-func (e *Engine) checkAll(now time.Time) []safety.Violation {
-	set, _ := e.entries(now)
-	return safety.Check(now, e.o.Safety, set)
-}
-
-// entries is the whole set as the kernel judges it: each mitigation with its own routes, so that two that want
-// different things for one match are seen.
-func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string) {
-	rec := mitigation.Records{Mitigations: e.machine.Active()}
-	for _, d := range rec.Routes(now) {
-		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
-		owners = append(owners, d.Owners)
-	}
-	// What Routes left out for an older one with another action is offered to the kernel too, which refuses it.
-	placed := map[string]bool{}
-	for _, os := range owners {
-		for _, o := range os {
-			placed[o] = true
-		}
-	}
-	for _, m := range rec.Mitigations {
-		if m.State != mitigation.Active || placed[m.ID] || !now.Before(m.Deadline) {
-			continue
-		}
-		for _, r := range m.Routes {
-			entry := safety.Entry{Route: r, Owners: []string{m.ID}, Groups: m.Groups, Created: m.Created, Deadline: m.Deadline, Manual: m.Manual(), Approved: m.Approved}
-			if m.Answer != "" {
-				entry.Answers = []string{m.Answer}
-			}
-			set = append(set, entry)
-			owners = append(owners, []string{m.ID})
-		}
-	}
-	e.made.Fill(set)
-	return set, owners
 }
 
 // refuse records that the kernel let a mitigation not pass; nothing of it was announced. Automation tries again for as
@@ -272,9 +220,9 @@ func (e *Engine) enforceSafety(now time.Time) {
 	if e.machine == nil {
 		return
 	}
-	set, owners := e.entries(now)
+	vs, owners := e.judge(now)
 	unsafe := map[string]string{}
-	for _, v := range safety.Check(now, e.o.Safety, set) {
+	for _, v := range vs {
 		for _, o := range owners[v.Index] {
 			unsafe[o] = fmt.Sprintf("%s: %s", v.Invariant, v.Reason)
 		}

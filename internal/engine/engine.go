@@ -88,6 +88,7 @@ type Engine struct {
 	detector  *detect.Detector
 	machine   *mitigation.Machine // nil while we do not lead
 	made      safety.Memo         // of the routes judged last
+	judged    judgement           // on the whole set
 	lead      *leadership         // nil while we do not lead
 	mitigated map[netip.Prefix]bool
 	retry     map[sight]time.Time // when automation may try again
@@ -461,6 +462,25 @@ func (e *Engine) setMitigated(now time.Time, all []mitigation.Mitigation) {
 	}
 }
 
+// maskOne is mask for one target, of which something was stored.
+func (e *Engine) maskOne(now time.Time, p netip.Prefix) {
+	masked := e.machine.Mitigated(p)
+	if masked == e.mitigated[p] {
+		return
+	}
+	if masked {
+		e.mitigated[p] = true
+	} else {
+		delete(e.mitigated, p)
+	}
+	e.detector.Mask(now, p, masked)
+	e.shadow.mask(now, p, masked)
+	e.wide = slices.DeleteFunc(e.wide, func(q netip.Prefix) bool { return q == p })
+	if masked && !p.IsSingleIP() {
+		e.wide = append(e.wide, p)
+	}
+}
+
 var errNotLeading = errors.New("this controller does not lead")
 
 // commit stores a change; nothing of it is announced before. When it cannot be stored the term is given up: the next
@@ -483,7 +503,9 @@ func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
 		return 0, err
 	}
 	now := time.Now()
-	e.mask(now)
+	for _, m := range c.Put {
+		e.maskOne(now, m.Target)
+	}
 	e.watchChange(now, c.Put)
 	return revision, nil
 }

@@ -150,6 +150,7 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool
 	if e.o.Placed != nil {
 		f.Installed, f.Routers = e.o.Placed(m)
 	}
+	known := e.known(now)
 	before, c, did, err := e.machine.Advance(now, m.ID, answer, f)
 	if err != nil {
 		e.uncomputed([]string{err.Error()})
@@ -158,16 +159,17 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool
 		return false, true
 	}
 	after := c.Put[0]
-	if after.State == mitigation.Active {
-		if refusals := e.checkAll(now); len(refusals) > 0 {
-			e.machine.Restore(now, before)
-			e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
-			if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
-				e.log.Error("a step of a ladder is refused by the safety kernel", "mitigation", m.ID, "rule", after.Routes[0], "reason", refusals[0].Reason)
-				e.o.Emit(audit.MitigationRefused, text, e.about(before))
-			}
-			return true, true
+	if after.State != mitigation.Active {
+		e.left(known)
+	} else if refusals := e.checkStep(now, known, before, after); len(refusals) > 0 {
+		e.machine.Restore(now, before)
+		e.unchanged(now, known)
+		e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
+		if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
+			e.log.Error("a step of a ladder is refused by the safety kernel", "mitigation", m.ID, "rule", after.Routes[0], "reason", refusals[0].Reason)
+			e.o.Emit(audit.MitigationRefused, text, e.about(before))
 		}
+		return true, true
 	}
 	if _, err := e.commit(c); err != nil {
 		return true, false

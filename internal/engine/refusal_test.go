@@ -10,13 +10,19 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
 )
 
+// limit changes the limits under a running engine, which nothing but a test does.
+func (b *bench) limit(change func(*safety.Limits)) {
+	_ = b.do(b.t.Context(), func(time.Time) error { change(&b.o.Safety); b.judged = judgement{}; return nil })
+}
+
 // refuse all of automation's rules: the target is one that no rule may touch.
-func protect(b *bench) { b.o.Safety.Never = append(b.o.Safety.Never, victim) }
+func protect(b *bench) { b.limit(func(l *safety.Limits) { l.Never = append(l.Never, victim) }) }
 
 // An attack on a target that no rule may touch lasts for hours: it is tried again and again, but the store, the audit
 // record and the log are told once.
@@ -39,7 +45,7 @@ func TestRefusalIsStoredOnce(t *testing.T) {
 			t.Errorf("%d mitigations kept in memory", kept)
 		}
 		// What stood against it is gone: the next attempt succeeds.
-		_ = b.do(b.t.Context(), func(time.Time) error { b.o.Safety.Never = nil; return nil })
+		b.limit(func(l *safety.Limits) { l.Never = nil })
 		time.Sleep(10 * time.Second)
 		b.report(traffic.Hot, 100*time.Millisecond, 25_000)
 		if got := b.announced(); len(got) != 1 {
@@ -74,7 +80,7 @@ func TestWithheldIsSaidOnce(t *testing.T) {
 // Answers to two vectors of one report are of one instant: at the quota's edge the one that was there first stays.
 func TestQuotaTakesFromTheNewcomer(t *testing.T) {
 	run(t, func(b *bench) {
-		b.o.Safety.MaxRules = 1
+		b.limit(func(l *safety.Limits) { l.MaxRules = 1 })
 		now := time.Now()
 		var as []traffic.Aggregate
 		for _, v := range []vector.ID{vector.NTP, vector.DNS, vector.CLDAP, vector.SSDP} {
@@ -121,7 +127,7 @@ func TestNoRuleForWhatNoMatchTells(t *testing.T) {
 // Thousands of targets attacked at once must not make thousands of records.
 func TestStoredRefusalsAreBounded(t *testing.T) {
 	run(t, func(b *bench) {
-		b.o.Safety.Never = b.o.Own
+		b.limit(func(l *safety.Limits) { l.Never = l.Own })
 		now := time.Now()
 		var as []traffic.Aggregate
 		for i := range byte(200) {

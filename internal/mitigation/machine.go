@@ -551,9 +551,9 @@ func (m *Machine) admit(x *Mitigation) {
 		m.changed()
 		return
 	}
-	m.edition++
 	m.live = append(m.live, x)
 	if x.State == Active {
+		m.edition++
 		m.acting = append(m.acting, x)
 		m.at[x.Target] = append(m.at[x.Target], x)
 	}

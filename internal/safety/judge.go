@@ -107,7 +107,7 @@ func (j *Judge) Swap(now time.Time, old, next Entry) bool {
 	if cutsOff(e) && !t.has(e) {
 		t.cut[e.Route.Family()].add(e.destination())
 	}
-	j.over = j.over || cutsOff(was) // its space cannot be taken out
+	j.over = j.over || cutsOff(was) && !(cutsOff(e) && was.destination() == e.destination()) // its space cannot be taken out
 	delete(t.action, was.id)
 	t.action[e.id] = e.Route.Action
 	if j.youngest.Entry != nil && byAge(&j.youngest, e) < 0 {

@@ -1,0 +1,243 @@
+package engine
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/audit"
+	"github.com/amooglesoft/trafficmonitor/internal/ingest"
+	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
+	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/traffic"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
+	"github.com/amooglesoft/trafficmonitor/policy"
+)
+
+const crowded = `version: 1
+thresholds: [{vectors: all, pps: 20 kpps}]
+responses:
+  - vectors: dns-amplification
+    ladder:
+      - {action: rate-limit 1 Mbps, ttl: 30s, extend: 30s, max_age: 3m, down_after: 5s}
+      - {action: discard, after: 4s, if: evidence.reduction < 0.9, ttl: 30s, extend: 30s, max_age: 3m, down_after: 5s}
+      - {action: blackhole, after: 4s, if: evidence.reduction < 0.95, ttl: 30s, max_age: 3m, down_after: 10s}
+  - vectors: ntp-amplification
+    ladder:
+      - {action: notify}
+      - {action: discard, after: 3s, ttl: 30s, max_age: 3m, down_after: 5s}
+      - {action: blackhole, after: 8s, if: 'evidence.age > duration("8s")', ttl: 30s, max_age: 3m, down_after: 10s}
+  - vectors: cldap-amplification
+    action: rate-limit 2 Mbps
+    ttl: 20s
+    extend: 20s
+    max_age: 1m
+groups:
+  web: {prefixes: [192.0.2.0/30]}
+`
+
+// A random life under tight limits is the same in every word, record and set handed to the speaker, whether the safety kernel is asked
+// about the whole set at each decision or, where that is enough, about what changed.
+func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
+	pol, err := policy.Parse("crowded.yaml", []byte(crowded))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]int{}
+	known := 0
+	for seed := range uint64(20) {
+		live := func(whole bool) []string {
+			var w words
+			runWith(t, func(o *Options) {
+				rng := rand.New(rand.NewPCG(seed, 5))
+				o.Policy, o.RetryAfter = pol, 2*time.Second
+				o.Safety.MaxRules, o.Safety.MaxNewPerMinute = 3+rng.IntN(6), 4+rng.IntN(20)
+				o.Safety.MaxRulesPerTarget, o.Safety.MaxRulesPerGroup, o.Safety.MaxRulesPerResponse = 1+rng.IntN(3), 2+rng.IntN(4), 2+rng.IntN(4)
+				o.Safety.MaxOwnShare, o.Safety.MaxAge = []float64{0.001, 0.005, 0.01, 0.5}[rng.IntN(4)], 10*time.Minute
+				o.Emit = func(kind audit.Kind, text string, about map[string]string) {
+					w.add("%s %s %v", kind, text, about)
+				}
+			}, func(b *bench) {
+				_ = b.do(b.t.Context(), func(time.Time) error { b.judged.whole = whole; return nil })
+				known += b.randomLife(rand.New(rand.NewPCG(seed, 6)), &w)
+			})
+			return w.said
+		}
+		want, got := live(true), live(false)
+		for i := range max(len(got), len(want)) {
+			if get(got, i) != get(want, i) {
+				t.Fatalf("seed %d: word %d is\n%s\nand where all is judged\n%s", seed, i, get(got, i), get(want, i))
+			}
+		}
+		for _, said := range got {
+			seen[strings.Fields(said)[0]]++
+		}
+	}
+	for _, kind := range []audit.Kind{audit.MitigationRefused, audit.MitigationCreated, audit.MitigationEscalated, audit.MitigationEased, audit.MitigationEnded, audit.MitigationProposed, audit.ManualAnnounce, audit.LeaderLost} {
+		if seen[string(kind)] < 20 {
+			t.Errorf("%d times %s: too few to show anything", seen[string(kind)], kind)
+		}
+	}
+	if known < 1000 {
+		t.Errorf("only %d times what was judged was known", known)
+	}
+}
+
+// What was judged is known until something else changes, a deadline passes, the clock goes back or another machine decides.
+func TestWhatWasJudgedIsKnownForAWhile(t *testing.T) {
+	run(t, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		look := func(does string, want bool, known func(now time.Time, m mitigation.Mitigation) bool) {
+			b.t.Helper()
+			time.Sleep(1100 * time.Millisecond)
+			synctest.Wait()
+			_ = b.do(b.t.Context(), func(now time.Time) error {
+				all := b.machine.Active()
+				if len(all) != 1 {
+					b.t.Errorf("%d are active", len(all))
+				} else if got := known(now, all[0]); got != want {
+					b.t.Errorf("%s: known is %v", does, got)
+				}
+				return nil
+			})
+		}
+		look("a moment later", true, func(now time.Time, _ mitigation.Mitigation) bool { return b.known(now) })
+		look("just before the deadline", true, func(_ time.Time, m mitigation.Mitigation) bool { return b.known(m.Deadline.Add(-1)) })
+		look("at the deadline", false, func(_ time.Time, m mitigation.Mitigation) bool { return b.known(m.Deadline) })
+		look("before it was judged", false, func(now time.Time, _ mitigation.Mitigation) bool { return b.known(now.Add(-time.Minute)) })
+		look("after a change", false, func(now time.Time, m mitigation.Mitigation) bool {
+			before, _, _ := b.machine.Refine(now, m.ID, route.Route{Match: route.Match{Destination: victim}, Action: m.Routes[0].Action}, "r")
+			defer b.machine.Unrefine(before)
+			return b.known(now)
+		})
+		look("on a copy of the machine", false, func(now time.Time, _ mitigation.Mitigation) bool {
+			real := b.machine
+			defer func() { b.machine = real }()
+			b.machine = b.newMachine(real.Records())
+			b.judged.edition = b.machine.Edition()
+			return b.known(now)
+		})
+	})
+}
+
+// words is what a life said.
+type words struct {
+	mu   sync.Mutex
+	said []string // guarded by mu
+}
+
+func (w *words) add(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, fmt.Sprintf(format, args...))
+}
+
+// randomLife lets attacks come and go, engineers act and the store fail, and says what came of it; known is how often a decision could
+// have been judged by what changes.
+func (b *bench) randomLife(rng *rand.Rand, w *words) (known int) {
+	type attack struct {
+		target netip.Prefix
+		vector vector.ID
+	}
+	vectors := []vector.ID{vector.DNS, vector.NTP, vector.CLDAP}
+	host := func() netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + rng.IntN(6))}), 32)
+	}
+	pps := map[attack]uint64{}
+	ctx := b.t.Context()
+	for range 160 {
+		for range rng.IntN(3) {
+			pps[attack{host(), vectors[rng.IntN(3)]}] = []uint64{0, 20, 250, 25_000, 40_000}[rng.IntN(5)]
+		}
+		var as []traffic.Aggregate
+		for k, n := range pps {
+			as = append(as, traffic.Aggregate{Target: k.target, Vector: k.vector, Packets: n, Bytes: n * 500})
+		}
+		slices.SortFunc(as, func(x, y traffic.Aggregate) int {
+			return cmp.Or(x.Target.Compare(y.Target), cmp.Compare(x.Vector, y.Vector))
+		})
+		now := time.Now()
+		b.Deliver(ingest.Delivery{Report: traffic.Report{Sensor: "rack1", Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second, Aggregates: as}, Received: now})
+		synctest.Wait()
+		var err error
+		switch rng.IntN(24) {
+		case 0:
+			target := host()
+			if rng.IntN(3) == 0 {
+				target = netip.PrefixFrom(target.Addr(), 30).Masked()
+			}
+			_, err = b.Announce(ctx, manual(b.t, fmt.Sprintf("destination %s protocol udp source-port %d then discard", target, []int{53, 123, 19}[rng.IntN(3)])), rng.IntN(3) == 0)
+		case 1:
+			p := host()
+			_, err = b.Withdraw(ctx, Withdrawal{Pick: func(m mitigation.Mitigation) bool { return m.Target.Overlaps(p) }, Requester: "ann", Reason: "r"})
+		case 2:
+			err = b.DeleteHold(ctx, host(), "ann", "r")
+		case 3, 4:
+			_, err = b.SetFreeze(ctx, rng.IntN(3) == 0, "ann", "r")
+		case 5:
+			if rng.IntN(3) > 0 {
+				break
+			}
+			b.term.fail(errors.New("etcd lost its leader"))
+			pps[attack{host(), vector.DNS}] = 50_000
+			now := time.Now()
+			b.Deliver(ingest.Delivery{Report: traffic.Report{Sensor: "rack1", Cause: traffic.Hot, Start: now.Add(-100 * time.Millisecond), Span: 100 * time.Millisecond, Aggregates: as}, Received: now})
+			time.Sleep(time.Duration(rng.IntN(6)) * time.Second)
+			synctest.Wait()
+			b.term.fail(nil)
+			leads := false
+			_ = b.do(ctx, func(time.Time) error { leads = b.machine != nil; return nil })
+			if !leads {
+				go func() { _ = b.lead() }()
+				synctest.Wait()
+			}
+		}
+		synctest.Wait() // it may have looked after the command
+		w.add("answer %v", err)
+		_ = b.do(ctx, func(now time.Time) error {
+			if b.machine == nil {
+				return nil
+			}
+			if b.known(now) {
+				known++
+			}
+			masked, wide := map[netip.Prefix]bool{}, 0
+			for _, m := range b.machine.Active() {
+				if !masked[m.Target] && !m.Target.IsSingleIP() {
+					wide++
+				}
+				masked[m.Target] = true
+			}
+			if !maps.Equal(masked, b.mitigated) || wide != len(b.wide) {
+				b.t.Errorf("%v are taken for mitigated, %v of them networks, and active are %v", b.mitigated, b.wide, masked)
+			}
+			return nil
+		})
+		// The engine looks once a second, and never at the moment at which the test does something.
+		time.Sleep([]time.Duration{0, 20 * time.Millisecond, time.Second, time.Second}[rng.IntN(4)] + time.Duration(1+rng.IntN(900_000)))
+		synctest.Wait()
+		w.add("announced %q", b.announced())
+	}
+	rec, _ := b.term.Load(ctx)
+	slices.SortFunc(rec.Mitigations, func(x, y mitigation.Mitigation) int { return cmp.Compare(x.ID, y.ID) })
+	for _, m := range rec.Mitigations {
+		w.add("stored %+v", m)
+	}
+	return known
+}
+
+func get(all []string, i int) string {
+	if i < len(all) {
+		return all[i]
+	}
+	return "nothing"
+}
