@@ -128,5 +128,6 @@ func crowd(b *testing.B, active int) (e *Engine, steps *int) {
 	e.lead = &leadership{Term: newTerm(), ctx: b.Context(), records: rec, failed: make(chan error, 1)}
 	e.machine = e.newMachine(rec)
 	e.mask(now)
+	e.tick(now) // as who begins to lead does
 	return e, steps
 }
