@@ -100,6 +100,7 @@ func (s *Store) probeOnce() {
 	s.m.up.Set(1)
 	if s.health.failing(partProbe) {
 		s.log.Info("etcd answers again")
+		s.hurry()
 	}
 	s.health.set(partProbe, nil)
 }

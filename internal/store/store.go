@@ -37,6 +37,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
 )
 
 // Errors callers branch on.
@@ -140,6 +142,7 @@ type Store struct {
 	seen      newest
 	health    health
 	rewind    chan struct{} // probe to follow: read again, this is other data
+	answers   chan struct{} // to follow: etcd answers, do not wait with reading
 
 	mu      sync.Mutex
 	waiters map[chan struct{}]struct{} // guarded by mu; each is told that published changed
@@ -153,7 +156,7 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{opts: o, log: o.Log, waiters: map[chan struct{}]struct{}{}, rewind: make(chan struct{}, 1)}
+	s := &Store{opts: o, log: o.Log, waiters: map[chan struct{}]struct{}{}, rewind: make(chan struct{}, 1), answers: make(chan struct{}, 1)}
 	s.health.set(partWatch, errors.New("not yet synchronised with etcd"))
 	if s.m, err = newMetrics(o.Registerer, s); err != nil {
 		return nil, fmt.Errorf("store: register metrics: %w", err)
@@ -178,6 +181,10 @@ func Open(ctx context.Context, o Options) (*Store, error) {
 	return s, nil
 }
 
+// connectTimeout bounds one attempt to connect. gRPC's own 20 s and pauses of up to 2 minutes would keep a controller that
+// was cut off for long away from etcd for as long again.
+const connectTimeout = 2 * time.Second
+
 // dial makes the client of a shared etcd. It connects in the background and reconnects by itself.
 func dial(o Options) (*clientv3.Client, error) {
 	if err := checkEndpoints(o); err != nil {
@@ -190,6 +197,10 @@ func dial(o Options) (*clientv3.Client, error) {
 		DialKeepAliveTime:    5 * time.Second, // etcd refuses pings more often than that
 		DialKeepAliveTimeout: o.Timeout,
 		PermitWithoutStream:  false,
+		DialOptions: []grpc.DialOption{grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: .2, MaxDelay: time.Second},
+			MinConnectTimeout: connectTimeout,
+		})},
 		Logger:               zapToDebug(o.Log),
 	})
 	if err != nil {

@@ -45,7 +45,10 @@ type published struct {
 	at     time.Time // when what caused it arrived
 	// whole is false until a state outside any commit of several parts was seen: the Snapshot is empty then.
 	whole bool
-	open  *commitRecord // the commit of several parts under way
+	// synced is the revision of etcd up to which every change of the records was seen; it is that of the Snapshot or higher,
+	// for etcd has other keys.
+	synced int64
+	open   *commitRecord // the commit of several parts under way
 }
 
 // heldForever is the end of a hold whose end cannot be read.
@@ -55,6 +58,7 @@ var heldForever = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 // owns it. Slices handed out are never changed again.
 type view struct {
 	revision    int64
+	synced      int64                   // see published
 	mitigations []mitigation.Mitigation // sorted by ID
 	holds       map[netip.Prefix]mitigation.Hold
 	freeze      *mitigation.Freeze
@@ -181,13 +185,13 @@ func (v *view) remove(key string) {
 // half a change is never shown. Who leads is always shown, for the next leader clears the mark.
 func (v *view) publish(now time.Time) *published {
 	if v.open != nil {
-		v.shown.at, v.shown.open = now, v.open
+		v.shown.at, v.shown.open, v.shown.synced = now, v.open, v.synced
 		v.lead(&v.shown)
 		p := v.shown
 		return &p
 	}
 	v.mergeMitigations()
-	p := published{Snapshot: Snapshot{Revision: v.revision, Term: v.term.Number}, at: now, whole: true}
+	p := published{Snapshot: Snapshot{Revision: v.revision, Term: v.term.Number}, at: now, whole: true, synced: max(v.synced, v.revision)}
 	p.Records.Mitigations = v.mitigations
 	p.Records.Freeze = v.freeze
 	if v.stale {

@@ -86,7 +86,16 @@ func (s *Store) follow() {
 			s.log.Warn("lost the view of etcd, reading it again until it is back", "err", err)
 			said = err.Error()
 		}
-		pause(s.ctx, backoff(failed))
+		select { // of an answer before the failure
+		case <-s.answers:
+		default:
+		}
+		wait, cancel := context.WithTimeout(s.ctx, backoff(failed))
+		select {
+		case <-s.answers:
+		case <-wait.Done():
+		}
+		cancel()
 		failed++
 	}
 }
@@ -167,7 +176,7 @@ func (s *Store) followOnce() error {
 	for _, kv := range all.Kvs {
 		v.put(kv)
 	}
-	v.revision = all.Header.Revision
+	v.revision, v.synced = all.Header.Revision, all.Header.Revision
 	s.health.set(partWatch, nil) // before what wakes those who wait for it
 	s.show(v)
 
@@ -226,6 +235,9 @@ func gather(ctx context.Context, in clientv3.WatchChan) <-chan []clientv3.WatchR
 func (v *view) follow(r clientv3.WatchResponse) error {
 	if err := r.Err(); err != nil {
 		return fmt.Errorf("watch of etcd: %w", err)
+	}
+	if r.IsProgressNotify() {
+		v.synced = max(v.synced, r.Header.Revision)
 	}
 	for _, e := range r.Events {
 		switch e.Type {
