@@ -57,6 +57,7 @@ type Controller struct {
 	engine   *engine.Engine
 	ingest   *ingest.Server
 	announce *engine.Announcer
+	confirm  *confirmer
 	speaker  *speakerWatch
 	peers    []speaker.Peer // without their secrets
 	restarts atomic.Int64   // of the speaker, by our supervisor
@@ -274,12 +275,14 @@ func (c *Controller) open(ctx context.Context, l *lifecycle) (err error) {
 	}
 
 	c.announce = c.engine.Announcer(client)
+	c.confirm = newConfirmer(c.store, client, c.log)
 	if err := c.reg.Register(situation{c}); err != nil {
 		return err
 	}
 	if len(cfg.Speaker.Peers) > 0 {
 		l.loop("announcer", c.announce.Run)
 		l.loop("speaker watch", c.speaker.run)
+		l.loop("speaker confirmer", c.confirm.run)
 		if cfg.Speaker.Spawn {
 			if err := c.supervise(l); err != nil {
 				return err

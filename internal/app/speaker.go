@@ -70,7 +70,7 @@ func speakerOptions(c config.Controller, version string, log *slog.Logger) (spea
 	o := speaker.Options{
 		Socket: s.Socket, Journal: s.Journal, Version: version, ASN: s.ASN, RouterID: s.RouterID,
 		ListenPort: s.ListenPort, ListenAddresses: s.ListenAddresses,
-		OnStop: speaker.OnStop(s.OnStop), GracefulRestart: s.GracefulRestartTime, LongLived: s.LongLivedTime,
+		OnStop: speaker.OnStop(s.OnStop), GracefulRestart: s.GracefulRestartTime, LongLived: s.LongLivedTime, StoreWait: s.StoreWait,
 		NextHop4: s.Blackhole.NextHop4, NextHop6: s.Blackhole.NextHop6, Safety: safetyLimits(c), Log: log,
 	}
 	if s.GracefulRestartTime == 0 {

@@ -89,6 +89,7 @@ func (w *speakerWatch) lost(err error) {
 	w.err = reason
 	w.mu.Unlock()
 	w.c.health.Set("speaker", reason)
+	w.c.confirm.asks(0)
 	if was == "" {
 		w.c.log.Error("the speaker does not answer", "err", err)
 		w.c.emit(audit.SpeakerDown, reason, nil)
@@ -102,6 +103,7 @@ func (w *speakerWatch) take(s speaker.Status) {
 	w.status, w.err, w.placed = s, "", placedOf(s)
 	w.mu.Unlock()
 	w.c.health.Set("speaker", "")
+	w.c.confirm.asks(s.Asks)
 	switch by := s.WithdrawnAllBy; {
 	case by != "" && by != before:
 		w.c.log.Error("the red button is pressed: nothing is announced until it is released", "by", by)

@@ -90,6 +90,7 @@ type Speaker struct {
 	OnStop              string
 	GracefulRestartTime time.Duration
 	LongLivedTime       time.Duration // 0 means none
+	StoreWait           time.Duration // 0 means none
 	Blackhole           Blackhole
 	Profiles            string // path of a directory; empty means none
 	PeerGroups          []PeerGroup
@@ -272,8 +273,8 @@ func DefaultController() Controller {
 			Spawn:               true,
 			ListenPort:          -1,
 			OnStop:              OnStopGraceful,
-			GracefulRestartTime: 120 * time.Second,
-			Blackhole:           Blackhole{NextHop4: netip.MustParseAddr("192.0.2.1"), NextHop6: netip.MustParseAddr("100::1")},
+			GracefulRestartTime: 120 * time.Second, StoreWait: 5 * time.Second,
+			Blackhole: Blackhole{NextHop4: netip.MustParseAddr("192.0.2.1"), NextHop6: netip.MustParseAddr("100::1")},
 		},
 		Sensors: Sensors{
 			ReportInterval: time.Second, HotInterval: 100 * time.Millisecond,

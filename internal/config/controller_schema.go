@@ -188,6 +188,11 @@ func (s *Speaker) schema() document.Value {
 			Help:   "How long routers may keep our routes after graceful_restart_time, as a last resort (long-lived graceful restart, RFC 9494); whole seconds, 0s means not at all.",
 			Danger: "While no speaker has a session nobody can withdraw: a rule stays past its deadline for up to both times together, which may not exceed safety.max_age.",
 		},
+		document.Field{
+			Key: "store_wait", Value: document.Scalar(&s.StoreWait, document.Duration(0, 30*time.Second)),
+			Help:   "How long a session that comes up waits at most for the controller to say that the routes are those of the store, before anything is announced on it; 0s means not at all. With controller and etcd there that takes some 50 ms.",
+			Danger: "While no controller or no etcd answers, a router that comes back has nothing of this speaker for so long. With 0s a speaker that was cut off, or off, announces what was withdrawn meanwhile until its controller has read etcd.",
+		},
 		document.Field{Key: "blackhole", Help: "How blackholes are announced.", Value: document.Section(
 			document.Field{Key: "next_hop_v4", Value: document.Scalar(&s.Blackhole.NextHop4, document.Addr()), Help: "Next hop of IPv4 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},
 			document.Field{Key: "next_hop_v6", Value: document.Scalar(&s.Blackhole.NextHop6, document.Addr()), Help: "Next hop of IPv6 blackholes; the routers must route it to nowhere.", Danger: "If it is routed anywhere else, that place receives the attack."},

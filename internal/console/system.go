@@ -75,6 +75,7 @@ type Status struct {
 
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
+	PeersWaiting                       int      // established, and nothing is announced before the routes are confirmed
 	HeldFamilies                       []string // router and family, with a space between
 	IncidentsActive, MitigationsActive int
 	RoutesDesired                      int
@@ -198,6 +199,8 @@ type Peer struct {
 	PendingRoutes, UnsupportedRoutes, NotPlacedRoutes, QuarantinedRoutes, FailedRoutes int
 
 	HeldFamilies []HeldFamily // of which it takes nothing, so that nothing of them is sent to it
+
+	StoreWait time.Time // until when nothing is announced to it unless the routes are confirmed before; zero while it does not wait
 
 	Profile         string // what kind of router it is
 	HardwareEntries int    // the rules it is to have take, as the profile counts

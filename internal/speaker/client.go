@@ -114,6 +114,18 @@ func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desire
 	return res, nil
 }
 
+// Confirm tells the speaker that the set of this term and revision was that of the store after the session with this number
+// (Status.Asks) had come up: what waits on that session and earlier ones is announced. It returns ErrBehind while the speaker
+// has an older set.
+func (c *Client) Confirm(ctx context.Context, term, revision, session uint64) error {
+	ctx, cancel := bounded(ctx, callTimeout)
+	defer cancel()
+	if _, err := c.rpc.ConfirmRoutes(ctx, &pb.ConfirmRoutesRequest{Term: term, Revision: revision, Session: session}); err != nil {
+		return c.wrap("confirm routes", err)
+	}
+	return nil
+}
+
 // Status returns the state of the speaker.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	ctx, cancel := bounded(ctx, callTimeout)
@@ -198,6 +210,10 @@ func (c *Client) wrap(what string, err error) error {
 				kind = ErrWithdrawnAll
 			case "BASE":
 				kind = errBase
+			case "BEHIND":
+				kind = ErrBehind
+			case "NO_SESSION":
+				kind = errNoSession
 			}
 		}
 	}

@@ -36,7 +36,7 @@ func toSpec(d Desired, text string) *pb.RouteSpec {
 func statusToProto(s Status) *pb.SpeakerStatus {
 	out := &pb.SpeakerStatus{
 		Version: s.Version, Pid: int64(s.PID), StartTime: toTime(s.Start), Asn: s.ASN, RouterId: s.RouterID,
-		Term: s.Term, Revision: s.Revision, WithdrawnAllBy: s.WithdrawnAllBy,
+		Term: s.Term, Revision: s.Revision, WithdrawnAllBy: s.WithdrawnAllBy, Asks: s.Asks,
 	}
 	for _, p := range s.Peers {
 		var held []*pb.HeldFamily
@@ -44,8 +44,8 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 			held = append(held, &pb.HeldFamily{Family: string(h.Table), UntilTime: toTime(h.Until), Reason: h.Reason})
 		}
 		out.Peers = append(out.Peers, &pb.Peer{
-			HeldFamilies: held,
-			Name:         p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
+			HeldFamilies: held, StoreWaitUntilTime: toTime(p.StoreWait),
+			Name: p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
 			Families: fromTables(p.Families), MissingFamilies: fromTables(p.Missing),
 			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Routes[Sent]), PendingRoutes: uint32(p.Routes[Pending]),
 			UnsupportedRoutes: uint32(p.Routes[Unsupported]), NotPlacedRoutes: uint32(p.Routes[NotPlaced]),
@@ -83,7 +83,7 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 func statusFromProto(in *pb.SpeakerStatus) Status {
 	s := Status{
 		Version: in.GetVersion(), PID: int(in.GetPid()), Start: fromTime(in.GetStartTime()), ASN: in.GetAsn(), RouterID: in.GetRouterId(),
-		Term: in.GetTerm(), Revision: in.GetRevision(), WithdrawnAllBy: in.GetWithdrawnAllBy(),
+		Term: in.GetTerm(), Revision: in.GetRevision(), WithdrawnAllBy: in.GetWithdrawnAllBy(), Asks: in.GetAsks(),
 	}
 	for _, p := range in.GetPeers() {
 		var held []HeldFamily
@@ -91,7 +91,7 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 			held = append(held, HeldFamily{compile.Table(h.GetFamily()), fromTime(h.GetUntilTime()), h.GetReason()})
 		}
 		s.Peers = append(s.Peers, PeerStatus{
-			Held: held,
+			Held: held, StoreWait: fromTime(p.GetStoreWaitUntilTime()),
 			Name: p.GetName(), Group: p.GetGroup(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
 			Families: toTables(p.GetFamilies()), Missing: toTables(p.GetMissingFamilies()),
 			Desired: int(p.GetDesiredRoutes()), Established: p.GetEstablishedCount(),

@@ -183,6 +183,7 @@ type fakeRouter struct {
 
 	mu      sync.Mutex
 	rib     map[string]string // text of the match -> action in words; guarded by mu
+	ever    map[string]bool   // matches it was ever told; guarded by mu
 	updates int               // UPDATEs with routes in this and former sessions; guarded by mu
 	eor     int               // guarded by mu
 	open    open              // guarded by mu
@@ -202,7 +203,7 @@ func newFakeRouter(t testing.TB) *fakeRouter {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fakeRouter{t: t, ln: ln, tables: compile.Tables(), asn: 65001, rib: map[string]string{}}
+	f := &fakeRouter{t: t, ln: ln, tables: compile.Tables(), asn: 65001, rib: map[string]string{}, ever: map[string]bool{}}
 	t.Cleanup(func() { ln.Close(); f.drop() })
 	return f
 }
@@ -425,7 +426,7 @@ func (f *fakeRouter) update(b []byte, fresh map[string]string) {
 		delete(f.rib, m)
 	}
 	for _, m := range append(f.matches(compile.IPv4Unicast, nlri), f.matches(t, reach)...) {
-		f.rib[m] = words[1:]
+		f.rib[m], f.ever[m] = words[1:], true
 		fresh[m] = words
 	}
 }

@@ -28,6 +28,7 @@ type metrics struct {
 	bgpErrors      *prometheus.CounterVec
 	quarantines    *prometheus.CounterVec
 	familyHolds    *prometheus.CounterVec
+	storeWaits     *prometheus.CounterVec
 	probes         *prometheus.CounterVec
 	routeSeconds   *prometheus.HistogramVec
 	info           *prometheus.GaugeVec
@@ -101,6 +102,10 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "trafficmonitor_speaker_family_holds_total",
 			Help: "Times a whole family was kept from the peer because it reset the session upon one route of it after the other.",
 		}, []string{"peer", "family"}),
+		storeWaits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_store_waits_total",
+			Help: "Sessions that waited for the controller before anything was announced on them, by how that ended: current, the routes are the store's; or unanswered, they were announced all the same.",
+		}, []string{"peer", "result"}),
 		routeSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "trafficmonitor_speaker_route_write_seconds",
 			Help:    "From a new route's arrival, the session being up, to its UPDATE on the peer's connection.",
@@ -131,7 +136,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.familyHolds, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
+		m.bgpErrors, m.quarantines, m.familyHolds, m.storeWaits, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -152,6 +157,9 @@ func (m *metrics) peer(p Peer) {
 		m.familyHolds.WithLabelValues(name, string(t))
 	}
 	m.routeSeconds.WithLabelValues(name)
+	for _, result := range []string{currentWait, unansweredWait} {
+		m.storeWaits.WithLabelValues(name, result)
+	}
 	for _, result := range []string{"ok", "error"} {
 		m.probes.WithLabelValues(name, result)
 	}
@@ -174,6 +182,8 @@ var (
 		"Entries of the peer's hardware that the rules it is to have take, as its profile counts them.", []string{"peer"}, nil)
 	heldDesc = prometheus.NewDesc("trafficmonitor_speaker_family_held",
 		"1 while no route of the family is sent to the peer, because it reset the session upon one after the other.", []string{"peer", "family"}, nil)
+	storeWaitDesc = prometheus.NewDesc("trafficmonitor_speaker_store_wait",
+		"1 while nothing is announced on the peer's session, because the controller has not said yet that the routes are those of the store.", []string{"peer"}, nil)
 	installedDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_installed",
 		"FlowSpec rules of which the peer said at the last probe that they are installed; probed peers only.", []string{"peer"}, nil)
 	notInstalledDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_not_installed",
@@ -193,7 +203,7 @@ func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
+	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, storeWaitDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
 		ch <- d
 	}
 }
@@ -212,6 +222,11 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, r.peer.Name)
 		}
 		gauge(hardwareDesc, float64(r.cost()))
+		waits := 0.0
+		if _, until := r.waiting(); !until.IsZero() {
+			waits = 1
+		}
+		gauge(storeWaitDesc, waits)
 		held := r.heldFamilies()
 		for _, t := range r.peer.tables() {
 			v := 0.0

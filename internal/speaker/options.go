@@ -44,6 +44,10 @@ type Options struct {
 	GracefulRestart time.Duration // what we ask routers to keep our routes for; 0 means 120 s, negative turns it off
 	LongLived       time.Duration // what we ask them to keep our routes for after that (RFC 9494); 0 means none
 
+	// StoreWait is how long a session that comes up waits at most for the controller to say that the set is that of the store
+	// before anything is announced on it; 0 means not at all.
+	StoreWait time.Duration
+
 	Peers []Peer
 
 	// What a blackhole carries: its next hop (192.0.2.1 and 100::1 when unset), and communities besides BLACKHOLE and

@@ -39,6 +39,7 @@ type outbox struct {
 	up       bool
 	tables   []compile.Table // of the last session; nil before the first
 	began    time.Time       // when the session came up
+	until    time.Time       // nothing is added before, nor said to be complete; zero: it goes on (currency)
 	since    time.Time       // when the session came up, or when the last suspects went out
 	flying   int             // routes handed over whose UPDATE was not written to the router's connection yet
 	moved    time.Time       // when one last was
@@ -212,6 +213,7 @@ func (o *outbox) tryAlone() map[compile.Table]*item {
 func (o *outbox) begin(now time.Time, tables []compile.Table, keeps bool) {
 	o.up, o.tables, o.complete = true, tables, false
 	o.began, o.since, o.moved, o.paceAt = now, now, now, now
+	o.until = time.Time{}
 	o.flying = 0
 	o.left, o.grouped = 0, false
 	focus := len(o.blame.focus)
@@ -236,9 +238,12 @@ func (o *outbox) end() {
 	clear(o.keys)
 	clear(o.heldOf)
 	clear(o.fresh)
-	o.up, o.flying = false, 0
+	o.up, o.flying, o.until = false, 0, time.Time{}
 	o.rebuild()
 }
+
+// release ends the wait for until.
+func (o *outbox) release(now time.Time) { o.until, o.since = time.Time{}, now }
 
 // nextDrop returns a route to withdraw.
 func (o *outbox) nextDrop() *held {
@@ -266,7 +271,7 @@ func (o *outbox) dropped(now time.Time, h *held, err error) {
 
 // nextAdd returns a route to announce, or how long there is nothing to do; 0 means until something happens.
 func (o *outbox) nextAdd(now time.Time) (it *item, wait time.Duration, ok bool) {
-	if !o.up || o.flying >= sendWindow {
+	if !o.up || !o.until.IsZero() || o.flying >= sendWindow {
 		return nil, 0, false
 	}
 	from := &o.add
@@ -441,7 +446,7 @@ func (o *outbox) tick(now time.Time) (wait time.Duration, stuck int) {
 
 // justComplete reports, once a session, that all but suspects was written, or that patience is over.
 func (o *outbox) justComplete(now time.Time, patience time.Duration) bool {
-	if !o.up || o.complete {
+	if !o.up || o.complete || !o.until.IsZero() {
 		return false
 	}
 	idle := len(o.add) == 0 && len(o.drop) == 0 && o.flying == 0

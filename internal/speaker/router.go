@@ -39,6 +39,8 @@ type router struct {
 	wake  chan struct{} // there may be something to send
 	// judged is called without the lock when what is in quarantine changed; may be nil.
 	judged func()
+	// ask numbers a new session for which it is asked whether the set is that of the store; 0: it is not asked.
+	ask    func() uint64
 	limits safety.Limits
 	prober *prober
 
@@ -48,6 +50,7 @@ type router struct {
 	made    map[string]*encoded // rules made for this router, by text; guarded by mu
 	not     map[string]notFor   // by route ID: why the router does not get it; guarded by mu
 	out     *outbox             // guarded by mu
+	asked   uint64              // number of the session while it waits for the answer, 0 otherwise; guarded by mu
 	pair    *pair               // the established session; guarded by mu
 	direct  []byte              // withdrawals to write to it as they are; guarded by mu
 	writing bool                // the sender writes such; guarded by mu
@@ -56,8 +59,9 @@ type router struct {
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // stop was not called; guarded by mu
 
-	asn        uint32     // our own
-	id         netip.Addr // our BGP identifier
+	patience   time.Duration // how long a new session waits for the answer
+	asn        uint32        // our own
+	id         netip.Addr    // our BGP identifier
 	renewAfter int
 	left       int              // withdrawals since GoBGP's table was empty; guarded by mu
 	renewed    bool             // it was emptied in this session; guarded by mu
@@ -82,7 +86,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
 		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
 		limits: o.Safety, prober: newProber(p),
-		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true,
+		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true, patience: o.StoreWait,
 		asn: o.ASN, id: o.RouterID, renewAfter: cmp.Or(o.renewAfter, renewAfter),
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil, nil)),
 	}

@@ -139,6 +139,8 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		if len(released) > 0 || higher {
 			r.place(now)
 		}
+		unanswered, left := r.unanswered(now)
+		wait = sooner(wait, left)
 		again, stuck := r.out.tick(now)
 		due, later := r.renewDue(now)
 		if due {
@@ -159,6 +161,9 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		writing := r.writing
 		r.mu.Unlock()
 
+		if unanswered {
+			r.goesOn(unansweredWait)
+		}
 		if stuck > 0 {
 			r.log.Error("GoBGP took routes and sends no UPDATEs for them: a fault of this program; if the router misses routes, restart the speaker",
 				"routes", stuck)
@@ -309,7 +314,11 @@ func (r *router) sessionUp(p *pair) {
 	r.out.begin(now, tables, keeps)
 	r.place(now)
 	suspects := len(r.out.last)
+	waits := r.beginWait(now)
 	r.mu.Unlock()
+	if waits {
+		r.watch.changed()
+	}
 	if suspects > 0 {
 		r.log.Warn("routes that may have reset the session go last, a few at a time", "suspects", suspects)
 	}
@@ -357,7 +366,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	r.left += len(r.out.held)
 	clear(r.refill)
 	r.out.end()
-	r.pair, r.direct = nil, nil
+	r.pair, r.direct, r.asked = nil, nil, 0
 	r.eager = v != (verdict{}) || lower
 	r.place(now)
 	r.mu.Unlock()
@@ -478,6 +487,8 @@ func (r *router) ruleState(it *item, s session) PeerRoute {
 		if s.lastError != "" {
 			p.Reason += ": " + s.lastError
 		}
+	case !r.out.until.IsZero():
+		p.Reason = r.waitReason()
 	case f != nil:
 		p.State = Failed
 		p.Reason = fmt.Sprintf("%s; it is tried again every %s", f.err, retryAfter)

@@ -26,6 +26,8 @@ import (
 var (
 	ErrStale        = errors.New("the set is older than the one applied")
 	ErrWithdrawnAll = errors.New("the red button is pressed")
+	// ErrBehind says that the speaker does not have the set yet that is confirmed.
+	ErrBehind = errors.New("the set applied is older than the one confirmed")
 )
 
 const (
@@ -81,6 +83,13 @@ func (v *service) ChangeRoutes(_ context.Context, req *pb.ChangeRoutesRequest) (
 		return nil, grpcError(err)
 	}
 	return &pb.ChangeRoutesResponse{Result: resultToProto(res)}, nil
+}
+
+func (v *service) ConfirmRoutes(_ context.Context, req *pb.ConfirmRoutesRequest) (*pb.ConfirmRoutesResponse, error) {
+	if err := v.s.confirm(req.GetTerm(), req.GetRevision(), req.GetSession()); err != nil {
+		return nil, grpcError(err)
+	}
+	return &pb.ConfirmRoutesResponse{}, nil
 }
 
 func resultToProto(res Result) *pb.SetRoutesResponse {
@@ -177,6 +186,10 @@ func grpcError(err error) error {
 		code, reason = codes.FailedPrecondition, "WITHDRAWN_ALL"
 	case errors.Is(err, errBase):
 		code, reason = codes.FailedPrecondition, "BASE"
+	case errors.Is(err, ErrBehind):
+		code, reason = codes.FailedPrecondition, "BEHIND"
+	case errors.Is(err, errNoSession):
+		code, reason = codes.NotFound, "NO_SESSION"
 	}
 	st := status.New(code, err.Error())
 	if with, derr := st.WithDetails(&errdetails.ErrorInfo{Reason: reason, Domain: errorDomain}); derr == nil {
@@ -196,12 +209,15 @@ func (s *speaker) status() Status {
 	for i, r := range s.routers {
 		sessions[i] = r.guard.snapshot()
 		desired, in := r.counts(sessions[i])
+		asked, until := r.waiting()
+		out.Asks = max(out.Asks, asked)
 		out.Peers = append(out.Peers, PeerStatus{
 			Name: r.peer.Name, Group: r.peer.Group, Address: r.peer.Address.String(), ASN: r.peer.ASN,
 			State: sessions[i].state, Since: sessions[i].since, Families: sessions[i].families, Missing: sessions[i].missing,
 			Desired: desired, Routes: in, Established: sessions[i].established,
 			LastError: sessions[i].lastError, LastErrorTime: sessions[i].lastErrorAt,
-			Held: r.heldFamilies(), Profile: r.peer.Profile.Name, Cost: r.cost(), Probed: r.prober.all(),
+			StoreWait: until,
+			Held:      r.heldFamilies(), Profile: r.peer.Profile.Name, Cost: r.cost(), Probed: r.prober.all(),
 		})
 	}
 	out.Routes = make([]RouteStatus, 0, len(st.items))

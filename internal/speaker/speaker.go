@@ -38,6 +38,7 @@ type speaker struct {
 	ready atomic.Bool           // routers is complete
 	shown atomic.Pointer[state] // what status shows; never changed after it is stored
 	kick  chan struct{}         // the next deadline changed
+	asks  numbers               // of sessions
 	watch watchers
 }
 
@@ -66,7 +67,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	s := &speaker{
 		o: o, log: o.Log.With("component", "speaker"), metrics: m, start: time.Now(),
 		journal: journal{path: o.Journal}, have: map[string]*item{}, anywhere: anyRouter(), asked: asked{id: rand.Uint64()}, judge: safety.NewJudge(o.Safety),
-		kick: make(chan struct{}, 1),
+		kick: make(chan struct{}, 1), asks: newNumbers(),
 	}
 	s.o.Log = s.log
 	s.shown.Store(&state{})
@@ -126,7 +127,7 @@ func (s *speaker) run(ctx context.Context) error {
 		}
 		r.remember(s.left)
 		r.out.blame = newSuspicion(r.out.blame.span, jailed[p.Name], heldBack[p.Name])
-		r.judged = judged
+		r.judged, r.ask = judged, s.ask
 		if s.o.made != nil {
 			s.o.made(r)
 		}
@@ -291,6 +292,7 @@ func (s *speaker) withdrawAll(by, reason string) (int, error) {
 	s.state.button = &Button{by, reason, time.Now().UTC().Truncate(time.Second)}
 	s.apply()
 	s.mu.Unlock()
+	s.eachRouter(func(r *router) { r.answered(s.asks.last.Load(), "") }) // nothing is left to wait with, and routers keep nothing
 	s.eachRouter((*router).drain)
 
 	s.log.Error("red button: all routes withdrawn", "by", by, "reason", reason, "routes", len(gone))

@@ -105,6 +105,7 @@ type Status struct {
 	Routes         []RouteStatus // sorted by text
 	Term, Revision uint64        // of the newest applied set
 	WithdrawnAllBy string        // who pressed the red button and why; empty while it is released
+	Asks           uint64        // number of the newest session that waits for Client.Confirm; 0 while none does
 }
 
 // PeerStatus is one router as the speaker sees it.
@@ -123,6 +124,8 @@ type PeerStatus struct {
 	LastErrorTime time.Time
 
 	Held []HeldFamily // what is kept from it as a whole, sorted by family
+
+	StoreWait time.Time // until when nothing is announced to it unless Client.Confirm comes first; zero while it does not wait
 
 	Profile string // what kind of router it is
 	Cost    int    // entries of its hardware, as the profile counts

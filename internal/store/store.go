@@ -201,7 +201,7 @@ func dial(o Options) (*clientv3.Client, error) {
 			Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: .2, MaxDelay: time.Second},
 			MinConnectTimeout: connectTimeout,
 		})},
-		Logger:               zapToDebug(o.Log),
+		Logger: zapToDebug(o.Log),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("store: etcd client for %s: %w", strings.Join(o.Endpoints, ", "), err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -66,6 +67,9 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	}
 	if down := int(st.PeersConfigured) - int(st.PeersEstablished); down > 0 {
 		add("%d of %d routers have no session: tmctl peers", down, st.PeersConfigured)
+	}
+	if st.PeersWaiting > 0 {
+		add("%d of %d routers have a session and get nothing yet, for the routes are not confirmed to be those of the store: tmctl peers says until when at most", st.PeersWaiting, st.PeersConfigured)
 	}
 	for _, held := range st.HeldFamilies {
 		router, family, _ := strings.Cut(held, " ")
@@ -206,6 +210,10 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 			fmt.Sprintf("%d/%d", p.SentRoutes, p.DesiredRoutes), fmt.Sprint(p.PendingRoutes), dash(lacks(p)), probed(p), dash(p.Profile), dash(strings.Join(p.Families, ",")), fmt.Sprintf("%d times", p.EstablishedCount))
 		if len(p.MissingFamilies) > 0 {
 			fmt.Fprintf(&notes, "%s does not take %s: its routes of that kind are not sent\n", clean(p.Name), clean(strings.Join(p.MissingFamilies, ", ")))
+		}
+		if p.StoreWaitUntilTime != nil {
+			fmt.Fprintf(&notes, "%s: nothing is announced yet: the controller has not said that the routes are those of the store; they are sent then, or at %s at the latest (speaker.store_wait)\n",
+				clean(p.Name), p.StoreWaitUntilTime.AsTime().Format(time.RFC3339))
 		}
 		for _, h := range p.HeldFamilies {
 			fmt.Fprintf(&notes, "%s: %s\n", clean(p.Name), clean(h.Reason))

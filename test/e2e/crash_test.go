@@ -11,6 +11,7 @@ import (
 	"time"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/config"
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/lab/tap"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -197,7 +198,7 @@ func (r *router) endOfRIB(since time.Time) {
 // is announced afterwards is what is desired and due.
 func TestProcessesApart(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, "apart", lab.SiteOptions{NoEnforce: true}, settings{NoSpawn: true})
+	s := newSite(t, "apart", lab.SiteOptions{NoEnforce: true}, settings{NoSpawn: true, StoreWait: "30s"})
 	s.startSpeaker()
 	s.start()
 	s.ready()
@@ -221,7 +222,28 @@ func TestProcessesApart(t *testing.T) {
 			t.Errorf("routes without a speaker: %v", r.err())
 		}
 		s.passed(short)
+		// The controller cannot tell the new speaker yet; the wait of 30 s is longer than it takes until it can.
+		if err := s.controller.Signal(syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+		back := time.Now()
 		s.startSpeaker()
+		eventually(t, "sessions that wait for the controller", func(context.Context) error {
+			st, err := s.speakerStatus()
+			if err != nil {
+				return err
+			}
+			for _, p := range st.Peers {
+				if p.State != pb.Peer_SESSION_STATE_ESTABLISHED || p.SentRoutes == 0 && p.StoreWaitUntilTime == nil {
+					return fmt.Errorf("%s is %s", p.Name, p.State)
+				}
+			}
+			return nil
+		})
+		if err := s.controller.Signal(syscall.SIGCONT); err != nil {
+			t.Fatal(err)
+		}
+		s.leads()
 		s.ready()
 		s.hold(rate4, blackhole4)
 		s.sent(rate4, blackhole4)
@@ -229,8 +251,14 @@ func TestProcessesApart(t *testing.T) {
 		for _, r := range s.routers {
 			r.endOfRIB(killed)
 			for _, c := range r.changes(killed) {
-				if !c.withdraw && c.what == s.onWire(discard4) {
+				if c.withdraw || c.at.Before(back) {
+					continue
+				}
+				switch c.what {
+				case s.onWire(discard4):
 					t.Errorf("%s was sent a route past its deadline: %v", r.name, c)
+				case s.onWire(blackhole6): // it is in the speaker's journal
+					t.Errorf("%s was sent a route that was withdrawn while the speaker was dead: %v", r.name, c)
 				}
 			}
 		}
@@ -245,6 +273,38 @@ func TestProcessesApart(t *testing.T) {
 		s.hold(rate4, blackhole4)
 		keeps()
 		holes()
+	})
+
+	s.run("the speaker starts and no controller answers", func(t *testing.T) {
+		s.set.StoreWait = ""
+		s.configure()
+		s.end(s.controller.Pid(), syscall.SIGKILL)
+		keeps := s.bird.keeps(rate4, blackhole4)
+		killed := time.Now()
+		s.end(s.speaker.Pid(), syscall.SIGKILL)
+		s.startSpeaker()
+		for _, r := range s.routers { // not before the wait is over, and then all the same
+			r.waitChange(killed, rate4, false)
+			r.waitChange(killed, blackhole4, false)
+			r.endOfRIB(killed)
+		}
+		s.hold(rate4, blackhole4)
+		keeps()
+		st, err := s.speakerStatus()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range st.Peers {
+			for _, r := range s.routers {
+				if waited := r.waitChange(killed, rate4, false).Sub(p.StateTime.AsTime()); r.name == p.Name && waited < config.DefaultController().Speaker.StoreWait-time.Second {
+					t.Errorf("%s was sent the routes %v after its session came up", p.Name, waited)
+				}
+			}
+		}
+		s.start()
+		s.leads()
+		s.ready()
+		s.sent(rate4, blackhole4)
 	})
 
 	for name, spoil := range map[string]func(path string) error{

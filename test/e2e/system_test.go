@@ -31,6 +31,7 @@ type settings struct {
 	Name          string
 	Dir           string
 	OnStop        string
+	StoreWait     string
 	NoSpawn       bool
 	Peers         []string
 	Policy        string
@@ -75,6 +76,9 @@ speaker:
   asn: 65000
   router_id: 10.66.0.1
   on_stop: {{or .OnStop "graceful-restart"}}
+{{- if .StoreWait}}
+  store_wait: {{.StoreWait}}
+{{- end}}
   peers:
 {{- range .Peers}}
     - name: {{.}}

@@ -375,7 +375,10 @@ type GetStatusResponse struct {
 	ShadowPolicy *ShadowPolicy `protobuf:"bytes,32,opt,name=shadow_policy,json=shadowPolicy,proto3" json:"shadow_policy,omitempty"`
 	// Families that are kept from a router because it resets the session upon whatever it gets of them, each as the router's
 	// name, a space and the family; ListPeers says why and what to do.
-	HeldFamilies  []string `protobuf:"bytes,36,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
+	HeldFamilies []string `protobuf:"bytes,36,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
+	// Routers with an established session on which this controller's speaker announces nothing yet, because the controller has
+	// not confirmed that the routes are those of the store.
+	PeersWaiting  uint32 `protobuf:"varint,37,opt,name=peers_waiting,json=peersWaiting,proto3" json:"peers_waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -569,6 +572,13 @@ func (x *GetStatusResponse) GetHeldFamilies() []string {
 		return x.HeldFamilies
 	}
 	return nil
+}
+
+func (x *GetStatusResponse) GetPeersWaiting() uint32 {
+	if x != nil {
+		return x.PeersWaiting
+	}
+	return 0
 }
 
 // ShadowPolicy is a policy that is asked and not obeyed.
@@ -4277,7 +4287,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xaf\a\n" +
+	"\x10GetStatusRequest\"\xd4\a\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -4307,7 +4317,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\rgroup_freezes\x18\x1e \x03(\v2\x19.trafficmonitor.v1.FreezeR\fgroupFreezes\x124\n" +
 	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\x12D\n" +
 	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\x12#\n" +
-	"\rheld_families\x18$ \x03(\tR\fheldFamilies\"\xdd\x01\n" +
+	"\rheld_families\x18$ \x03(\tR\fheldFamilies\x12#\n" +
+	"\rpeers_waiting\x18% \x01(\rR\fpeersWaiting\"\xdd\x01\n" +
 	"\fShadowPolicy\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x127\n" +

@@ -90,7 +90,7 @@ func (x Peer_SessionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Peer_SessionState.Descriptor instead.
 func (Peer_SessionState) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19, 0}
 }
 
 // State of a route at a router. "Sent" is not "installed in hardware".
@@ -159,7 +159,7 @@ func (x PeerRoute_State) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_State.Descriptor instead.
 func (PeerRoute_State) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20, 0}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{22, 0}
 }
 
 // Installed says what the router's own tool says of a route it was sent.
@@ -216,7 +216,7 @@ func (x PeerRoute_Installed) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PeerRoute_Installed.Descriptor instead.
 func (PeerRoute_Installed) EnumDescriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20, 1}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{22, 1}
 }
 
 // RouteSpec is one route as it travels from the store to the speaker.
@@ -611,6 +611,107 @@ func (x *ChangeRoutesResponse) GetResult() *SetRoutesResponse {
 	return nil
 }
 
+// ConfirmRoutesRequest names a set and the sessions it was read for.
+type ConfirmRoutesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Election term of the set.
+	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// Store revision of the set. It was the store's after the session had come up: read with a quorum.
+	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	// The session, as asks of the speaker's status numbered it. Those that came up before it are confirmed with it.
+	Session       uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRoutesRequest) Reset() {
+	*x = ConfirmRoutesRequest{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRoutesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRoutesRequest) ProtoMessage() {}
+
+func (x *ConfirmRoutesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRoutesRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmRoutesRequest) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ConfirmRoutesRequest) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ConfirmRoutesRequest) GetRevision() uint64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ConfirmRoutesRequest) GetSession() uint64 {
+	if x != nil {
+		return x.Session
+	}
+	return 0
+}
+
+// ConfirmRoutesResponse is empty.
+type ConfirmRoutesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmRoutesResponse) Reset() {
+	*x = ConfirmRoutesResponse{}
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmRoutesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmRoutesResponse) ProtoMessage() {}
+
+func (x *ConfirmRoutesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmRoutesResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmRoutesResponse) Descriptor() ([]byte, []int) {
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{6}
+}
+
 // RefusedRoute is a route the speaker did not announce.
 type RefusedRoute struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -626,7 +727,7 @@ type RefusedRoute struct {
 
 func (x *RefusedRoute) Reset() {
 	*x = RefusedRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +739,7 @@ func (x *RefusedRoute) String() string {
 func (*RefusedRoute) ProtoMessage() {}
 
 func (x *RefusedRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[5]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +752,7 @@ func (x *RefusedRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedRoute.ProtoReflect.Descriptor instead.
 func (*RefusedRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{5}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RefusedRoute) GetRoute() string {
@@ -684,7 +785,7 @@ type GetSpeakerStatusRequest struct {
 
 func (x *GetSpeakerStatusRequest) Reset() {
 	*x = GetSpeakerStatusRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -696,7 +797,7 @@ func (x *GetSpeakerStatusRequest) String() string {
 func (*GetSpeakerStatusRequest) ProtoMessage() {}
 
 func (x *GetSpeakerStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[6]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -709,7 +810,7 @@ func (x *GetSpeakerStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpeakerStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetSpeakerStatusRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{6}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{8}
 }
 
 // GetSpeakerStatusResponse holds the state of the speaker.
@@ -723,7 +824,7 @@ type GetSpeakerStatusResponse struct {
 
 func (x *GetSpeakerStatusResponse) Reset() {
 	*x = GetSpeakerStatusResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +836,7 @@ func (x *GetSpeakerStatusResponse) String() string {
 func (*GetSpeakerStatusResponse) ProtoMessage() {}
 
 func (x *GetSpeakerStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[7]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +849,7 @@ func (x *GetSpeakerStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSpeakerStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetSpeakerStatusResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{7}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetSpeakerStatusResponse) GetStatus() *SpeakerStatus {
@@ -767,7 +868,7 @@ type WatchSpeakerRequest struct {
 
 func (x *WatchSpeakerRequest) Reset() {
 	*x = WatchSpeakerRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -779,7 +880,7 @@ func (x *WatchSpeakerRequest) String() string {
 func (*WatchSpeakerRequest) ProtoMessage() {}
 
 func (x *WatchSpeakerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[8]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -792,7 +893,7 @@ func (x *WatchSpeakerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSpeakerRequest.ProtoReflect.Descriptor instead.
 func (*WatchSpeakerRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{8}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{10}
 }
 
 // WatchSpeakerResponse holds the state of the speaker.
@@ -806,7 +907,7 @@ type WatchSpeakerResponse struct {
 
 func (x *WatchSpeakerResponse) Reset() {
 	*x = WatchSpeakerResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -818,7 +919,7 @@ func (x *WatchSpeakerResponse) String() string {
 func (*WatchSpeakerResponse) ProtoMessage() {}
 
 func (x *WatchSpeakerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[9]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -831,7 +932,7 @@ func (x *WatchSpeakerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchSpeakerResponse.ProtoReflect.Descriptor instead.
 func (*WatchSpeakerResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{9}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchSpeakerResponse) GetStatus() *SpeakerStatus {
@@ -854,7 +955,7 @@ type WithdrawAllRequest struct {
 
 func (x *WithdrawAllRequest) Reset() {
 	*x = WithdrawAllRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -866,7 +967,7 @@ func (x *WithdrawAllRequest) String() string {
 func (*WithdrawAllRequest) ProtoMessage() {}
 
 func (x *WithdrawAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[10]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -879,7 +980,7 @@ func (x *WithdrawAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawAllRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawAllRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{10}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *WithdrawAllRequest) GetRequester() string {
@@ -907,7 +1008,7 @@ type WithdrawAllResponse struct {
 
 func (x *WithdrawAllResponse) Reset() {
 	*x = WithdrawAllResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1020,7 @@ func (x *WithdrawAllResponse) String() string {
 func (*WithdrawAllResponse) ProtoMessage() {}
 
 func (x *WithdrawAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[11]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1033,7 @@ func (x *WithdrawAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawAllResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawAllResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{11}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *WithdrawAllResponse) GetWithdrawn() uint32 {
@@ -955,7 +1056,7 @@ type ReleaseWithdrawAllRequest struct {
 
 func (x *ReleaseWithdrawAllRequest) Reset() {
 	*x = ReleaseWithdrawAllRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -967,7 +1068,7 @@ func (x *ReleaseWithdrawAllRequest) String() string {
 func (*ReleaseWithdrawAllRequest) ProtoMessage() {}
 
 func (x *ReleaseWithdrawAllRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[12]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -980,7 +1081,7 @@ func (x *ReleaseWithdrawAllRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWithdrawAllRequest.ProtoReflect.Descriptor instead.
 func (*ReleaseWithdrawAllRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{12}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ReleaseWithdrawAllRequest) GetRequester() string {
@@ -1006,7 +1107,7 @@ type ReleaseWithdrawAllResponse struct {
 
 func (x *ReleaseWithdrawAllResponse) Reset() {
 	*x = ReleaseWithdrawAllResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1018,7 +1119,7 @@ func (x *ReleaseWithdrawAllResponse) String() string {
 func (*ReleaseWithdrawAllResponse) ProtoMessage() {}
 
 func (x *ReleaseWithdrawAllResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[13]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1031,7 +1132,7 @@ func (x *ReleaseWithdrawAllResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseWithdrawAllResponse.ProtoReflect.Descriptor instead.
 func (*ReleaseWithdrawAllResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{13}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
 }
 
 // SpeakerServiceReleaseQuarantineRequest names a router, and the route or all routes of its quarantine.
@@ -1051,7 +1152,7 @@ type SpeakerServiceReleaseQuarantineRequest struct {
 
 func (x *SpeakerServiceReleaseQuarantineRequest) Reset() {
 	*x = SpeakerServiceReleaseQuarantineRequest{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1164,7 @@ func (x *SpeakerServiceReleaseQuarantineRequest) String() string {
 func (*SpeakerServiceReleaseQuarantineRequest) ProtoMessage() {}
 
 func (x *SpeakerServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[14]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1177,7 @@ func (x *SpeakerServiceReleaseQuarantineRequest) ProtoReflect() protoreflect.Mes
 
 // Deprecated: Use SpeakerServiceReleaseQuarantineRequest.ProtoReflect.Descriptor instead.
 func (*SpeakerServiceReleaseQuarantineRequest) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{14}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SpeakerServiceReleaseQuarantineRequest) GetPeer() string {
@@ -1118,7 +1219,7 @@ type SpeakerServiceReleaseQuarantineResponse struct {
 
 func (x *SpeakerServiceReleaseQuarantineResponse) Reset() {
 	*x = SpeakerServiceReleaseQuarantineResponse{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1130,7 +1231,7 @@ func (x *SpeakerServiceReleaseQuarantineResponse) String() string {
 func (*SpeakerServiceReleaseQuarantineResponse) ProtoMessage() {}
 
 func (x *SpeakerServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[15]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1143,7 +1244,7 @@ func (x *SpeakerServiceReleaseQuarantineResponse) ProtoReflect() protoreflect.Me
 
 // Deprecated: Use SpeakerServiceReleaseQuarantineResponse.ProtoReflect.Descriptor instead.
 func (*SpeakerServiceReleaseQuarantineResponse) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{15}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SpeakerServiceReleaseQuarantineResponse) GetRoutes() []string {
@@ -1176,13 +1277,16 @@ type SpeakerStatus struct {
 	Revision uint64 `protobuf:"varint,9,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Set while the red button is pressed: who pressed it and why.
 	WithdrawnAllBy string `protobuf:"bytes,10,opt,name=withdrawn_all_by,json=withdrawnAllBy,proto3" json:"withdrawn_all_by,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Number of the newest session on which nothing is announced before ConfirmRoutes is called for it; 0 when there is none.
+	// A speaker that starts begins with another number.
+	Asks          uint64 `protobuf:"varint,11,opt,name=asks,proto3" json:"asks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SpeakerStatus) Reset() {
 	*x = SpeakerStatus{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1194,7 +1298,7 @@ func (x *SpeakerStatus) String() string {
 func (*SpeakerStatus) ProtoMessage() {}
 
 func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[16]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1207,7 +1311,7 @@ func (x *SpeakerStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerStatus.ProtoReflect.Descriptor instead.
 func (*SpeakerStatus) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{16}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SpeakerStatus) GetVersion() string {
@@ -1280,6 +1384,13 @@ func (x *SpeakerStatus) GetWithdrawnAllBy() string {
 	return ""
 }
 
+func (x *SpeakerStatus) GetAsks() uint64 {
+	if x != nil {
+		return x.Asks
+	}
+	return 0
+}
+
 // Peer is one router as the speaker sees it.
 type Peer struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1334,14 +1445,17 @@ type Peer struct {
 	// The group of routers it is in, a name of the configuration; empty when it is in none.
 	Group string `protobuf:"bytes,37,opt,name=group,proto3" json:"group,omitempty"`
 	// Families of which the router takes nothing, so that none of their routes is sent to it for a while.
-	HeldFamilies  []*HeldFamily `protobuf:"bytes,38,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	HeldFamilies []*HeldFamily `protobuf:"bytes,38,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
+	// Until when nothing is announced to it unless the controller says before that the routes are those of the store; missing
+	// when it does not wait for that.
+	StoreWaitUntilTime *timestamppb.Timestamp `protobuf:"bytes,39,opt,name=store_wait_until_time,json=storeWaitUntilTime,proto3" json:"store_wait_until_time,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1467,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[17]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1480,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{17}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Peer) GetName() string {
@@ -1551,6 +1665,13 @@ func (x *Peer) GetHeldFamilies() []*HeldFamily {
 	return nil
 }
 
+func (x *Peer) GetStoreWaitUntilTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StoreWaitUntilTime
+	}
+	return nil
+}
+
 // HeldFamily is a family that is kept from a router, because it resets the session upon whatever it gets of it.
 type HeldFamily struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1566,7 +1687,7 @@ type HeldFamily struct {
 
 func (x *HeldFamily) Reset() {
 	*x = HeldFamily{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1578,7 +1699,7 @@ func (x *HeldFamily) String() string {
 func (*HeldFamily) ProtoMessage() {}
 
 func (x *HeldFamily) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[18]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1591,7 +1712,7 @@ func (x *HeldFamily) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeldFamily.ProtoReflect.Descriptor instead.
 func (*HeldFamily) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{18}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *HeldFamily) GetFamily() string {
@@ -1628,7 +1749,7 @@ type SpeakerRoute struct {
 
 func (x *SpeakerRoute) Reset() {
 	*x = SpeakerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1640,7 +1761,7 @@ func (x *SpeakerRoute) String() string {
 func (*SpeakerRoute) ProtoMessage() {}
 
 func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[19]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1653,7 +1774,7 @@ func (x *SpeakerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpeakerRoute.ProtoReflect.Descriptor instead.
 func (*SpeakerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{19}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SpeakerRoute) GetSpec() *RouteSpec {
@@ -1701,7 +1822,7 @@ type PeerRoute struct {
 
 func (x *PeerRoute) Reset() {
 	*x = PeerRoute{}
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1834,7 @@ func (x *PeerRoute) String() string {
 func (*PeerRoute) ProtoMessage() {}
 
 func (x *PeerRoute) ProtoReflect() protoreflect.Message {
-	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[20]
+	mi := &file_trafficmonitor_v1_speaker_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1847,7 @@ func (x *PeerRoute) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PeerRoute.ProtoReflect.Descriptor instead.
 func (*PeerRoute) Descriptor() ([]byte, []int) {
-	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{20}
+	return file_trafficmonitor_v1_speaker_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *PeerRoute) GetPeer() string {
@@ -1839,7 +1960,12 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\aremoved\x18\x05 \x03(\tR\aremoved\x12\x14\n" +
 	"\x05count\x18\x06 \x01(\rR\x05count\"T\n" +
 	"\x14ChangeRoutesResponse\x12<\n" +
-	"\x06result\x18\x01 \x01(\v2$.trafficmonitor.v1.SetRoutesResponseR\x06result\"Z\n" +
+	"\x06result\x18\x01 \x01(\v2$.trafficmonitor.v1.SetRoutesResponseR\x06result\"`\n" +
+	"\x14ConfirmRoutesRequest\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x04R\brevision\x12\x18\n" +
+	"\asession\x18\x03 \x01(\x04R\asession\"\x17\n" +
+	"\x15ConfirmRoutesResponse\"Z\n" +
 	"\fRefusedRoute\x12\x14\n" +
 	"\x05route\x18\x01 \x01(\tR\x05route\x12\x1c\n" +
 	"\tinvariant\x18\x02 \x01(\tR\tinvariant\x12\x16\n" +
@@ -1865,7 +1991,7 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\trequester\x18\x03 \x01(\tR\trequester\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\"A\n" +
 	"'SpeakerServiceReleaseQuarantineResponse\x12\x16\n" +
-	"\x06routes\x18\x01 \x03(\tR\x06routes\"\xe7\x02\n" +
+	"\x06routes\x18\x01 \x03(\tR\x06routes\"\xfb\x02\n" +
 	"\rSpeakerStatus\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x10\n" +
 	"\x03pid\x18\x02 \x01(\x03R\x03pid\x129\n" +
@@ -1878,7 +2004,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\x04term\x18\b \x01(\x04R\x04term\x12\x1a\n" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
-	" \x01(\tR\x0ewithdrawnAllBy\"\x80\n" +
+	" \x01(\tR\x0ewithdrawnAllBy\x12\x12\n" +
+	"\x04asks\x18\v \x01(\x04R\x04asks\"\xcf\n" +
 	"\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -1913,7 +2040,8 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\vprobe_error\x18$ \x01(\tR\n" +
 	"probeError\x12\x14\n" +
 	"\x05group\x18% \x01(\tR\x05group\x12B\n" +
-	"\rheld_families\x18& \x03(\v2\x1d.trafficmonitor.v1.HeldFamilyR\fheldFamilies\"\xd6\x01\n" +
+	"\rheld_families\x18& \x03(\v2\x1d.trafficmonitor.v1.HeldFamilyR\fheldFamilies\x12M\n" +
+	"\x15store_wait_until_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\x12storeWaitUntilTime\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +
@@ -1962,10 +2090,11 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\fINSTALLED_NO\x10\x02\x12\x15\n" +
 	"\x11INSTALLED_UNKNOWN\x10\x03B\x0e\n" +
 	"\f_hit_packetsB\r\n" +
-	"\v_hit_octets2\xf7\x05\n" +
+	"\v_hit_octets2\xdb\x06\n" +
 	"\x0eSpeakerService\x12V\n" +
 	"\tSetRoutes\x12#.trafficmonitor.v1.SetRoutesRequest\x1a$.trafficmonitor.v1.SetRoutesResponse\x12_\n" +
-	"\fChangeRoutes\x12&.trafficmonitor.v1.ChangeRoutesRequest\x1a'.trafficmonitor.v1.ChangeRoutesResponse\x12k\n" +
+	"\fChangeRoutes\x12&.trafficmonitor.v1.ChangeRoutesRequest\x1a'.trafficmonitor.v1.ChangeRoutesResponse\x12b\n" +
+	"\rConfirmRoutes\x12'.trafficmonitor.v1.ConfirmRoutesRequest\x1a(.trafficmonitor.v1.ConfirmRoutesResponse\x12k\n" +
 	"\x10GetSpeakerStatus\x12*.trafficmonitor.v1.GetSpeakerStatusRequest\x1a+.trafficmonitor.v1.GetSpeakerStatusResponse\x12a\n" +
 	"\fWatchSpeaker\x12&.trafficmonitor.v1.WatchSpeakerRequest\x1a'.trafficmonitor.v1.WatchSpeakerResponse0\x01\x12\\\n" +
 	"\vWithdrawAll\x12%.trafficmonitor.v1.WithdrawAllRequest\x1a&.trafficmonitor.v1.WithdrawAllResponse\x12q\n" +
@@ -1985,7 +2114,7 @@ func file_trafficmonitor_v1_speaker_proto_rawDescGZIP() []byte {
 }
 
 var file_trafficmonitor_v1_speaker_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_trafficmonitor_v1_speaker_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(Peer_SessionState)(0),                          // 0: trafficmonitor.v1.Peer.SessionState
 	(PeerRoute_State)(0),                            // 1: trafficmonitor.v1.PeerRoute.State
@@ -1995,67 +2124,72 @@ var file_trafficmonitor_v1_speaker_proto_goTypes = []any{
 	(*SetRoutesResponse)(nil),                       // 5: trafficmonitor.v1.SetRoutesResponse
 	(*ChangeRoutesRequest)(nil),                     // 6: trafficmonitor.v1.ChangeRoutesRequest
 	(*ChangeRoutesResponse)(nil),                    // 7: trafficmonitor.v1.ChangeRoutesResponse
-	(*RefusedRoute)(nil),                            // 8: trafficmonitor.v1.RefusedRoute
-	(*GetSpeakerStatusRequest)(nil),                 // 9: trafficmonitor.v1.GetSpeakerStatusRequest
-	(*GetSpeakerStatusResponse)(nil),                // 10: trafficmonitor.v1.GetSpeakerStatusResponse
-	(*WatchSpeakerRequest)(nil),                     // 11: trafficmonitor.v1.WatchSpeakerRequest
-	(*WatchSpeakerResponse)(nil),                    // 12: trafficmonitor.v1.WatchSpeakerResponse
-	(*WithdrawAllRequest)(nil),                      // 13: trafficmonitor.v1.WithdrawAllRequest
-	(*WithdrawAllResponse)(nil),                     // 14: trafficmonitor.v1.WithdrawAllResponse
-	(*ReleaseWithdrawAllRequest)(nil),               // 15: trafficmonitor.v1.ReleaseWithdrawAllRequest
-	(*ReleaseWithdrawAllResponse)(nil),              // 16: trafficmonitor.v1.ReleaseWithdrawAllResponse
-	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 17: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 18: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	(*SpeakerStatus)(nil),                           // 19: trafficmonitor.v1.SpeakerStatus
-	(*Peer)(nil),                                    // 20: trafficmonitor.v1.Peer
-	(*HeldFamily)(nil),                              // 21: trafficmonitor.v1.HeldFamily
-	(*SpeakerRoute)(nil),                            // 22: trafficmonitor.v1.SpeakerRoute
-	(*PeerRoute)(nil),                               // 23: trafficmonitor.v1.PeerRoute
-	(*timestamppb.Timestamp)(nil),                   // 24: google.protobuf.Timestamp
+	(*ConfirmRoutesRequest)(nil),                    // 8: trafficmonitor.v1.ConfirmRoutesRequest
+	(*ConfirmRoutesResponse)(nil),                   // 9: trafficmonitor.v1.ConfirmRoutesResponse
+	(*RefusedRoute)(nil),                            // 10: trafficmonitor.v1.RefusedRoute
+	(*GetSpeakerStatusRequest)(nil),                 // 11: trafficmonitor.v1.GetSpeakerStatusRequest
+	(*GetSpeakerStatusResponse)(nil),                // 12: trafficmonitor.v1.GetSpeakerStatusResponse
+	(*WatchSpeakerRequest)(nil),                     // 13: trafficmonitor.v1.WatchSpeakerRequest
+	(*WatchSpeakerResponse)(nil),                    // 14: trafficmonitor.v1.WatchSpeakerResponse
+	(*WithdrawAllRequest)(nil),                      // 15: trafficmonitor.v1.WithdrawAllRequest
+	(*WithdrawAllResponse)(nil),                     // 16: trafficmonitor.v1.WithdrawAllResponse
+	(*ReleaseWithdrawAllRequest)(nil),               // 17: trafficmonitor.v1.ReleaseWithdrawAllRequest
+	(*ReleaseWithdrawAllResponse)(nil),              // 18: trafficmonitor.v1.ReleaseWithdrawAllResponse
+	(*SpeakerServiceReleaseQuarantineRequest)(nil),  // 19: trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	(*SpeakerServiceReleaseQuarantineResponse)(nil), // 20: trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	(*SpeakerStatus)(nil),                           // 21: trafficmonitor.v1.SpeakerStatus
+	(*Peer)(nil),                                    // 22: trafficmonitor.v1.Peer
+	(*HeldFamily)(nil),                              // 23: trafficmonitor.v1.HeldFamily
+	(*SpeakerRoute)(nil),                            // 24: trafficmonitor.v1.SpeakerRoute
+	(*PeerRoute)(nil),                               // 25: trafficmonitor.v1.PeerRoute
+	(*timestamppb.Timestamp)(nil),                   // 26: google.protobuf.Timestamp
 }
 var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
-	24, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
-	24, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
+	26, // 0: trafficmonitor.v1.RouteSpec.deadline:type_name -> google.protobuf.Timestamp
+	26, // 1: trafficmonitor.v1.RouteSpec.create_time:type_name -> google.protobuf.Timestamp
 	3,  // 2: trafficmonitor.v1.SetRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
-	8,  // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
+	10, // 3: trafficmonitor.v1.SetRoutesResponse.refused:type_name -> trafficmonitor.v1.RefusedRoute
 	3,  // 4: trafficmonitor.v1.ChangeRoutesRequest.routes:type_name -> trafficmonitor.v1.RouteSpec
 	5,  // 5: trafficmonitor.v1.ChangeRoutesResponse.result:type_name -> trafficmonitor.v1.SetRoutesResponse
-	19, // 6: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	19, // 7: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
-	24, // 8: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
-	20, // 9: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
-	22, // 10: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	21, // 6: trafficmonitor.v1.GetSpeakerStatusResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	21, // 7: trafficmonitor.v1.WatchSpeakerResponse.status:type_name -> trafficmonitor.v1.SpeakerStatus
+	26, // 8: trafficmonitor.v1.SpeakerStatus.start_time:type_name -> google.protobuf.Timestamp
+	22, // 9: trafficmonitor.v1.SpeakerStatus.peers:type_name -> trafficmonitor.v1.Peer
+	24, // 10: trafficmonitor.v1.SpeakerStatus.routes:type_name -> trafficmonitor.v1.SpeakerRoute
 	0,  // 11: trafficmonitor.v1.Peer.state:type_name -> trafficmonitor.v1.Peer.SessionState
-	24, // 12: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
-	24, // 13: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
-	24, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
-	21, // 15: trafficmonitor.v1.Peer.held_families:type_name -> trafficmonitor.v1.HeldFamily
-	24, // 16: trafficmonitor.v1.HeldFamily.until_time:type_name -> google.protobuf.Timestamp
-	3,  // 17: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	23, // 18: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
-	1,  // 19: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	24, // 20: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
-	2,  // 21: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
-	24, // 22: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
-	4,  // 23: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
-	6,  // 24: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
-	9,  // 25: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
-	11, // 26: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
-	13, // 27: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
-	15, // 28: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	17, // 29: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	5,  // 30: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	7,  // 31: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
-	10, // 32: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	12, // 33: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	14, // 34: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	16, // 35: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	18, // 36: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	30, // [30:37] is the sub-list for method output_type
-	23, // [23:30] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	26, // 12: trafficmonitor.v1.Peer.state_time:type_name -> google.protobuf.Timestamp
+	26, // 13: trafficmonitor.v1.Peer.last_error_time:type_name -> google.protobuf.Timestamp
+	26, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
+	23, // 15: trafficmonitor.v1.Peer.held_families:type_name -> trafficmonitor.v1.HeldFamily
+	26, // 16: trafficmonitor.v1.Peer.store_wait_until_time:type_name -> google.protobuf.Timestamp
+	26, // 17: trafficmonitor.v1.HeldFamily.until_time:type_name -> google.protobuf.Timestamp
+	3,  // 18: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
+	25, // 19: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	1,  // 20: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
+	26, // 21: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	2,  // 22: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
+	26, // 23: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
+	4,  // 24: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
+	6,  // 25: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
+	8,  // 26: trafficmonitor.v1.SpeakerService.ConfirmRoutes:input_type -> trafficmonitor.v1.ConfirmRoutesRequest
+	11, // 27: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
+	13, // 28: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
+	15, // 29: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
+	17, // 30: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
+	19, // 31: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	5,  // 32: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	7,  // 33: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
+	9,  // 34: trafficmonitor.v1.SpeakerService.ConfirmRoutes:output_type -> trafficmonitor.v1.ConfirmRoutesResponse
+	12, // 35: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	14, // 36: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	16, // 37: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	18, // 38: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	20, // 39: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	32, // [32:40] is the sub-list for method output_type
+	24, // [24:32] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_speaker_proto_init() }
@@ -2063,14 +2197,14 @@ func file_trafficmonitor_v1_speaker_proto_init() {
 	if File_trafficmonitor_v1_speaker_proto != nil {
 		return
 	}
-	file_trafficmonitor_v1_speaker_proto_msgTypes[20].OneofWrappers = []any{}
+	file_trafficmonitor_v1_speaker_proto_msgTypes[22].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_trafficmonitor_v1_speaker_proto_rawDesc), len(file_trafficmonitor_v1_speaker_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

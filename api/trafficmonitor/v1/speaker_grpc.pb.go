@@ -23,6 +23,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	SpeakerService_SetRoutes_FullMethodName          = "/trafficmonitor.v1.SpeakerService/SetRoutes"
 	SpeakerService_ChangeRoutes_FullMethodName       = "/trafficmonitor.v1.SpeakerService/ChangeRoutes"
+	SpeakerService_ConfirmRoutes_FullMethodName      = "/trafficmonitor.v1.SpeakerService/ConfirmRoutes"
 	SpeakerService_GetSpeakerStatus_FullMethodName   = "/trafficmonitor.v1.SpeakerService/GetSpeakerStatus"
 	SpeakerService_WatchSpeaker_FullMethodName       = "/trafficmonitor.v1.SpeakerService/WatchSpeaker"
 	SpeakerService_WithdrawAll_FullMethodName        = "/trafficmonitor.v1.SpeakerService/WithdrawAll"
@@ -43,6 +44,9 @@ type SpeakerServiceClient interface {
 	// ChangeRoutes is SetRoutes with the set told as changes of the one handed over last. The whole is judged as if it had
 	// been told. FAILED_PRECONDITION, with the reason BASE, when base is not that set: the whole set must be handed over.
 	ChangeRoutes(ctx context.Context, in *ChangeRoutesRequest, opts ...grpc.CallOption) (*ChangeRoutesResponse, error)
+	// ConfirmRoutes tells that the set applied is that of the store, so that sessions that wait to be told may announce it.
+	// FAILED_PRECONDITION, with the reason BEHIND, when an older set is applied: hand it over first.
+	ConfirmRoutes(ctx context.Context, in *ConfirmRoutesRequest, opts ...grpc.CallOption) (*ConfirmRoutesResponse, error)
 	// GetSpeakerStatus returns the state of the speaker, its peers and its routes.
 	GetSpeakerStatus(ctx context.Context, in *GetSpeakerStatusRequest, opts ...grpc.CallOption) (*GetSpeakerStatusResponse, error)
 	// WatchSpeaker sends the present status at once and then after every change of a session or a route.
@@ -78,6 +82,16 @@ func (c *speakerServiceClient) ChangeRoutes(ctx context.Context, in *ChangeRoute
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ChangeRoutesResponse)
 	err := c.cc.Invoke(ctx, SpeakerService_ChangeRoutes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *speakerServiceClient) ConfirmRoutes(ctx context.Context, in *ConfirmRoutesRequest, opts ...grpc.CallOption) (*ConfirmRoutesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConfirmRoutesResponse)
+	err := c.cc.Invoke(ctx, SpeakerService_ConfirmRoutes_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -156,6 +170,9 @@ type SpeakerServiceServer interface {
 	// ChangeRoutes is SetRoutes with the set told as changes of the one handed over last. The whole is judged as if it had
 	// been told. FAILED_PRECONDITION, with the reason BASE, when base is not that set: the whole set must be handed over.
 	ChangeRoutes(context.Context, *ChangeRoutesRequest) (*ChangeRoutesResponse, error)
+	// ConfirmRoutes tells that the set applied is that of the store, so that sessions that wait to be told may announce it.
+	// FAILED_PRECONDITION, with the reason BEHIND, when an older set is applied: hand it over first.
+	ConfirmRoutes(context.Context, *ConfirmRoutesRequest) (*ConfirmRoutesResponse, error)
 	// GetSpeakerStatus returns the state of the speaker, its peers and its routes.
 	GetSpeakerStatus(context.Context, *GetSpeakerStatusRequest) (*GetSpeakerStatusResponse, error)
 	// WatchSpeaker sends the present status at once and then after every change of a session or a route.
@@ -182,6 +199,9 @@ func (UnimplementedSpeakerServiceServer) SetRoutes(context.Context, *SetRoutesRe
 }
 func (UnimplementedSpeakerServiceServer) ChangeRoutes(context.Context, *ChangeRoutesRequest) (*ChangeRoutesResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ChangeRoutes not implemented")
+}
+func (UnimplementedSpeakerServiceServer) ConfirmRoutes(context.Context, *ConfirmRoutesRequest) (*ConfirmRoutesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmRoutes not implemented")
 }
 func (UnimplementedSpeakerServiceServer) GetSpeakerStatus(context.Context, *GetSpeakerStatusRequest) (*GetSpeakerStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetSpeakerStatus not implemented")
@@ -251,6 +271,24 @@ func _SpeakerService_ChangeRoutes_Handler(srv interface{}, ctx context.Context, 
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(SpeakerServiceServer).ChangeRoutes(ctx, req.(*ChangeRoutesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _SpeakerService_ConfirmRoutes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConfirmRoutesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(SpeakerServiceServer).ConfirmRoutes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: SpeakerService_ConfirmRoutes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(SpeakerServiceServer).ConfirmRoutes(ctx, req.(*ConfirmRoutesRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -352,6 +390,10 @@ var SpeakerService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ChangeRoutes",
 			Handler:    _SpeakerService_ChangeRoutes_Handler,
+		},
+		{
+			MethodName: "ConfirmRoutes",
+			Handler:    _SpeakerService_ConfirmRoutes_Handler,
 		},
 		{
 			MethodName: "GetSpeakerStatus",

@@ -89,11 +89,18 @@ func edge(n *network) {
 	n.hold(edges, limited4)
 	n.blackholes(edges, "203.0.113.77")
 	n.limited(by2(on4))
-	// Until etcd answers it, its speaker announces what it had, for it could not be told; what is withdrawn is gone after that.
+	// Its speaker has them still, for it could not be told. It announces nothing before its controller has read etcd.
+	var noneReturned []func()
+	for _, r := range edges {
+		noneReturned = append(noneReturned, n.noneReturns(r, 1))
+	}
 	n.speak(leader)
 	for _, c := range controllers {
 		n.peers(c, edges...)
 		n.desired(c, 2, limited4, black)
+	}
+	for _, check := range noneReturned {
+		check()
 	}
 	leader = n.leader(controllers)
 	others = slices.DeleteFunc(slices.Clone(controllers), func(c string) bool { return c == leader })

@@ -166,25 +166,60 @@ func (n *network) blackholes(routers []string, want ...string) {
 // than least from then on, and has rules now: it never let go of one that was to stay.
 func (n *network) enforcedThroughout(router string, most, least, rules int) {
 	n.do(fmt.Sprintf("%s enforced its rules all the time", router), func(ctx context.Context) error {
-		out, err := n.exec(ctx, router, "cat", "/var/log/enforce.log")
+		counts, out, err := n.enforced(ctx, router)
 		if err != nil {
 			return err
-		}
-		var counts []int
-		for line := range strings.Lines(out) {
-			if _, after, ok := strings.Cut(line, " rules="); ok {
-				var now int
-				if _, err := fmt.Sscan(after, &now); err != nil {
-					return fmt.Errorf("%w:\n%s", err, out)
-				}
-				counts = append(counts, now)
-			}
 		}
 		if !stayed(counts, most, least, rules) {
 			return fmt.Errorf("rules came and went, not up to %d, then never below %d, and now %d:\n%s", most, least, rules, out)
 		}
 		return nil
 	})
+}
+
+// enforced is how many rules a router's data plane had, one time after the other, and the log that says so.
+func (n *network) enforced(ctx context.Context, router string) (counts []int, log string, err error) {
+	log, err = n.exec(ctx, router, "cat", "/var/log/enforce.log")
+	if err != nil {
+		return nil, "", err
+	}
+	for line := range strings.Lines(log) {
+		if _, after, ok := strings.Cut(line, " rules="); ok {
+			var now int
+			if _, err := fmt.Sscan(after, &now); err != nil {
+				return nil, log, fmt.Errorf("%w:\n%s", err, log)
+			}
+			counts = append(counts, now)
+		}
+	}
+	return counts, log, nil
+}
+
+// noneReturns waits until a router's data plane has so many rules, and returns a step that says it never had more since.
+func (n *network) noneReturns(router string, rules int) func() {
+	var before int
+	n.until(fmt.Sprintf("%s enforces %d rules", router, rules), func(ctx context.Context) error {
+		counts, log, err := n.enforced(ctx, router)
+		if err != nil {
+			return err
+		}
+		if before = len(counts); before == 0 || counts[before-1] != rules {
+			return fmt.Errorf("not yet:\n%s", log)
+		}
+		return nil
+	})
+	return func() {
+		n.do(fmt.Sprintf("%s got no rule back that was withdrawn", router), func(ctx context.Context) error {
+			counts, log, err := n.enforced(ctx, router)
+			if err != nil {
+				return err
+			}
+			if slices.ContainsFunc(counts[before:], func(now int) bool { return now > rules }) {
+				return fmt.Errorf("it had more than %d:\n%s", rules, log)
+			}
+			return nil
+		})
+	}
 }
 
 // stayed reports whether counts never fall before they reach most, never fall below least from then on, and end at end.
