@@ -5,13 +5,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
@@ -145,6 +148,48 @@ func TestHostileHandshakes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// closesAtOnce is a router's end that closes while the NOTIFICATION is still being written to it.
+type closesAtOnce struct {
+	net.Conn
+	told, gone chan struct{}
+	once       sync.Once
+}
+
+func (c *closesAtOnce) Read([]byte) (int, error) { <-c.told; return 0, io.EOF }
+
+func (c *closesAtOnce) Write(b []byte) (int, error) {
+	if b[headerLen-1] == msgNotification {
+		close(c.told)
+		<-c.gone // until the end of the router was seen, and the session is closed for it
+	}
+	return len(b), nil
+}
+
+func (c *closesAtOnce) Close() error { c.once.Do(func() { close(c.gone) }); return nil }
+
+func (c *closesAtOnce) SetReadDeadline(time.Time) error  { return nil }
+func (c *closesAtOnce) SetWriteDeadline(time.Time) error { return nil }
+
+// What we end is not taken for what the router does upon it: a close of the router's speaks against the routes before it.
+func TestOurNotificationIsTheCause(t *testing.T) {
+	t.Parallel()
+	m, err := newMetrics(prometheus.NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gobgp, local := net.Pipe()
+	t.Cleanup(func() { gobgp.Close() })
+	go func() { _, _ = gobgp.Write(appendMessage(nil, msgNotification, []byte{4, 0})) }()
+	p := &pair{
+		guard: &guard{peer: Peer{Name: "r"}, metrics: m, changed: func() {}}, router: &closesAtOnce{told: make(chan struct{}), gone: make(chan struct{})},
+		local: &localConn{Conn: local, r: bufio.NewReader(local), gone: make(chan struct{})},
+	}
+	err = p.run()
+	if err == nil || !strings.Contains(err.Error(), "we closed the session: hold timer expired: nothing came from the router") || endingOf(err) != silent {
+		t.Errorf("got %v, %v", err, endingOf(err))
 	}
 }
 

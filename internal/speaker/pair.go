@@ -147,6 +147,7 @@ func (p *pair) fromLocal() error {
 				p.alive(&p.ourAlive)
 			case msgNotification:
 				last = fmt.Errorf("we closed the session: %s", p.explain(msg[headerLen], msg[headerLen+1]))
+				p.note(last) // before the router has it: one that closes at once is not the one that ended the session
 			}
 			_, _ = p.local.r.Discard(n)
 			if last != nil || p.local.r.Buffered() < headerLen || len(out) > 48<<10 {
