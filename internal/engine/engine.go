@@ -94,6 +94,7 @@ type Engine struct {
 	retry     map[sight]time.Time // when automation may try again
 	problems  map[string]bool     // of the policy in force, told once
 	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
+	apart     bool                // steps are stored one by one: for a test that nothing differs
 	adopt     bool                // the policy is new: a mitigation may find itself on another ladder
 	refusals  budget              // of refusals that are stored
 	ended     []detect.Incident   // newest last, at most maxEnded
@@ -486,6 +487,23 @@ var errNotLeading = errors.New("this controller does not lead")
 // commit stores a change; nothing of it is announced before. When it cannot be stored the term is given up: the next
 // one begins from what really is stored.
 func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
+	if revision, err = e.write(c); err != nil {
+		e.giveUp(err)
+	}
+	return revision, err
+}
+
+// giveUp ends the term after a change that was not stored.
+func (e *Engine) giveUp(err error) {
+	if e.lead == nil {
+		return
+	}
+	e.log.Error("commit failed: giving up the term; the next one goes on from what is stored", "term", e.lead.Number(), "err", err)
+	e.depose(e.lead, err)
+}
+
+// write is commit that leaves the term to the caller.
+func (e *Engine) write(c mitigation.Change) (revision int64, err error) {
 	if e.lead == nil {
 		return 0, errNotLeading
 	}
@@ -498,8 +516,6 @@ func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
 	e.metrics.stage(stageCommit, time.Since(began))
 	if err != nil {
 		e.metrics.commitErrors.Inc()
-		e.log.Error("commit failed: giving up the term; the next one goes on from what is stored", "term", e.lead.Number(), "err", err)
-		e.depose(e.lead, err)
 		return 0, err
 	}
 	now := time.Now()

@@ -39,6 +39,8 @@ type term struct {
 	frozen map[string]mitigation.Freeze     // guarded by mu
 	rev    int64                            // guarded by mu
 	err    error                            // guarded by mu; what Commit answers
+	many   error                            // guarded by mu; what it answers to more than one record
+	made   int                              // guarded by mu; commits
 	follow func(store.Snapshot)
 }
 
@@ -74,6 +76,10 @@ func (t *term) Commit(_ context.Context, c store.Change) (int64, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
+	if len(c.Put) > 1 && t.many != nil {
+		return 0, t.many
+	}
+	t.made++
 	for _, m := range c.Put {
 		t.rec[m.ID] = m
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
@@ -46,14 +47,14 @@ groups:
 `
 
 // A random life under tight limits is the same in every word, record and set handed to the speaker, whether the safety kernel is asked
-// about the whole set at each decision or, where that is enough, about what changed.
+// about the whole set at each decision or, where that is enough, about what changed, and whether steps are stored one by one or at once.
 func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 	pol, err := policy.Parse("crowded.yaml", []byte(crowded))
 	if err != nil {
 		t.Fatal(err)
 	}
 	seen := map[string]int{}
-	known := 0
+	known, saved := 0, 0
 	for seed := range uint64(20) {
 		live := func(whole bool) []string {
 			var w words
@@ -67,8 +68,13 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 					w.add("%s %s %v", kind, text, about)
 				}
 			}, func(b *bench) {
-				_ = b.do(b.t.Context(), func(time.Time) error { b.judged.whole = whole; return nil })
+				_ = b.do(b.t.Context(), func(time.Time) error { b.judged.whole, b.apart = whole, whole; return nil })
 				known += b.randomLife(rand.New(rand.NewPCG(seed, 6)), &w)
+				if whole {
+					saved += b.term.made
+				} else {
+					saved -= b.term.made
+				}
 			})
 			return w.said
 		}
@@ -87,8 +93,8 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 			t.Errorf("%d times %s: too few to show anything", seen[string(kind)], kind)
 		}
 	}
-	if known < 1000 {
-		t.Errorf("only %d times what was judged was known", known)
+	if known < 1000 || saved < 50 {
+		t.Errorf("%d times what was judged was known, and %d commits were saved: too few to show anything", known, saved)
 	}
 }
 
@@ -129,6 +135,66 @@ func TestWhatWasJudgedIsKnownForAWhile(t *testing.T) {
 	})
 }
 
+// Steps that are due at once are stored at once; of what is not stored nothing is said, and the next term takes it again.
+func TestStepsAreStoredAtOnce(t *testing.T) {
+	const n = 5
+	pol, err := policy.Parse("p.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runWith(t, func(o *Options) { o.Policy = pol }, func(b *bench) {
+		attack := func(until func() bool) {
+			b.t.Helper()
+			for range 20 {
+				if until() {
+					return
+				}
+				now := time.Now()
+				r := traffic.Report{Sensor: "rack1", Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second}
+				for i := range n {
+					r.Aggregates = append(r.Aggregates, traffic.Aggregate{Target: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32), Vector: vector.DNS, Packets: 50_000, Bytes: 25_000_000})
+				}
+				b.Deliver(ingest.Delivery{Report: r, Received: now})
+				time.Sleep(time.Second)
+				synctest.Wait()
+			}
+			b.t.Fatalf("it does not come to that: %s", b.kinds())
+		}
+		stored := func(step int) (n, commits int) {
+			b.term.mu.Lock()
+			defer b.term.mu.Unlock()
+			for _, m := range b.term.rec {
+				if m.Rung.Step == step {
+					n++
+				}
+			}
+			return n, b.term.made
+		}
+		escalated := func() int { return strings.Count(b.kinds(), string(audit.MitigationEscalated)) }
+		attack(func() bool { k, _ := stored(0); return k == n })
+		time.Sleep(2 * time.Second)
+		b.term.fail(errors.New("etcd lost its leader"))
+		attack(func() bool { return strings.Contains(b.kinds(), string(audit.LeaderLost)) })
+		if k, _ := stored(0); k != n || escalated() > 0 {
+			b.t.Errorf("%d are stored as they were, of %d, and %d steps are said to be taken", k, n, escalated())
+		}
+		b.term.fail(nil)
+		go func() { _ = b.lead() }()
+		synctest.Wait()
+		commits := 0
+		attack(func() bool {
+			k, made := stored(1)
+			if k == 0 {
+				commits = made
+			}
+			return k > 0
+		})
+		if k, made := stored(1); k != n || escalated() != n || made != commits+1 {
+			b.t.Errorf("%d steps are stored and %d are said, of %d, by %d commits", k, escalated(), n, made-commits)
+		}
+	})
+}
+
 // words is what a life said.
 type words struct {
 	mu   sync.Mutex
@@ -155,7 +221,7 @@ func (b *bench) randomLife(rng *rand.Rand, w *words) (known int) {
 	pps := map[attack]uint64{}
 	ctx := b.t.Context()
 	for range 160 {
-		for range rng.IntN(3) {
+		for range rng.IntN(5) {
 			pps[attack{host(), vectors[rng.IntN(3)]}] = []uint64{0, 20, 250, 25_000, 40_000}[rng.IntN(5)]
 		}
 		var as []traffic.Aggregate
@@ -194,12 +260,17 @@ func (b *bench) randomLife(rng *rand.Rand, w *words) (known int) {
 			time.Sleep(time.Duration(rng.IntN(6)) * time.Second)
 			synctest.Wait()
 			b.term.fail(nil)
-			leads := false
-			_ = b.do(ctx, func(time.Time) error { leads = b.machine != nil; return nil })
-			if !leads {
-				go func() { _ = b.lead() }()
-				synctest.Wait()
-			}
+		case 6, 7:
+			b.term.mu.Lock()
+			b.term.many = []error{nil, fmt.Errorf("%w: a record", store.ErrInvalid), fmt.Errorf("%w: a record", store.ErrTooLarge)}[rng.IntN(3)]
+			b.term.mu.Unlock()
+		}
+		synctest.Wait()
+		leads := false
+		_ = b.do(ctx, func(time.Time) error { leads = b.machine != nil; return nil })
+		if !leads {
+			go func() { _ = b.lead() }()
+			synctest.Wait()
 		}
 		synctest.Wait() // it may have looked after the command
 		w.add("answer %v", err)

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
+	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
@@ -61,8 +63,7 @@ func (e *Engine) propose(now time.Time, m mitigation.Mitigation, answer policy.R
 	e.log.Info("mitigation proposed", "mitigation", m.ID, "incident", m.Incident, "rule", m.Routes[0], "reason", answer.Reason)
 	about["mitigation"], about["route"] = m.ID, m.Routes[0].String()
 	e.o.Emit(audit.MitigationProposed, fmt.Sprintf("%s is not announced yet: %s", m.Routes[0], answer.Reason), about)
-	_, ok := e.advance(now, m)
-	return ok
+	return e.advance(now, m)
 }
 
 // ladders lets each live mitigation do what its ladder asks for.
@@ -72,23 +73,21 @@ func (e *Engine) ladders(now time.Time) {
 	}
 	adopt := e.adopt
 	e.adopt = false
-	steps := 0
+	taken := 0
+	var s steps
 	for _, m := range e.machine.Live() {
 		if m.Manual() || len(m.Vectors) != 1 || m.Rung.Ladder == "" && !adopt {
 			continue
 		}
-		moved, ok := e.advance(now, m)
-		if !ok {
-			return
+		if e.step(now, m, &s) {
+			taken++
 		}
-		if moved {
-			steps++
-		}
-		if steps >= maxSteps { // each is judged by the kernel and stored; the others come a moment later
+		if taken >= maxSteps { // the others come a moment later
 			e.adopt = e.adopt || adopt
-			return
+			break
 		}
 	}
+	e.store(s)
 }
 
 // unseen tells the machine of vectors that it answers and nobody reports: sensors say only what they see, so that of nothing
@@ -123,8 +122,15 @@ func began(now time.Time, o traffic.Observation) traffic.Observation {
 	return o
 }
 
-// advance asks the policy about one mitigation. Ok is false when the term was given up.
-func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool) {
+// advance lets one mitigation do what its ladder asks for; false says that the term was given up.
+func (e *Engine) advance(now time.Time, m mitigation.Mitigation) bool {
+	var s steps
+	e.step(now, m, &s)
+	return e.store(s)
+}
+
+// step asks the policy about one mitigation, and the safety kernel about what comes of it, which is for store to store and to tell.
+func (e *Engine) step(now time.Time, m mitigation.Mitigation, s *steps) (moved bool) {
 	v := m.Vectors[0]
 	inc, live := e.attack(m)
 	asked := policy.Incident{Target: m.Target, Vector: v}
@@ -138,7 +144,7 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool
 		}
 	}
 	answer := e.policy.Answer(asked, now)
-	e.uncomputed(answer.Problems)
+	s.then(func() { e.uncomputed(answer.Problems) })
 	mark := signature.For(m.Target, v).Match
 	f := mitigation.Facts{Live: live, Collateral: -1, Mark: mark, Unmarked: unmarked(mark, v), MaxAge: e.o.Safety.MaxAge}
 	if live {
@@ -153,10 +159,10 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool
 	known := e.known(now)
 	before, c, did, err := e.machine.Advance(now, m.ID, answer, f)
 	if err != nil {
-		e.uncomputed([]string{err.Error()})
+		s.then(func() { e.uncomputed([]string{err.Error()}) })
 	}
 	if moved = did; !moved {
-		return false, true
+		return false
 	}
 	after := c.Put[0]
 	if after.State != mitigation.Active {
@@ -164,23 +170,62 @@ func (e *Engine) advance(now time.Time, m mitigation.Mitigation) (moved, ok bool
 	} else if refusals := e.checkStep(now, known, before, after); len(refusals) > 0 {
 		e.machine.Restore(now, before)
 		e.unchanged(now, known)
-		e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
-		if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
-			e.log.Error("a step of a ladder is refused by the safety kernel", "mitigation", m.ID, "rule", after.Routes[0], "reason", refusals[0].Reason)
-			e.o.Emit(audit.MitigationRefused, text, e.about(before))
+		s.then(func() {
+			e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
+			if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
+				e.log.Error("a step of a ladder is refused by the safety kernel", "mitigation", m.ID, "rule", after.Routes[0], "reason", refusals[0].Reason)
+				e.o.Emit(audit.MitigationRefused, text, e.about(before))
+			}
+		})
+		return true
+	}
+	s.put(c)
+	s.then(func() {
+		e.tell(c)
+		if i := after.Rung.Step; i != before.Rung.Step && 0 <= i && i < len(answer.Steps) && answer.Steps[i].Notify {
+			e.metrics.notified.Inc()
+			e.log.Warn("the policy asks a person to look", "mitigation", m.ID, "incident", m.Incident, "target", m.Target, "vector", v, "reason", after.Evidence)
+			e.o.Emit(audit.PolicyNotify, after.Evidence, e.about(after))
 		}
-		return true, true
+	})
+	return true
+}
+
+// steps are what the ladders of several mitigations came to, in order: what to store, and what is done, or said, after that.
+type steps []struct {
+	store mitigation.Change // may be empty
+	then  func()
+}
+
+func (s *steps) put(c mitigation.Change) { *s = append(*s, steps{{store: c}}...) }
+
+func (s *steps) then(f func()) { *s = append(*s, steps{{then: f}}...) }
+
+// store stores steps at once, for the loop takes in nothing while it waits for the store; false says that the term was given up.
+// What the store finds no fault with must not wait for what it does: where it says that nothing was written, they go one by one.
+func (e *Engine) store(all steps) bool {
+	var c mitigation.Change
+	for _, s := range all {
+		c.Put, c.Moves = append(c.Put, s.store.Put...), append(c.Moves, s.store.Moves...)
 	}
-	if _, err := e.commit(c); err != nil {
-		return true, false
+	together := len(c.Put) > 1 && !e.apart
+	if together {
+		_, err := e.write(c)
+		if together = err == nil; err != nil && !errors.Is(err, store.ErrInvalid) && !errors.Is(err, store.ErrTooLarge) {
+			e.giveUp(err)
+		}
 	}
-	e.tell(c)
-	if s := after.Rung.Step; s != before.Rung.Step && 0 <= s && s < len(answer.Steps) && answer.Steps[s].Notify {
-		e.metrics.notified.Inc()
-		e.log.Warn("the policy asks a person to look", "mitigation", m.ID, "incident", m.Incident, "target", m.Target, "vector", v, "reason", after.Evidence)
-		e.o.Emit(audit.PolicyNotify, after.Evidence, e.about(after))
+	for _, s := range all {
+		if !s.store.Empty() && !together {
+			if _, err := e.commit(s.store); err != nil {
+				return false
+			}
+		}
+		if s.then != nil {
+			s.then()
+		}
 	}
-	return true, true
+	return true
 }
 
 // over ends what waits for an answer to an incident that is over.
