@@ -17,6 +17,8 @@ type Path struct {
 	NextHop     netip.Addr   // of a blackhole; FlowSpec rules have none
 	Communities []uint32     // all of them: the configured ones and those of the route
 	Large       [][3]uint32
+	AS          uint32 // the only one of AS_PATH; 0 where the path is empty, towards a router of our own AS
+	TwoOctets   bool   // the router knows AS numbers of two octets only (RFC 6793)
 }
 
 // CheckPath reports why attributes, the path attributes about to be sent with a route of family f, must not leave: malformed,
@@ -24,25 +26,28 @@ type Path struct {
 // It shares no code with the encoder.
 func CheckPath(f route.Family, want Path, attributes [][]byte) error {
 	var d pathDecoder
-	d.family, d.unicast = f, want.Action.IsBlackhole()
+	d.family, d.unicast, d.as, d.twoOctets = f, want.Action.IsBlackhole(), want.AS, want.TwoOctets
 	for _, a := range attributes {
 		if err := d.attribute(a); err != nil {
 			return fmt.Errorf("path attribute %x: %w", a, err)
 		}
 	}
-	if !d.origin {
+	switch long := want.TwoOctets && want.AS > math.MaxUint16; {
+	case !d.origin:
 		return errors.New("path attributes: no ORIGIN")
+	case !d.seen[2]:
+		return errors.New("path attributes: no AS_PATH")
+	case d.seen[17] != long:
+		return fmt.Errorf("path attributes: AS4_PATH %v, wanted %v", d.seen[17], long)
+	case d.seen[14] != (f == route.IPv6 || !d.unicast):
+		return fmt.Errorf("path attributes: MP_REACH_NLRI %v for %q", d.seen[14], want.Action)
 	}
 	got, err := d.action(want.Action)
 	if err != nil {
 		return err
 	}
-	hop := want.NextHop
-	if !d.unicast {
-		hop = netip.IPv4Unspecified() // GoBGP asks for one and omits it
-	}
-	if d.nextHop != hop {
-		return fmt.Errorf("path attributes: the next hop is %s, not %s", d.nextHop, hop)
+	if d.nextHop != want.NextHop {
+		return fmt.Errorf("path attributes: the next hop is %s, not %s", d.nextHop, want.NextHop)
 	}
 	if want := slices.Compact(slices.Sorted(slices.Values(want.Communities))); !slices.Equal(d.communities, want) {
 		return fmt.Errorf("path attributes: the communities are %08x, not %08x", d.communities, want)
@@ -89,6 +94,8 @@ func isRate(a route.Action) bool { return a.Kind == route.RateBytes || a.Kind ==
 type pathDecoder struct {
 	family      route.Family
 	unicast     bool
+	as          uint32
+	twoOctets   bool
 	seen        [256]bool
 	origin      bool
 	nextHop     netip.Addr
@@ -99,8 +106,8 @@ type pathDecoder struct {
 	med         route.Optional
 }
 
-// The attributes we send, with their flags (RFC 4271, section 5; RFC 4760; RFC 1997; RFC 4360; RFC 5701; RFC 8092).
-var pathFlags = map[byte]byte{1: 0x40, 3: 0x40, 4: 0x80, 5: 0x40, 8: 0xc0, 14: 0x80, 16: 0xc0, 25: 0xc0, 32: 0xc0}
+// The attributes we send, with their flags (RFC 4271, section 5; RFC 4760; RFC 1997; RFC 4360; RFC 5701; RFC 6793; RFC 8092).
+var pathFlags = map[byte]byte{1: 0x40, 2: 0x40, 17: 0xc0, 3: 0x40, 4: 0x80, 5: 0x40, 8: 0xc0, 14: 0x80, 16: 0xc0, 25: 0xc0, 32: 0xc0}
 
 func (d *pathDecoder) attribute(a []byte) error {
 	if len(a) < 3 {
@@ -131,9 +138,11 @@ func (d *pathDecoder) attribute(a []byte) error {
 		if d.origin = len(value) == 1 && value[0] == 0; !d.origin {
 			return errors.New("not IGP")
 		}
+	case 2, 17:
+		return d.path(value, kind == 2 && d.twoOctets)
 	case 3:
-		if d.unicast && d.family == route.IPv6 {
-			return errors.New("an IPv4 next hop for an IPv6 route")
+		if !d.unicast || d.family == route.IPv6 {
+			return errors.New("an IPv4 next hop for what is no IPv4 unicast route")
 		}
 		return d.hop(value, 4)
 	case 4:
@@ -164,15 +173,51 @@ func (d *pathDecoder) attribute(a []byte) error {
 	return err
 }
 
-// reach reads MP_REACH_NLRI (RFC 4760, section 3) as far as its next hop; the NLRI is proven apart.
+// path reads AS_PATH or AS4_PATH: one AS_SEQUENCE of one AS, or nothing (RFC 4271, section 5.1.2; RFC 6793, section 4.2.2).
+func (d *pathDecoder) path(value []byte, two bool) error {
+	if d.as == 0 {
+		if len(value) > 0 {
+			return errors.New("not empty, towards a router of our own AS")
+		}
+		return nil
+	}
+	want := []byte{2, 1, byte(d.as >> 24), byte(d.as >> 16), byte(d.as >> 8), byte(d.as)}
+	if two {
+		want = []byte{2, 1, byte(d.as >> 8), byte(d.as)}
+		if d.as > math.MaxUint16 {
+			want = []byte{2, 1, 23456 >> 8, 23456 & 0xff} // AS_TRANS
+		}
+	}
+	if !slices.Equal(value, want) {
+		return fmt.Errorf("not AS %d alone", d.as)
+	}
+	return nil
+}
+
+// reach reads MP_REACH_NLRI (RFC 4760, section 3) as far as its NLRI, which is proven apart. FlowSpec rules have no next hop
+// (RFC 8955, section 4).
 func (d *pathDecoder) reach(value []byte) error {
+	family, sub := byte(1), byte(133)
+	if d.family == route.IPv6 {
+		family = 2
+	}
+	if d.unicast {
+		sub = 1
+	}
 	switch {
-	case !d.unicast || d.family != route.IPv6:
-		return errors.New("only IPv6 unicast routes have it here")
+	case d.unicast && d.family != route.IPv6:
+		return errors.New("IPv4 unicast routes have none here")
 	case len(value) < 5 || len(value) < 5+int(value[3]):
 		return errTruncated
-	case value[0] != 0 || value[1] != 2 || value[2] != 1:
-		return fmt.Errorf("family %d/%d, not IPv6 unicast", binary.BigEndian.Uint16(value), value[2])
+	case value[0] != 0 || value[1] != family || value[2] != sub:
+		return fmt.Errorf("family %d/%d, not %d/%d", binary.BigEndian.Uint16(value), value[2], family, sub)
+	case value[4+int(value[3])] != 0:
+		return errors.New("the reserved octet is not 0")
+	case !d.unicast:
+		if value[3] > 0 {
+			return errors.New("a FlowSpec rule with a next hop")
+		}
+		return nil
 	}
 	return d.hop(value[4:4+int(value[3])], 16)
 }

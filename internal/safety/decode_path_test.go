@@ -120,31 +120,41 @@ func TestCheckAction(t *testing.T) {
 }
 
 func TestCheckPathRefuses(t *testing.T) {
-	origin, none := unhex(t, "400101 00"), unhex(t, "400304 00000000")
+	origin, path := unhex(t, "400101 00"), unhex(t, "400200")
+	rule, rule6, hop := unhex(t, "800e05 0001850000"), unhex(t, "800e05 0002850000"), unhex(t, "400304 c0000201")
 	discard := unhex(t, "c01008 8006000000000000")
+	const v4, v6, v4Hole, v6Hole = "destination 192.0.2.7 then discard", "destination 2001:db8::7 then discard", "destination 192.0.2.7 then blackhole", "destination 2001:db8::7 then blackhole"
 	for _, tc := range []struct {
 		name, route string
 		attrs       [][]byte
 		want        string
 	}{
-		{"good", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard}, ""},
-		{"no origin", "destination 192.0.2.7 then discard", [][]byte{none, discard}, "no ORIGIN"},
-		{"incomplete origin", "destination 192.0.2.7 then discard", [][]byte{unhex(t, "400101 02"), none, discard}, "not IGP"},
-		{"a rule with a next hop", "destination 192.0.2.7 then discard", [][]byte{origin, unhex(t, "400304 c0000201"), discard}, "next hop"},
-		{"no action", "destination 192.0.2.7 then discard", [][]byte{origin, none}, "accept"},
-		{"an AS path", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "400200")}, "unknown"},
-		{"atomic aggregate", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "400600")}, "unknown"},
-		{"cut short", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, {0xc0}}, "cut short"},
-		{"extended length", "destination 192.0.2.7 then discard", [][]byte{origin, none, unhex(t, "d0100008 8006000000000000")}, "flags"},
-		{"an action nobody knows", "destination 192.0.2.7 then discard", [][]byte{origin, none, unhex(t, "c01008 8005000000000000")}, "unknown"},
-		{"communities nobody asked for", "destination 192.0.2.7 then discard", [][]byte{origin, none, discard, unhex(t, "c00804 ffffff01")}, "communities"},
-		{"an action at a blackhole", "destination 192.0.2.7 then blackhole", [][]byte{origin, unhex(t, "400304 c0000201"), discard}, "at a blackhole"},
-		{"a blackhole without its next hop", "destination 192.0.2.7 then blackhole", [][]byte{origin}, "next hop"},
-		{"an IPv4 next hop for IPv6", "destination 2001:db8::7 then blackhole", [][]byte{origin, none}, "IPv4 next hop"},
-		{"MP_REACH at a rule", "destination 2001:db8::7 then discard", [][]byte{origin, none, discard, unhex(t, "800e15 0002011020010db800000000000000000000000100")}, "only IPv6 unicast"},
-		{"MP_REACH cut short", "destination 2001:db8::7 then blackhole", [][]byte{origin, unhex(t, "800e04 00020110")}, "cut short"},
-		{"MP_REACH of another family", "destination 2001:db8::7 then blackhole", [][]byte{origin, unhex(t, "800e15 0002851020010db800000000000000000000000100")}, "not IPv6 unicast"},
-		{"MP_REACH with two next hops", "destination 2001:db8::7 then blackhole", [][]byte{origin, append(unhex(t, "800e25 00020120"), make([]byte, 33)...)}, "next hop of 32"},
+		{"good", v4, [][]byte{rule, origin, path, discard}, ""},
+		{"good, IPv6", v6, [][]byte{rule6, origin, path, discard}, ""},
+		{"no origin", v4, [][]byte{rule, path, discard}, "no ORIGIN"},
+		{"incomplete origin", v4, [][]byte{rule, unhex(t, "400101 02"), path, discard}, "not IGP"},
+		{"no AS path", v4, [][]byte{rule, origin, discard}, "no AS_PATH"},
+		{"an AS path within our AS", v4, [][]byte{rule, origin, unhex(t, "400206 02010000fbf4"), discard}, "not empty"},
+		{"AS4_PATH", v4, [][]byte{rule, origin, path, discard, unhex(t, "c01100")}, "AS4_PATH true"},
+		{"a rule with a next hop", v4, [][]byte{rule, origin, path, hop, discard}, "next hop"},
+		{"a rule without MP_REACH", v4, [][]byte{origin, path, discard}, "MP_REACH_NLRI false"},
+		{"a rule with a next hop in MP_REACH", v4, [][]byte{unhex(t, "800e09 000185 04 c0000201 00"), origin, path, discard}, "with a next hop"},
+		{"a rule of the other family", v4, [][]byte{rule6, origin, path, discard}, "family 2/133, not 1/133"},
+		{"no action", v4, [][]byte{rule, origin, path}, "accept"},
+		{"atomic aggregate", v4, [][]byte{rule, origin, path, discard, unhex(t, "400600")}, "unknown"},
+		{"cut short", v4, [][]byte{rule, origin, path, discard, {0xc0}}, "cut short"},
+		{"extended length", v4, [][]byte{rule, origin, path, unhex(t, "d0100008 8006000000000000")}, "flags"},
+		{"an action nobody knows", v4, [][]byte{rule, origin, path, unhex(t, "c01008 8005000000000000")}, "unknown"},
+		{"communities nobody asked for", v4, [][]byte{rule, origin, path, discard, unhex(t, "c00804 ffffff01")}, "communities"},
+		{"an action at a blackhole", v4Hole, [][]byte{origin, path, hop, discard}, "at a blackhole"},
+		{"a blackhole without its next hop", v4Hole, [][]byte{origin, path}, "next hop"},
+		{"MP_REACH at an IPv4 blackhole", v4Hole, [][]byte{unhex(t, "800e09 000101 04 c0000201 00"), origin, path}, "none here"},
+		{"an IPv4 next hop for IPv6", v6Hole, [][]byte{origin, path, hop}, "IPv4 next hop"},
+		{"an IPv6 blackhole without MP_REACH", v6Hole, [][]byte{origin, path}, "MP_REACH_NLRI false"},
+		{"MP_REACH of a blackhole at a rule", v6, [][]byte{unhex(t, "800e15 0002011020010db800000000000000000000000100"), origin, path, discard}, "family 2/1, not 2/133"},
+		{"MP_REACH cut short", v6Hole, [][]byte{unhex(t, "800e04 00020110"), origin, path}, "cut short"},
+		{"MP_REACH of another family", v6Hole, [][]byte{unhex(t, "800e15 0002851020010db800000000000000000000000100"), origin, path}, "not 2/1"},
+		{"MP_REACH with two next hops", v6Hole, [][]byte{append(unhex(t, "800e25 00020120"), make([]byte, 33)...), origin, path}, "next hop of 32"},
 	} {
 		r := parseEntry(t, tc.route).Route
 		want := Path{Action: r.Action}
@@ -162,25 +172,31 @@ func TestCheckPathRefuses(t *testing.T) {
 
 // Octets written by hand. No bit of them can flip, no octet be missing or too many, without being noticed.
 func TestCheckPathNoticesEveryBit(t *testing.T) {
-	const mpReach = "800e26 0002011020010db800000000000000000000000900 80"
+	const rule, mpReach = "800e0c 0001850000 060120c0000207", "800e26 0002011020010db800000000000000000000000900 80"
 	for _, tc := range []struct {
 		route string
+		as    uint32
+		two   bool
 		attrs []string
 	}{
-		{"destination 192.0.2.7 then accept", []string{"400101 00", "400304 00000000"}},
+		{"destination 192.0.2.7 then accept", 0, false, []string{rule, "400101 00", "400200"}},
+		{"destination 192.0.2.7 then accept", 64500, false, []string{rule, "400101 00", "400206 02010000fbf4"}},
+		{"destination 192.0.2.7 then accept", 64500, true, []string{rule, "400101 00", "400204 0201fbf4"}},
+		{"destination 192.0.2.7 then accept", 4200000000, false, []string{rule, "400101 00", "400206 0201fa56ea00"}},
+		{"destination 192.0.2.7 then accept", 4200000000, true, []string{rule, "400101 00", "400204 02015ba0", "c01106 0201fa56ea00"}},
 		{
-			"destination 192.0.2.7 then rate-limit 1Mbps sample mark 10 redirect 64500:100 communities 64500:1,no-export large-communities 1:2:3,1:2:4 local-pref 0 med 5",
+			"destination 192.0.2.7 then rate-limit 1Mbps sample mark 10 redirect 64500:100 communities 64500:1,no-export large-communities 1:2:3,1:2:4 local-pref 0 med 5", 0, false,
 			[]string{
-				"400101 00", "400304 00000000", "800404 00000005", "400504 00000000", "c00808 fbf40001 ffffff01",
+				rule, "400101 00", "400200", "800404 00000005", "400504 00000000", "c00808 fbf40001 ffffff01",
 				"c01020 8006000047f42400 8007000000000002 800900000000000a 8008fbf400000064", "c02018 000000010000000200000003 000000010000000200000004",
 			},
 		},
-		{"destination 2001:db8::7 then rate-limit 500pps copy 2001:db8::9", []string{"400101 00", "400304 00000000", "c01008 800c000043fa0000", "c01914 000c 20010db8000000000000000000000009 0001"}},
-		{"destination 192.0.2.7 then blackhole communities 64500:1 med 0", []string{"400101 00", "400304 c0000209", "800404 00000000", "c00808 fbf40001 ffff029a"}},
-		{"destination 2001:db8::7 then blackhole", []string{"400101 00", mpReach + "20010db8000000000000000000000007", "c00804 ffff029a"}},
+		{"destination 2001:db8::7 then rate-limit 500pps copy 2001:db8::9", 0, false, []string{"800e19 0002850000 1301800020010db8000000000000000000000007", "400101 00", "400200", "c01008 800c000043fa0000", "c01914 000c 20010db8000000000000000000000009 0001"}},
+		{"destination 192.0.2.7 then blackhole communities 64500:1 med 0", 64500, false, []string{"400101 00", "400206 02010000fbf4", "400304 c0000209", "800404 00000000", "c00808 fbf40001 ffff029a"}},
+		{"destination 2001:db8::7 then blackhole", 0, false, []string{mpReach + "20010db8000000000000000000000007", "400101 00", "400200", "c00804 ffff029a"}},
 	} {
 		r := parseEntry(t, tc.route).Route
-		want := Path{Action: r.Action, Communities: r.Action.Communities.All(), Large: r.Action.Large.All()}
+		want := Path{Action: r.Action, Communities: r.Action.Communities.All(), Large: r.Action.Large.All(), AS: tc.as, TwoOctets: tc.two}
 		if r.IsBlackhole() {
 			want.Communities = append(want.Communities, 0xffff029a) // the configured one
 			if want.NextHop = netip.MustParseAddr("192.0.2.9"); r.Family() == route.IPv6 {
@@ -206,7 +222,7 @@ func TestCheckPathNoticesEveryBit(t *testing.T) {
 		for i, a := range attrs {
 			end := len(a)
 			if a[1] == 14 {
-				end = 7 + 16 // the NLRI is proven apart
+				end = 8 + int(a[6]) // the NLRI is proven apart
 			}
 			for bit := range end * 8 {
 				b := bytes.Clone(a)

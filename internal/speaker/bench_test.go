@@ -148,9 +148,10 @@ func BenchmarkSetMany(b *testing.B) {
 						if err != nil {
 							b.Fatal(err)
 						}
-						p, err := attributes{}.path(e, d.Route.Action, withdraw)
-						if err != nil {
-							b.Fatal(err)
+						ec, _ := d.Route.Action.ExtendedCommunities()
+						p := &api.Path{
+							Family: &api.Family{Afi: 1, Safi: 133}, NlriBinary: e.nlri, IsWithdraw: withdraw,
+							PattrsBinary: [][]byte{{0x40, 1, 1, 0}, {0x40, 3, 4, 0, 0, 0, 0}, append([]byte{0xc0, 16, byte(len(ec))}, ec...)},
 						}
 						if _, err := bgp.AddPath(ctx, &api.AddPathRequest{TableType: api.TableType_GLOBAL, Path: p}); err != nil {
 							b.Fatal(err)

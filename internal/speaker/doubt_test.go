@@ -211,7 +211,7 @@ func TestStrikesEndWithASurvivor(t *testing.T) {
 				now = now.Add(time.Hour)
 				send(four...) // and it is gone before the session ends
 				for h := o.nextDrop(); h != nil; h = o.nextDrop() {
-					o.dropped(now, h, nil)
+					o.dropped(now, h)
 					o.write(now, h.item)
 				}
 				now = now.Add(24 * time.Hour)

@@ -1,15 +1,12 @@
 package speaker
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"sync"
-
-	api "github.com/osrg/gobgp/v3/api"
-	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -20,60 +17,26 @@ import (
 type encoded struct {
 	table compile.Table
 	nlri  []byte
-	key   string // what GoBGP tells routes of a table apart by
 }
 
-// encode lets GoBGP read and write the NLRI of the route, and proves that what GoBGP writes is what was meant: AddPath
-// returns nil for rules it then serialises corrupt, and such a rule resets the session each time it comes up. anywhere
-// proves the attributes: what differs from router to router is proven for each; what does not, here, so that the
-// controller hears of it.
+// encode writes the NLRI of the route, proven by the kernel's decoder. anywhere proves the attributes: what differs from
+// router to router is proven for each; what does not, here, so that the controller hears of it.
 func encode(m *safety.Made, anywhere attributes) (encoded, error) {
 	r := m.Of()
 	e := encoded{table: compile.TableOf(r)}
 	var err error
-	if r.IsBlackhole() { // one octet of length and the prefix: comparing is proof enough
+	if r.IsBlackhole() { // one octet of length and the prefix: there is nothing to prove
 		e.nlri = appendPrefix(nil, r.Prefix())
 	} else if e.nlri, err = m.Octets(); err != nil {
 		return encoded{}, err
 	}
-	var theirs []byte
-	if theirs, e.key, err = throughGoBGP(e.table, e.nlri); err != nil {
-		return encoded{}, err
-	}
-	if !bytes.Equal(theirs, e.nlri) {
-		return encoded{}, fmt.Errorf("GoBGP would send %x where %x was meant", theirs, e.nlri)
-	}
-	if _, err := anywhere.path(e, r.Action, false); err != nil {
-		return encoded{}, err
-	}
-	return e, nil
+	_, err = anywhere.announcement(nil, e, r.Action, false)
+	return e, err
 }
 
 // anyRouter are attributes that stand for those of every router.
 func anyRouter() attributes {
 	return attributes{nextHop4: netip.IPv4Unspecified(), nextHop6: netip.IPv6Unspecified(), internal: true, proofs: &proofs{}}
-}
-
-// throughGoBGP reads the NLRI with GoBGP's decoder and writes it with its encoder, as will happen on the way out. What
-// GoBGP cannot read within a FlowSpec NLRI it keeps as it is, which is how most prefixes with an offset pass.
-func throughGoBGP(t compile.Table, nlri []byte) (out []byte, key string, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("GoBGP panics on the NLRI %x: %v", nlri, r)
-		}
-	}()
-	afi, safi := afiOf(t)
-	n, err := bgp.NewPrefixFromRouteFamily(afi, safi)
-	if err != nil {
-		return nil, "", fmt.Errorf("GoBGP does not know %s: %w", t, err)
-	}
-	if err := n.DecodeFromBytes(nlri); err != nil {
-		return nil, "", fmt.Errorf("GoBGP cannot read the NLRI %x: %w", nlri, err)
-	}
-	if out, err = n.Serialize(); err != nil {
-		return nil, "", fmt.Errorf("GoBGP cannot write the NLRI %x: %w", nlri, err)
-	}
-	return out, string(t) + " " + n.String(), nil
 }
 
 func appendPrefix(dst []byte, p netip.Prefix) []byte {
@@ -85,6 +48,7 @@ func appendPrefix(dst []byte, p netip.Prefix) []byte {
 type attributes struct {
 	nextHop4, nextHop6 netip.Addr
 	communities        []uint32 // of blackholes
+	asn                uint32   // our own
 	internal           bool     // the router is of our own AS: local preferences reach no other (RFC 4271, section 5.1.5)
 	proofs             *proofs  // what was proven before; may be nil
 }
@@ -93,132 +57,185 @@ type attributes struct {
 // goroutines, and belongs to one value of attributes.
 type proofs struct {
 	mu    sync.Mutex
-	known map[proofOf][][]byte // guarded by mu
+	known map[proofOf]proven // guarded by mu
 }
 
-// proofOf is what path attributes depend on, where they do not carry the NLRI.
+// proofOf is what path attributes depend on, but for the NLRI that one of them carries.
 type proofOf struct {
-	table    compile.Table
-	action   route.Action
-	withdraw bool
+	table     compile.Table
+	action    route.Action
+	twoOctets bool
+}
+
+// proven are path attributes without the NLRI.
+type proven struct {
+	reach []byte // the value of MP_REACH_NLRI up to the NLRI; nil of IPv4 unicast, whose NLRI stands behind the attributes
+	rest  []byte // all others
 }
 
 const maxProofs = 1024
 
-func (p *proofs) get(of proofOf) [][]byte {
-	if p == nil || of.table == compile.IPv6Unicast { // carries its NLRI in MP_REACH_NLRI
-		return nil
+func (p *proofs) get(of proofOf) (proven, bool) {
+	if p == nil {
+		return proven{}, false
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.known[of]
+	known, ok := p.known[of]
+	return known, ok
 }
 
-func (p *proofs) put(of proofOf, attrs [][]byte) {
-	if p == nil || of.table == compile.IPv6Unicast {
+func (p *proofs) put(of proofOf, attrs proven) {
+	if p == nil {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.known == nil || len(p.known) >= maxProofs {
-		p.known = map[proofOf][][]byte{}
+		p.known = map[proofOf]proven{}
 	}
 	p.known[of] = attrs
 }
 
-// path returns what GoBGP's AddPath takes. Origin and next hop are mandatory there, also for a withdraw. The attributes of
-// a route that is announced are proven like its NLRI: what GoBGP makes of them is read back by the kernel's decoder.
-func (a attributes) path(e encoded, action route.Action, withdraw bool) (*api.Path, error) {
-	afi, safi := afiOf(e.table)
-	p := &api.Path{
-		Family:     &api.Family{Afi: api.Family_Afi(afi), Safi: api.Family_Safi(safi)},
-		NlriBinary: e.nlri,
-		IsWithdraw: withdraw,
+// announcement adds an UPDATE that announces one route to dst (RFC 4271, section 4.3; RFC 4760). twoOctets says that the
+// router knows no AS numbers of four octets (RFC 6793). The attributes are read back by the kernel's decoder; with an error
+// nothing is added.
+func (a attributes) announcement(dst []byte, e encoded, action route.Action, twoOctets bool) ([]byte, error) {
+	of := proofOf{e.table, action, twoOctets}
+	attrs, ok := a.proofs.get(of)
+	if !ok {
+		var err error
+		if attrs, err = a.prove(of, e.nlri); err != nil {
+			return dst, err
+		}
+		a.proofs.put(of, attrs)
 	}
-	of := proofOf{e.table, action, withdraw}
-	if p.PattrsBinary = a.proofs.get(of); p.PattrsBinary != nil {
-		return p, nil
+	length := headerLen + 4 + len(attrs.rest) + len(e.nlri) // below maxMessage: twelve attributes of 258 octets are 3,096
+	if attrs.reach != nil {
+		length += 3 + len(attrs.reach)
 	}
-	p.PattrsBinary = [][]byte{{0x40, 1, 1, 0}} // ORIGIN IGP
-	add := func(flags, typ byte, value []byte) {
-		if len(value) > 0 {
-			p.PattrsBinary = append(p.PattrsBinary, append([]byte{flags, typ, byte(len(value))}, value...))
+	if n := len(attrs.reach) + len(e.nlri); n > math.MaxUint8 {
+		return dst, fmt.Errorf("an NLRI of %d octets, which is more than any of ours", len(e.nlri))
+	}
+	dst = appendHeader(dst, msgUpdate, length)
+	dst = append(dst, 0, 0) // nothing withdrawn
+	if attrs.reach == nil {
+		dst = binary.BigEndian.AppendUint16(dst, uint16(len(attrs.rest)))
+		dst = append(dst, attrs.rest...)
+		return append(dst, e.nlri...), nil
+	}
+	dst = binary.BigEndian.AppendUint16(dst, uint16(3+len(attrs.reach)+len(e.nlri)+len(attrs.rest)))
+	dst = append(dst, 0x80, attrReach, byte(len(attrs.reach)+len(e.nlri))) // first of all (RFC 7606, section 5.1)
+	dst = append(dst, attrs.reach...)
+	dst = append(dst, e.nlri...)
+	return append(dst, attrs.rest...), nil
+}
+
+// The path attributes of our own UPDATEs, in the order in which they stand (RFC 4271, section 5; RFC 1997; RFC 4360; RFC 5701;
+// RFC 6793; RFC 8092).
+const (
+	attrOrigin      = 1
+	attrASPath      = 2
+	attrNextHop     = 3
+	attrMED         = 4
+	attrLocalPref   = 5
+	attrCommunities = 8
+	attrReach       = 14
+	attrUnreach     = 15
+	attrExtended    = 16
+	attrAS4Path     = 17
+	attrExtended6   = 25
+	attrLarge       = 32
+
+	defaultLocalPref = 100 // what routers take for none; within an AS it must be sent (RFC 4271, section 5.1.5)
+)
+
+// prove makes the path attributes, and lets the kernel's decoder read them together with the NLRI of one route.
+func (a attributes) prove(of proofOf, nlri []byte) (proven, error) {
+	afi, safi := afiOf(of.table)
+	action := of.action
+	action.LocalPref = 0
+	if a.internal {
+		action.LocalPref = route.Some(defaultLocalPref)
+		if v, ok := of.action.LocalPref.Get(); ok {
+			action.LocalPref = route.Some(v)
 		}
 	}
+	want := safety.Path{Action: action, Communities: action.Communities.All(), Large: action.Large.All(), TwoOctets: of.twoOctets}
 	if !a.internal {
-		action.LocalPref = 0
+		want.AS = a.asn
 	}
-	want := safety.Path{Action: action, Communities: action.Communities.All(), Large: action.Large.All()}
-	switch e.table {
+	family := route.IPv4
+	var out proven
+	var single [][]byte
+	add := func(flags, typ byte, value []byte) {
+		single = append(single, append([]byte{flags, typ, byte(len(value))}, value...))
+	}
+	some := func(flags, typ byte, value []byte) {
+		if len(value) > 0 {
+			add(flags, typ, value)
+		}
+	}
+
+	switch of.table {
 	case compile.IPv4Unicast:
 		want.NextHop = pick(action.NextHop, a.nextHop4)
-		add(0x40, 3, want.NextHop.AsSlice())
 	case compile.IPv6Unicast:
-		want.NextHop = pick(action.NextHop, a.nextHop6)
-		v := append([]byte{byte(afi >> 8), byte(afi), safi, 16}, want.NextHop.AsSlice()...)
-		add(0x80, 14, append(append(v, 0), e.nlri...)) // MP_REACH_NLRI
-	default:
-		add(0x40, 3, []byte{0, 0, 0, 0}) // a FlowSpec rule has none (RFC 8955, section 4); GoBGP asks for one and omits it
+		family, want.NextHop = route.IPv6, pick(action.NextHop, a.nextHop6)
+		out.reach = append([]byte{byte(afi >> 8), byte(afi), safi, 16}, append(want.NextHop.AsSlice(), 0)...)
+	default: // a FlowSpec rule has no next hop (RFC 8955, section 4)
+		out.reach = []byte{byte(afi >> 8), byte(afi), safi, 0, 0}
+		if of.table == compile.IPv6FlowSpec {
+			family = route.IPv6
+		}
 	}
-	if withdraw {
-		a.proofs.put(of, p.PattrsBinary)
-		return p, nil
+	if out.reach != nil {
+		add(0x80, attrReach, slices.Concat(out.reach, nlri))
+	}
+	add(0x40, attrOrigin, []byte{0}) // IGP
+	var path, path4 []byte           // one AS_SEQUENCE, or nothing within our AS
+	if want.AS > 0 {
+		path = binary.BigEndian.AppendUint32([]byte{2, 1}, want.AS)
+		if of.twoOctets {
+			short := want.AS
+			if short > math.MaxUint16 {
+				short, path4 = asTrans, path
+			}
+			path = binary.BigEndian.AppendUint16([]byte{2, 1}, uint16(short))
+		}
+	}
+	add(0x40, attrASPath, path)
+	if of.table == compile.IPv4Unicast {
+		add(0x40, attrNextHop, want.NextHop.AsSlice())
+	}
+	if v, ok := action.MED.Get(); ok {
+		add(0x80, attrMED, binary.BigEndian.AppendUint32(nil, v))
+	}
+	if v, ok := action.LocalPref.Get(); ok {
+		add(0x40, attrLocalPref, binary.BigEndian.AppendUint32(nil, v))
 	}
 	if action.IsBlackhole() {
 		want.Communities = append(want.Communities, a.communities...)
 		slices.Sort(want.Communities)
 		want.Communities = slices.Compact(want.Communities)
 	}
-	if v, ok := action.MED.Get(); ok {
-		add(0x80, 4, binary.BigEndian.AppendUint32(nil, v))
-	}
-	if v, ok := action.LocalPref.Get(); ok {
-		add(0x40, 5, binary.BigEndian.AppendUint32(nil, v))
-	}
 	var communities []byte
 	for _, c := range want.Communities {
 		communities = binary.BigEndian.AppendUint32(communities, c)
 	}
-	add(0xc0, 8, communities)
+	some(0xc0, attrCommunities, communities)
 	ec, ec6 := action.ExtendedCommunities()
-	add(0xc0, 16, ec)
-	add(0xc0, 25, ec6)
-	add(0xc0, 32, []byte(action.Large))
-	if err := prove(e.table, want, p.PattrsBinary); err != nil {
-		return p, err
-	}
-	a.proofs.put(of, p.PattrsBinary)
-	return p, nil
-}
+	some(0xc0, attrExtended, ec)
+	some(0xc0, attrAS4Path, path4)
+	some(0xc0, attrExtended6, ec6)
+	some(0xc0, attrLarge, []byte(action.Large))
 
-// prove lets GoBGP read and write each attribute, and the kernel's decoder read what GoBGP wrote.
-func prove(t compile.Table, want safety.Path, attrs [][]byte) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("GoBGP panics on the path attributes %x: %v", attrs, r)
-		}
-	}()
-	theirs := make([][]byte, len(attrs))
-	for i, raw := range attrs {
-		a, err := bgp.GetPathAttribute(raw)
-		if err == nil {
-			err = a.DecodeFromBytes(raw)
-		}
-		if err == nil {
-			theirs[i], err = a.Serialize()
-		}
-		if err != nil {
-			return fmt.Errorf("GoBGP cannot read and write the path attribute %x: %w", raw, err)
-		}
-		if !bytes.Equal(theirs[i], raw) {
-			return fmt.Errorf("GoBGP would send %x where %x was meant", theirs[i], raw)
-		}
+	rest := single
+	if out.reach != nil {
+		rest = single[1:]
 	}
-	f := route.IPv4
-	if t == compile.IPv6Unicast || t == compile.IPv6FlowSpec {
-		f = route.IPv6
-	}
-	return safety.CheckPath(f, want, theirs)
+	out.rest = slices.Concat(rest...)
+	return out, safety.CheckPath(family, want, single)
 }
 
 // pick returns the first address that is given.

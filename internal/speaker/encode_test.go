@@ -2,6 +2,8 @@ package speaker
 
 import (
 	"bytes"
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -9,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/proto"
+	"github.com/osrg/gobgp/v3/pkg/packet/bgp"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
@@ -17,80 +19,122 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
-// GoBGP's decoder and encoder against ours, over random rules: what we do not refuse leaves GoBGP as it went in. Rules
-// without an offset are never refused.
-func TestEncodeThroughGoBGP(t *testing.T) {
+// GoBGP's decoder and encoder against ours, over random rules: GoBGP reads our UPDATEs as what they are, and writes them as
+// they were. Rules with an offset are left out, of which it reads some wrong.
+func TestUpdatesThroughGoBGP(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
-	offsets, passed := 0, 0
+	try := func(r route.Route, a attributes, two bool) {
+		e, err := encodeRoute(r)
+		if err != nil {
+			t.Fatalf("%q: %v", r, err)
+		}
+		ours, err := a.announcement(nil, e, r.Action, two)
+		if err != nil {
+			t.Fatalf("%q: %v", r, err)
+		}
+		m, err := bgp.ParseBGPMessage(ours)
+		if err != nil {
+			t.Fatalf("%q: %x: %v", r, ours, err)
+		}
+		theirs, err := m.Serialize()
+		if err != nil || !bytes.Equal(theirs, ours) {
+			t.Fatalf("%q: GoBGP writes %x for %x, %v", r, theirs, ours, err)
+		}
+	}
+	n := 0
 	for range 5_000 {
 		r := route.Route{Match: routetest.Random(rnd), Action: route.Action{Kind: route.Discard}}
-		e, err := encodeRoute(r)
 		if r.Match.DestinationOffset+r.Match.SourceOffset == 0 {
-			if err != nil {
-				t.Fatalf("%q: %v", r, err)
-			}
-			continue
-		}
-		offsets++
-		if err != nil {
-			continue
-		}
-		passed++
-		if want, _ := route.AppendFlowSpec(nil, r.Match); !bytes.Equal(e.nlri, want) {
-			t.Fatalf("%q is encoded %x, meant is %x", r, e.nlri, want)
+			try(r, peerAttributes[n%len(peerAttributes)], n%2 == 0)
+			n++
 		}
 	}
-	if passed == 0 || passed == offsets {
-		t.Errorf("%d of %d rules with an offset passed: both should occur", passed, offsets)
+	if n < 1000 {
+		t.Errorf("only %d rules were tried", n)
+	}
+	for _, text := range actions {
+		for _, a := range peerAttributes {
+			try(parse(t, text), a, false)
+			try(parse(t, text), a, true)
+		}
 	}
 }
 
-func TestEncodeOffsets(t *testing.T) {
-	for text, want := range map[string]string{
-		"destination 2001:db8::1 source ::1:1234:5678:9800:0/60-104 protocol udp then discard": "",
-		"destination 2001:db8::1 source ::1/64-128 protocol udp source-port 53 then discard":   "",
-		// GoBGP reads sixteen octets of pattern where there are eight, and takes what follows for more of it.
-		"destination 2001:db8::1 source ::80/65-121 source-port 1-2,1000-2000,3000-4000,5000-6000 then discard": "GoBGP",
+// peerAttributes are those of a router of another AS, of one that is far away, and of one of ours.
+var peerAttributes = []attributes{
+	{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), asn: 64500, communities: []uint32{communityBlackhole, communityNoExport}},
+	{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), asn: 4200000000},
+	{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), asn: 64500, internal: true},
+}
+
+// UPDATEs written by hand, octet by octet.
+func TestAnnouncement(t *testing.T) {
+	near, far, own := peerAttributes[0], peerAttributes[1], peerAttributes[2]
+	for _, tc := range []struct {
+		route string
+		a     attributes
+		two   bool
+		body  string
+	}{
+		{"destination 192.0.2.1 then discard", near, false, "0000 0027 800e0c 0001850000 060120c0000201 40010100 400206 02010000fbf4 c01008 8006000000000000"},
+		{"destination 192.0.2.1 then discard", near, true, "0000 0025 800e0c 0001850000 060120c0000201 40010100 400204 0201fbf4 c01008 8006000000000000"},
+		{"destination 192.0.2.1 then discard", far, true, "0000 002e 800e0c 0001850000 060120c0000201 40010100 400204 02015ba0 c01008 8006000000000000 c01106 0201fa56ea00"},
+		{"destination 192.0.2.1 then discard", own, false, "0000 0028 800e0c 0001850000 060120c0000201 40010100 400200 40050400000064 c01008 8006000000000000"},
+		{"destination 192.0.2.1 then blackhole", near, false, "0000 001f 40010100 400206 02010000fbf4 400304c0000201 c00808 ffff029affffff01 20c0000201"},
+		{"destination 2001:db8::1 then blackhole local-pref 7", own, false, "0000 0037 800e26 0002011001000000000000000000000000000001 00 8020010db8000000000000000000000001 40010100 400200 40050400000007"},
 	} {
-		if e, err := encodeRoute(parse(t, text)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
-			t.Errorf("%q: %x, %v", text, e.nlri, err)
-		}
-	}
-}
-
-// What GoBGP takes for one route must not be announced as two: the second would replace the first inside GoBGP, and no
-// withdrawal of the first would ever leave.
-func TestKeysOfGoBGP(t *testing.T) {
-	key := func(s string) string {
-		e, err := encodeRoute(parse(t, s))
+		r := parse(t, tc.route)
+		e, err := encodeRoute(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return e.key
-	}
-	if a, b := key("destination 192.0.2.1 tcp-flags syn then discard"), key("destination 192.0.2.1 tcp-flags syn&ae then discard"); a != b {
-		t.Fatal("GoBGP tells them apart now: the check in admit refuses what could be announced and can go, and so can this")
-	}
-	if key("destination 192.0.2.1 then discard") == key("destination 192.0.2.1 then blackhole") {
-		t.Error("a rule and a blackhole share a key")
-	}
-	rnd := rand.New(rand.NewPCG(7, 8))
-	seen := map[string]route.Match{}
-	for range 5_000 {
-		m := routetest.Random(rnd)
-		for i := range m.TCPFlags {
-			m.TCPFlags[i].Set, m.TCPFlags[i].Clear = m.TCPFlags[i].Set&0xff|1, m.TCPFlags[i].Clear&0xfe
-		}
-		r := route.Route{Match: m, Action: route.Action{Kind: route.Discard}}.Canonical()
-		e, err := encodeRoute(r)
+		body, err := hex.DecodeString(strings.ReplaceAll(tc.body, " ", ""))
 		if err != nil {
-			continue
+			t.Fatal(err)
 		}
-		if other, ok := seen[e.key]; ok && !other.Equal(r.Match) {
-			t.Fatalf("%q and %q share the key %q", r.Match, other, e.key)
+		want := appendMessage([]byte("before"), msgUpdate, body)
+		if got, err := tc.a.announcement([]byte("before"), e, r.Action, tc.two); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%q: %x, %v; want\n%x", tc.route, got, err, want)
 		}
-		seen[e.key] = r.Match
 	}
+}
+
+// What does not fit into a message, or not into an attribute, is refused and leaves what was there before.
+func TestAnnouncementTooLong(t *testing.T) {
+	r := parse(t, "destination 192.0.2.1 then discard")
+	a := peerAttributes[0]
+	long := make([]byte, 250)
+	if got, err := a.announcement([]byte("before"), encoded{compile.IPv4FlowSpec, long}, r.Action, false); err != nil || len(got) < 250 {
+		t.Errorf("250 octets: %x, %v", got, err)
+	}
+	if got, err := a.announcement([]byte("before"), encoded{compile.IPv4FlowSpec, append(long, 0)}, r.Action, false); err == nil || string(got) != "before" {
+		t.Errorf("251 octets: %x, %v", got, err)
+	}
+	a.proofs = &proofs{} // also where the attributes are known
+	if _, err := a.announcement(nil, encoded{compile.IPv4FlowSpec, long}, r.Action, false); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := a.announcement([]byte("before"), encoded{compile.IPv4FlowSpec, append(long, 0)}, r.Action, false); err == nil || string(got) != "before" {
+		t.Errorf("251 octets, known: %x, %v", got, err)
+	}
+	hole := parse(t, "destination 192.0.2.1 then blackhole")
+	for i := range 70 {
+		a.communities = append(a.communities, uint32(i))
+	}
+	if got, err := a.announcement([]byte("before"), encoded{compile.IPv4Unicast, []byte{32, 192, 0, 2, 1}}, hole.Action, false); err == nil || string(got) != "before" {
+		t.Errorf("70 communities: %x, %v", got, err)
+	}
+}
+
+// pathAttributes are those of an UPDATE, each by itself.
+func pathAttributes(t *testing.T, update []byte) (out [][]byte) {
+	t.Helper()
+	n := int(binary.BigEndian.Uint16(update[headerLen+2:]))
+	for b := update[headerLen+4 : headerLen+4+n]; len(b) > 0; {
+		end := 3 + int(b[2])
+		out, b = append(out, b[:end:end]), b[end:]
+	}
+	return out
 }
 
 // actions are every action there is, and combinations.
@@ -108,33 +152,27 @@ var actions = []string{
 	"source 198.51.100.7 then source-blackhole", "source 2001:db8:1::7 then source-blackhole med 5",
 }
 
-// Every action passes GoBGP and is read back as what was meant.
-func TestEncodeActions(t *testing.T) {
-	for _, a := range []attributes{
-		{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole, communityNoExport}},
-		{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), internal: true},
-	} {
+// Local preferences go to routers of our own AS, always, and to no other.
+func TestLocalPreference(t *testing.T) {
+	for _, a := range peerAttributes {
 		for _, text := range actions {
 			r := parse(t, text)
 			e, err := encodeRoute(r)
 			if err != nil {
-				t.Errorf("%q: %v", text, err)
-				continue
+				t.Fatalf("%q: %v", text, err)
 			}
-			p, err := a.path(e, r.Action, false)
+			update, err := a.announcement(nil, e, r.Action, false)
 			if err != nil {
-				t.Errorf("%q: %v", text, err)
-				continue
+				t.Fatalf("%q: %v", text, err)
 			}
-			if got := bytes.Contains(bytes.Join(p.PattrsBinary, nil), []byte{0x40, 5, 4}); got != (a.internal && strings.Contains(text, "local-pref")) {
+			if got := bytes.Contains(update, []byte{0x40, 5, 4}); got != a.internal {
 				t.Errorf("%q: local preference sent: %v, to a router of our own AS: %v", text, got, a.internal)
 			}
 		}
 	}
 }
 
-// What the octets say is compared: no bit of any attribute can flip unnoticed but the length of an attribute GoBGP
-// cannot read at all.
+// What the octets say is compared: no bit of any attribute can flip unnoticed.
 func TestEveryBitOfTheAttributesCounts(t *testing.T) {
 	a := attributes{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole}, internal: true}
 	for _, text := range actions {
@@ -143,10 +181,11 @@ func TestEveryBitOfTheAttributesCounts(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := a.path(e, r.Action, false)
+		update, err := a.announcement(nil, e, r.Action, false)
 		if err != nil {
 			t.Fatal(err)
 		}
+		attrs := pathAttributes(t, update)
 		want := safety.Path{Action: r.Action, Communities: r.Action.Communities.All(), Large: r.Action.Large.All()}
 		if r.IsBlackhole() {
 			want.Communities = append(want.Communities, a.communities...)
@@ -154,34 +193,50 @@ func TestEveryBitOfTheAttributesCounts(t *testing.T) {
 				want.NextHop = pick(r.Action.NextHop, a.nextHop6)
 			}
 		}
-		if err := safety.CheckPath(r.Family(), want, p.PattrsBinary); err != nil {
+		if _, ok := r.Action.LocalPref.Get(); !ok {
+			want.Action.LocalPref = route.Some(defaultLocalPref)
+		}
+		if err := safety.CheckPath(r.Family(), want, attrs); err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
-		for i, attr := range p.PattrsBinary {
+		for i, attr := range attrs {
 			end := len(attr)
 			if attr[1] == 14 {
-				end = 7 + 16 // the NLRI behind the next hop is proven apart, and so GoBGP writes it
+				end = 8 + int(attr[6]) // the NLRI is proven apart
 			}
 			for bit := range end * 8 {
 				attr[bit/8] ^= 1 << (bit % 8)
-				if err := safety.CheckPath(r.Family(), want, p.PattrsBinary); err == nil {
+				if err := safety.CheckPath(r.Family(), want, attrs); err == nil {
 					t.Errorf("%q: bit %d of attribute %d flipped and not noticed: %x", text, bit, i, attr)
 				}
 				attr[bit/8] ^= 1 << (bit % 8)
 			}
-			without := slices.Delete(slices.Clone(p.PattrsBinary), i, i+1)
+			without := slices.Delete(slices.Clone(attrs), i, i+1)
 			if err := safety.CheckPath(r.Family(), want, without); err == nil {
 				t.Errorf("%q: attribute %x is missing and nobody noticed", text, attr)
 			}
-			if err := safety.CheckPath(r.Family(), want, append(slices.Clone(p.PattrsBinary), attr)); err == nil {
+			if err := safety.CheckPath(r.Family(), want, append(slices.Clone(attrs), attr)); err == nil {
 				t.Errorf("%q: attribute %x stands twice and nobody noticed", text, attr)
 			}
 		}
 	}
 }
 
-// FuzzGoBGP holds GoBGP's decoder against the kernel's on any octets: what both read, GoBGP writes as it was, or encode
-// refuses it.
+// throughGoBGP reads the NLRI with GoBGP's decoder and writes it with its encoder.
+func throughGoBGP(t compile.Table, nlri []byte) (out []byte, err error) {
+	afi, safi := afiOf(t)
+	n, err := bgp.NewPrefixFromRouteFamily(afi, safi)
+	if err == nil {
+		err = n.DecodeFromBytes(nlri)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n.Serialize()
+}
+
+// FuzzGoBGP holds GoBGP's decoder against the kernel's on any octets: what we encode, GoBGP reads and writes as it was.
+// Rules with an offset are left out, of which it reads some wrong.
 func FuzzGoBGP(f *testing.F) {
 	f.Add([]byte{0x0b, 0x01, 0x18, 0xc0, 0x00, 0x02, 0x03, 0x81, 0x06, 0x04, 0x81, 0x19}, false)
 	f.Add([]byte{0x08, 0x02, 0x68, 0x40, 0x12, 0x34, 0x56, 0x78, 0x9a}, true)
@@ -190,41 +245,40 @@ func FuzzGoBGP(f *testing.F) {
 		if v6 {
 			table = compile.IPv6FlowSpec
 		}
-		_, _, _ = throughGoBGP(table, nlri) // never a panic
 		r := route.Route{Match: routetest.Match(nlri, v6), Action: route.Action{Kind: route.Discard}}.Canonical()
-		if r.Validate() != nil {
+		if r.Validate() != nil || r.Match.DestinationOffset+r.Match.SourceOffset > 0 {
 			return
 		}
 		e, err := encodeRoute(r)
 		if err != nil {
 			return
 		}
-		theirs, _, err := throughGoBGP(table, e.nlri)
+		theirs, err := throughGoBGP(table, e.nlri)
 		if r.Family() == route.IPv6 == v6 && (err != nil || !bytes.Equal(theirs, e.nlri)) {
 			t.Fatalf("%q: GoBGP writes %x for %x, %v", r, theirs, e.nlri, err)
 		}
 	})
 }
 
-// What is remembered of one route is what another one with the same action would be given, announced or withdrawn, in
-// whatever order; also when more actions come than are remembered.
+// What is remembered of one route is what another one with the same action would be given, with whatever AS
+// numbers, in any order; also when more actions come than are remembered.
 func TestProofsAreOfTheAction(t *testing.T) {
-	fresh := attributes{nextHop4: netip.MustParseAddr("192.0.2.1"), nextHop6: netip.MustParseAddr("100::1"), communities: []uint32{communityBlackhole}, internal: true}
+	fresh := peerAttributes[1]
 	remembering := fresh
 	remembering.proofs = &proofs{}
 	rnd := rand.New(rand.NewPCG(9, 9))
-	try := func(text string, withdraw bool) {
+	try := func(text string, two bool) {
 		r := parse(t, text)
 		e, err := encodeRoute(r)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want, err := fresh.path(e, r.Action, withdraw)
+		want, err := fresh.announcement(nil, e, r.Action, two)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := remembering.path(e, r.Action, withdraw); err != nil || !proto.Equal(got, want) {
-			t.Fatalf("%q, withdrawn %v: %v, %v, not %v", text, withdraw, got, err, want)
+		if got, err := remembering.announcement(nil, e, r.Action, two); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%q, two octets %v: %x, %v, not %x", text, two, got, err, want)
 		}
 	}
 	all := append(slices.Clone(actions), "destination 192.0.2.2 then discard", "destination 192.0.2.9 then blackhole", "destination 2001:db8::9 then blackhole", "destination 2001:db8::7 then blackhole")

@@ -41,10 +41,6 @@ func (s *speaker) grow(term, revision uint64, o order) (plan, []Refused, error) 
 			}
 			it.enc = &e
 		}
-		if _, taken := s.keys[it.enc.key]; taken {
-			return plan{}, nil, errNotGrown
-		}
-		s.keys[it.enc.key] = it.text
 	}
 	if err := s.save(state{term: term, revision: revision, items: o.items}); err != nil {
 		return plan{}, nil, errNotGrown

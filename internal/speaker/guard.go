@@ -38,12 +38,11 @@ type guard struct {
 	changed  func()        // the session changed
 
 	// The router's side, called in this order for each session; set before run.
-	up    func(*pair)    // the session is established
-	wrote func([][]byte) // keys of routes whose UPDATEs were written to the router's connection
+	up func(*pair) // the session is established
 	// down says how an established session ended, why in words, and, where a maximum of prefixes of the router was the
 	// reason, what it said of that; nil where it was not.
 	down      func(how ending, why string, most *maximum)
-	refresh   func() bool         // sends all again, or says that GoBGP is to do that
+	refresh   func()              // the router asks for all again
 	reset     func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
 	longLived time.Duration       // what the router may keep routes for after graceful restart
 	away      bool                // this speaker ran before and had routes; the router may have kept them

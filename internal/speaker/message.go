@@ -56,12 +56,16 @@ func (n *notification) bytes() []byte {
 }
 
 func appendMessage(dst []byte, typ byte, body []byte) []byte {
+	return append(appendHeader(dst, typ, headerLen+len(body)), body...)
+}
+
+// appendHeader adds the header of a message whose length is that, with the header.
+func appendHeader(dst []byte, typ byte, length int) []byte {
 	for range 16 {
 		dst = append(dst, 0xff)
 	}
-	dst = binary.BigEndian.AppendUint16(dst, uint16(headerLen+len(body)))
-	dst = append(dst, typ)
-	return append(dst, body...)
+	dst = binary.BigEndian.AppendUint16(dst, uint16(length))
+	return append(dst, typ)
 }
 
 // parseHeader returns the length of the whole message and its type.
@@ -273,7 +277,7 @@ func endOfRIB(t compile.Table) []byte {
 		return appendMessage(nil, msgUpdate, []byte{0, 0, 0, 0})
 	}
 	afi, safi := afiOf(t)
-	return appendMessage(nil, msgUpdate, []byte{0, 0, 0, 6, 0x80, 15, 3, byte(afi >> 8), byte(afi), safi})
+	return appendMessage(nil, msgUpdate, []byte{0, 0, 0, 6, 0x80, attrUnreach, 3, byte(afi >> 8), byte(afi), safi})
 }
 
 func afiOf(t compile.Table) (afi uint16, safi byte) {
@@ -312,72 +316,8 @@ func isEndOfRIB(msg []byte) bool {
 
 // routeKey names a route as it is on the wire: its table and its NLRI.
 func routeKey(t compile.Table, nlri []byte) string {
-	return string(appendRouteKey(make([]byte, 0, 1+len(nlri)), t, nlri))
-}
-
-func appendRouteKey(dst []byte, t compile.Table, nlri []byte) []byte {
-	return append(append(dst, byte(slices.Index(compile.Tables(), t))), nlri...)
-}
-
-// appendRouteKeys adds the keys of all routes the body of an UPDATE of ours announces or withdraws. It stops at what it
-// does not understand.
-func appendRouteKeys(dst [][]byte, b []byte) [][]byte {
-	cut := func(n int) (v []byte) { // n octets of b, or what is left
-		n = min(n, len(b))
-		v, b = b[:n], b[n:]
-		return v
-	}
-	length := func() int {
-		v := cut(2)
-		if len(v) < 2 {
-			return 0
-		}
-		return int(binary.BigEndian.Uint16(v))
-	}
-	dst = appendNLRIKeys(dst, compile.IPv4Unicast, cut(length()))
-	attrs := cut(length())
-	dst = appendNLRIKeys(dst, compile.IPv4Unicast, b)
-	for b = attrs; len(b) >= 3; {
-		flags, typ := b[0], b[1]
-		b = b[2:]
-		n := 0
-		if flags&0x10 != 0 { // extended length
-			n = length()
-		} else {
-			n = int(cut(1)[0])
-		}
-		v := cut(n)
-		if len(v) < 3 || typ != 14 && typ != 15 { // MP_REACH_NLRI and MP_UNREACH_NLRI, RFC 4760
-			continue
-		}
-		t, ok := tableOfAFI(binary.BigEndian.Uint16(v), v[2])
-		v = v[3:]
-		if typ == 14 && len(v) > 0 { // next hop and a reserved octet
-			v = v[min(2+int(v[0]), len(v)):]
-		}
-		if ok {
-			dst = appendNLRIKeys(dst, t, v)
-		}
-	}
-	return dst
-}
-
-func appendNLRIKeys(dst [][]byte, t compile.Table, b []byte) [][]byte {
-	for len(b) > 0 {
-		n := 1 + (int(b[0])+7)/8
-		if t == compile.IPv4FlowSpec || t == compile.IPv6FlowSpec {
-			n = 1 + int(b[0])
-			if b[0] >= 0xf0 && len(b) > 1 { // RFC 8955, section 4.1
-				n = 2 + int(binary.BigEndian.Uint16(b)&0xfff)
-			}
-		}
-		if n > len(b) {
-			return dst
-		}
-		dst = append(dst, appendRouteKey(make([]byte, 0, 1+n), t, b[:n]))
-		b = b[n:]
-	}
-	return dst
+	key := make([]byte, 0, 1+len(nlri))
+	return string(append(append(key, byte(slices.Index(compile.Tables(), t))), nlri...))
 }
 
 // appendWithdrawal adds an UPDATE that withdraws one route, known to the router or not.
@@ -391,7 +331,7 @@ func appendWithdrawal(dst []byte, e encoded) []byte {
 	afi, safi := afiOf(e.table)
 	v := append([]byte{byte(afi >> 8), byte(afi), safi}, e.nlri...)
 	body = binary.BigEndian.AppendUint16(body, uint16(4+len(v)))
-	body = append(body, 0x90, 15) // MP_UNREACH_NLRI, extended length
+	body = append(body, 0x90, attrUnreach) // MP_UNREACH_NLRI, extended length
 	body = binary.BigEndian.AppendUint16(body, uint16(len(v)))
 	return appendMessage(dst, msgUpdate, append(body, v...))
 }

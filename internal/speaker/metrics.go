@@ -22,7 +22,7 @@ type metrics struct {
 	sessionState   *prometheus.GaugeVec
 	established    *prometheus.CounterVec
 	flaps          *prometheus.CounterVec
-	renewals       *prometheus.CounterVec
+	refreshes      *prometheus.CounterVec
 	updates        *prometheus.CounterVec
 	dropped        *prometheus.CounterVec
 	bgpErrors      *prometheus.CounterVec
@@ -82,8 +82,8 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		flaps: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_peer_flaps_total", Help: "Times an established session with the peer was lost.",
 		}, []string{"peer"}),
-		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "trafficmonitor_speaker_table_renewals_total", Help: "Times GoBGP's table for the peer was emptied of withdrawn routes and filled again.",
+		refreshes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "trafficmonitor_speaker_peer_refreshes_total", Help: "Times all routes were sent to the peer again because it asked for them (ROUTE-REFRESH).",
 		}, []string{"peer"}),
 		updates: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_peer_updates_sent_total", Help: "BGP UPDATE messages written to the peer's connection.",
@@ -93,7 +93,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Help: "BGP UPDATE messages of the peer dropped unread: the speaker takes no routes.",
 		}, []string{"peer"}),
 		bgpErrors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "trafficmonitor_speaker_bgp_errors_total", Help: "Routes GoBGP did not take although their encoding was proven.",
+			Name: "trafficmonitor_speaker_bgp_errors_total", Help: "Routes that could not be made into an UPDATE for the peer although their encoding was proven.",
 		}, []string{"peer"}),
 		quarantines: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_quarantines_total", Help: "Times a route was put into quarantine because the peer reset the session upon it.",
@@ -136,7 +136,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, c := range []prometheus.Collector{
 		m.routesDesired, m.refused, m.announced, m.withdrawn, m.deadlines, m.journalSeconds,
 		m.journalErrors, m.setSeconds, m.sets, m.button, m.sessionState, m.established, m.flaps, m.updates, m.dropped,
-		m.bgpErrors, m.quarantines, m.familyHolds, m.storeWaits, m.renewals, m.routeSeconds, m.probes, m.info, m.peerInfo,
+		m.bgpErrors, m.quarantines, m.familyHolds, m.storeWaits, m.refreshes, m.routeSeconds, m.probes, m.info, m.peerInfo,
 	} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
@@ -150,7 +150,7 @@ func (m *metrics) peer(p Peer) {
 	name := p.Name
 	m.peerInfo.WithLabelValues(name, p.Group, p.Profile.Name).Set(1)
 	m.sessionState.WithLabelValues(name).Set(float64(Idle))
-	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines, m.renewals} {
+	for _, c := range []*prometheus.CounterVec{m.established, m.flaps, m.updates, m.dropped, m.bgpErrors, m.quarantines, m.refreshes} {
 		c.WithLabelValues(name)
 	}
 	for _, t := range p.tables() {
@@ -174,7 +174,7 @@ var routeDescs = map[RouteState]*prometheus.Desc{
 	Unsupported: routeDesc("unsupported", "Desired routes the peer does not get, because it does not take their family or their shape."),
 	NotPlaced:   routeDesc("not_placed", "Desired routes the peer does not get, because it has no room for so many (max_rules, max_cost)."),
 	Quarantined: routeDesc("quarantined", "Desired routes the peer does not get, because it resets the session upon them."),
-	Failed:      routeDesc("failed", "Desired routes GoBGP did not take for the peer; they are tried again."),
+	Failed:      routeDesc("failed", "Desired routes that cannot be made into an UPDATE for the peer; they are tried again."),
 }
 
 var (

@@ -58,10 +58,9 @@ type Options struct {
 	// Serving is called once, when the socket takes calls and the journal is announced. May be nil.
 	Serving func()
 
-	blameSpan  time.Duration                                                                // see suspicion; tests cannot wait
-	bgp        func(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) // startBGP; tests start theirs before any of them runs
-	renewAfter int                                                                          // see renew; the same
-	made       func(*router)                                                                // called with each router; for tests, may be nil
+	blameSpan time.Duration                                                                // see suspicion; tests cannot wait
+	bgp       func(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) // startBGP; tests start theirs before any of them runs
+	made      func(*router)                                                                // called with each router; for tests, may be nil
 
 	Safety     safety.Limits
 	Log        *slog.Logger

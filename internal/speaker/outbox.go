@@ -15,7 +15,7 @@ import (
 //   - an engineer's routes go first, then those that are new since the session came up, then the rest, most valuable
 //     first, so that what is urgent does not wait for what is announced again;
 //   - additions keep to the router's rate; withdrawals go at once, for they are the safe side;
-//   - only a window of UPDATEs is under way at a time: what is in GoBGP's queue can be overtaken no more;
+//   - only a window of UPDATEs is under way at a time: what is written can be overtaken no more;
 //   - suspects go last, a few at a time (suspicion).
 //
 // It is pure: no I/O, no lock, no clock.
@@ -26,14 +26,14 @@ type outbox struct {
 
 	order    []*item               // what the router is to have, most valuable first
 	wanted   map[string]bool       // IDs of order
-	held     map[string]*held      // handed to GoBGP for the present session and not withdrawn, by ID
+	held     map[string]*held      // queued for the present session and not withdrawn, by ID
 	keys     map[string]*held      // the same by key
 	heldOf   map[compile.Table]int // how many they are
 	stale    map[string]encoded    // by key: sent in an earlier session and not yet in this one; the router may have kept it
 	leaving  map[string]encoded    // by key: withdrawn, and the UPDATE of that was not written yet
 	airborne map[string]int        // by key: UPDATEs under way
 	fresh    map[string]time.Time  // by ID: since when it is wanted, if the session was up before
-	failed   map[string]*failure   // by ID: GoBGP did not take it
+	failed   map[string]*failure   // by ID: it cannot be sent
 	blame    *suspicion
 
 	up       bool
@@ -41,7 +41,7 @@ type outbox struct {
 	began    time.Time       // when the session came up
 	until    time.Time       // nothing is added before, nor said to be complete; zero: it goes on (currency)
 	since    time.Time       // when the session came up, or when the last suspects went out
-	flying   int             // routes handed over whose UPDATE was not written to the router's connection yet
+	flying   int             // routes queued whose UPDATE was not written to the router's connection yet
 	moved    time.Time       // when one last was
 	paceAt   time.Time       // when the next addition may go
 	complete bool            // all but suspects was written once in this session
@@ -72,10 +72,9 @@ type failure struct {
 }
 
 const (
-	sendWindow = 512                   // UPDATEs under way at a time: some 20 ms of GoBGP's work
+	sendWindow = 512                   // UPDATEs under way at a time
 	paceBurst  = 20 * time.Millisecond // what a pace may catch up after it was late
-	retryAfter = 5 * time.Second       // a route GoBGP did not take
-	stuckAfter = 10 * time.Second      // UPDATEs that never show up on the router's connection are given up
+	retryAfter = 5 * time.Second       // a route that could not be sent
 )
 
 func newOutbox(maxRules, rate int, b *suspicion) *outbox {
@@ -114,7 +113,7 @@ func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
 	o.order, o.wanted, o.fresh = order, wanted, fresh
 	o.blame.doubt.order = order
 	for id := range o.failed {
-		if !wanted[id] && o.held[id] == nil {
+		if !wanted[id] {
 			delete(o.failed, id)
 		}
 	}
@@ -150,7 +149,7 @@ func (o *outbox) rebuild() {
 		return
 	}
 	for id, h := range o.held {
-		if !o.wanted[id] && o.failed[id] == nil {
+		if !o.wanted[id] {
 			o.drop = append(o.drop, h)
 		}
 	}
@@ -208,7 +207,7 @@ func (o *outbox) tryAlone() map[compile.Table]*item {
 	return out
 }
 
-// begin is a new session that carries these tables; set must follow. GoBGP holds no route then. keeps says that the router
+// begin is a new session that carries these tables; set must follow. keeps says that the router
 // may have kept routes of an earlier session.
 func (o *outbox) begin(now time.Time, tables []compile.Table, keeps bool) {
 	o.up, o.tables, o.complete = true, tables, false
@@ -224,7 +223,7 @@ func (o *outbox) begin(now time.Time, tables []compile.Table, keeps bool) {
 	}
 }
 
-// end is the end of the session: GoBGP is about to forget every route.
+// end is the end of the session.
 func (o *outbox) end() {
 	for key, h := range o.keys {
 		if !h.written.IsZero() {
@@ -255,12 +254,8 @@ func (o *outbox) nextDrop() *held {
 	return h
 }
 
-// dropped notes that GoBGP took the withdrawal, or did not.
-func (o *outbox) dropped(now time.Time, h *held, err error) {
-	if err != nil {
-		o.failed[h.id] = &failure{"GoBGP did not take the withdrawal: " + err.Error(), now.Add(retryAfter)}
-		return
-	}
+// dropped notes that the withdrawal is queued.
+func (o *outbox) dropped(now time.Time, h *held) {
 	delete(o.failed, h.id)
 	delete(o.held, h.id)
 	delete(o.keys, h.key)
@@ -342,11 +337,11 @@ func (o *outbox) nextGroup() int {
 	return n
 }
 
-// added notes that GoBGP took the announcement, or did not.
+// added notes that the announcement is queued, or cannot be.
 func (o *outbox) added(now time.Time, it *item, err error) {
 	o.pace(now)
 	if err != nil {
-		o.failed[it.id] = &failure{"GoBGP did not take the route: " + err.Error(), now.Add(retryAfter)}
+		o.failed[it.id] = &failure{"it cannot be sent to this router: " + err.Error(), now.Add(retryAfter)}
 		return
 	}
 	h := &held{item: it, key: routeKey(it.enc.table, it.enc.nlri), since: o.fresh[it.id]}
@@ -389,17 +384,17 @@ func (o *outbox) fly(now time.Time, key string) {
 }
 
 // wrote notes that the route's UPDATE was written to the router's connection. It returns the route when it was announced.
-func (o *outbox) wrote(now time.Time, key []byte) *held {
+func (o *outbox) wrote(now time.Time, key string) *held {
 	o.flying = max(o.flying-1, 0)
 	o.moved = now
-	delete(o.stale, string(key))
-	if n := o.airborne[string(key)]; n > 1 { // a later UPDATE about it is still under way
-		o.airborne[string(key)] = n - 1
+	delete(o.stale, key)
+	if n := o.airborne[key]; n > 1 { // a later UPDATE about it is still under way
+		o.airborne[key] = n - 1
 		return nil
 	}
-	delete(o.airborne, string(key))
-	delete(o.leaving, string(key))
-	h := o.keys[string(key)]
+	delete(o.airborne, key)
+	delete(o.leaving, key)
+	h := o.keys[key]
 	switch {
 	case h == nil:
 		return nil
@@ -414,20 +409,9 @@ func (o *outbox) wrote(now time.Time, key []byte) *held {
 }
 
 // tick does what time asks for and returns when to come again; 0 means never.
-func (o *outbox) tick(now time.Time) (wait time.Duration, stuck int) {
+func (o *outbox) tick(now time.Time) (wait time.Duration) {
 	if !o.up {
-		return 0, 0
-	}
-	if o.flying > 0 {
-		if wait = o.moved.Add(stuckAfter).Sub(now); wait <= 0 {
-			stuck, o.flying, wait = o.flying, 0, 0
-			clear(o.airborne)
-			for _, h := range o.held {
-				if h.written.IsZero() {
-					h.written = now
-				}
-			}
-		}
+		return 0
 	}
 	again := false
 	for id, f := range o.failed {
@@ -441,7 +425,7 @@ func (o *outbox) tick(now time.Time) (wait time.Duration, stuck int) {
 	if again {
 		o.rebuild()
 	}
-	return wait, stuck
+	return wait
 }
 
 // justComplete reports, once a session, that all but suspects was written, or that patience is over.

@@ -21,7 +21,7 @@ func upOutbox(maxRules, rate int) *outbox {
 }
 
 func (o *outbox) write(now time.Time, it *item) {
-	o.wrote(now, []byte(routeKey(it.enc.table, it.enc.nlri)))
+	o.wrote(now, routeKey(it.enc.table, it.enc.nlri))
 }
 
 // An engineer's route and what is new go before a backlog that is announced again, most valuable first.
@@ -92,7 +92,7 @@ func TestOutboxPace(t *testing.T) {
 		if h := o.nextDrop(); h == nil {
 			t.Fatalf("withdrawal %d waits", i)
 		} else {
-			o.dropped(now, h, nil)
+			o.dropped(now, h)
 			o.write(now, h.item)
 		}
 	}
@@ -122,27 +122,16 @@ func TestOutboxRoomAndFailure(t *testing.T) {
 	if it, _, ok := o.nextAdd(outboxNow); ok {
 		t.Fatalf("%s is sent where there is no room", it.text)
 	}
-	bad := o.nextDrop()
-	o.dropped(outboxNow, bad, errors.New("broken"))
 	for range 9 {
 		h := o.nextDrop()
-		o.dropped(outboxNow, h, nil)
+		o.dropped(outboxNow, h)
 		o.write(outboxNow, h.item)
 	}
 	fill(outboxNow)
-	if len(o.held) != 10 || o.held[bad.id] == nil {
+	if len(o.held) != 10 || o.held[items[19].id] != nil {
 		t.Errorf("holds %d", len(o.held))
 	}
-	wait, _ := o.tick(outboxNow)
-	if wait != retryAfter || o.nextDrop() != nil {
-		t.Errorf("tried again after %s", wait)
-	}
-	o.tick(outboxNow.Add(wait))
-	h := o.nextDrop()
-	if h == nil || h.id != bad.id {
-		t.Fatal("the withdrawal is not tried again")
-	}
-	o.dropped(outboxNow, h, nil)
+	o.dropped(outboxNow, o.nextDrop())
 	fill(outboxNow)
 	if len(o.held) != 10 || o.held[items[19].id] == nil {
 		t.Errorf("holds %d", len(o.held))
@@ -162,6 +151,9 @@ func TestOutboxRoomAndFailure(t *testing.T) {
 		o.added(outboxNow, it, nil)
 		fill2++
 	}
+	if wait := o.tick(outboxNow); wait != retryAfter {
+		t.Errorf("tried again after %s", wait)
+	}
 	o.tick(outboxNow.Add(retryAfter))
 	again, _, ok := o.nextAdd(outboxNow.Add(retryAfter))
 	if fill2 != 19 || !ok || again.id != it.id {
@@ -169,8 +161,22 @@ func TestOutboxRoomAndFailure(t *testing.T) {
 	}
 }
 
-// UPDATEs that GoBGP never sends hold the queue up for a while, not for ever.
-func TestOutboxStuck(t *testing.T) {
+// A route that could not be sent, and was not wanted meanwhile, is tried at once when it is wanted again.
+func TestOutboxForgetsFailures(t *testing.T) {
+	items := encodedItems(t, 2)
+	o := upOutbox(0, 0)
+	o.set(outboxNow, items)
+	it, _, _ := o.nextAdd(outboxNow)
+	o.added(outboxNow, it, errors.New("broken"))
+	o.set(outboxNow, nil)
+	o.set(outboxNow, []*item{it})
+	if again, _, ok := o.nextAdd(outboxNow); !ok || again != it {
+		t.Errorf("%v, %v", again, ok)
+	}
+}
+
+// No more than a window is under way, and it goes on when some of it was written.
+func TestOutboxWindow(t *testing.T) {
 	items := encodedItems(t, sendWindow+1)
 	o := upOutbox(0, 0)
 	o.set(outboxNow, items)
@@ -184,18 +190,13 @@ func TestOutboxStuck(t *testing.T) {
 	if _, _, ok := o.nextAdd(outboxNow); ok {
 		t.Fatal("more than a window is under way")
 	}
-	if _, stuck := o.tick(outboxNow.Add(stuckAfter - 1)); stuck > 0 {
-		t.Error("given up too early")
-	}
-	if _, stuck := o.tick(outboxNow.Add(stuckAfter)); stuck != sendWindow {
-		t.Errorf("%d stuck", stuck)
-	}
-	if _, _, ok := o.nextAdd(outboxNow.Add(stuckAfter)); !ok {
-		t.Error("still stuck")
+	o.write(outboxNow, items[0])
+	if _, _, ok := o.nextAdd(outboxNow); !ok {
+		t.Error("it does not go on")
 	}
 }
 
-// Whatever is wanted, whenever sessions come and go and GoBGP fails: a router that gets every withdrawal and announcement
+// Whatever is wanted, whenever sessions come and go and routes cannot be sent: a router that gets every withdrawal and announcement
 // in order never holds more than it has room for, and holds what is wanted, and nothing else, when things come to rest.
 func TestOutboxProperty(t *testing.T) {
 	items := encodedItems(t, 40)
@@ -240,11 +241,8 @@ func TestOutboxProperty(t *testing.T) {
 		}
 		step := func() {
 			if h := o.nextDrop(); h != nil {
-				err := broken()
-				o.dropped(now, h, err)
-				if err == nil {
-					wire = append(wire, func() { delete(router, h.key); o.write(now, h.item) })
-				}
+				o.dropped(now, h)
+				wire = append(wire, func() { delete(router, h.key); o.write(now, h.item) })
 			}
 			if it, _, ok := o.nextAdd(now); ok {
 				err := broken()

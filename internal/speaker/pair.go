@@ -20,11 +20,15 @@ type pair struct {
 	router net.Conn
 	local  *localConn
 
+	writing sync.Mutex
+	torn    error // why the stream to the router ended, perhaps within a message; guarded by writing
+
 	holdOff time.Time // when the next KEEPALIVE may stand in for an UPDATE; used by fromRouter only
 
 	mu         sync.Mutex
 	tables     []compile.Table // both sides offered; set by the router's OPEN
 	keeps      bool            // the router speaks graceful restart, so it may hold routes of an earlier session
+	twoOctets  bool            // it knows no AS numbers of four octets
 	ourAlive   bool            // GoBGP sent its first KEEPALIVE
 	theirAlive bool            // the router did
 	up         bool
@@ -104,83 +108,62 @@ func (p *pair) note(err error) (first bool) {
 	return first
 }
 
-func (p *pair) toRouter(b []byte) error {
-	_ = p.router.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, err := p.router.Write(b)
+// send writes UPDATEs to the router. When that fails the session is over.
+func (p *pair) send(b []byte) error {
+	err := p.toRouter(b)
+	if err != nil {
+		err = &routerGone{err}
+		p.note(err)
+		_ = p.router.SetReadDeadline(time.Now().Add(lastWords)) // what it said before it went may still be there to be read
+	}
 	return err
 }
 
-// fromLocal passes what GoBGP says, many messages in one write where it says much.
+// toRouter writes whole messages.
+func (p *pair) toRouter(b []byte) error {
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if p.torn != nil {
+		return p.torn
+	}
+	_ = p.router.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_, p.torn = p.router.Write(b)
+	return p.torn
+}
+
+// fromLocal passes what GoBGP says to keep the session. Routes it has none of.
 func (p *pair) fromLocal() error {
-	m := p.guard.metrics
-	name := p.guard.peer.Name
-	out := make([]byte, 0, 64<<10)
+	buf := make([]byte, maxMessage)
 	for {
-		// At least one message, then all that is there already.
-		out = out[:0]
-		var updates []int // where in out they begin
-		var last error
-		for {
-			head, err := p.local.r.Peek(headerLen)
-			if err != nil {
-				last = err
-				break
-			}
-			n, typ, err := parseHeader(head)
-			if err != nil {
-				return fmt.Errorf("GoBGP sent what is not BGP: %w", errors.New(err.Error()))
-			}
-			msg, err := p.local.r.Peek(n)
-			if err != nil {
-				last = err
-				break
-			}
-			if typ == msgUpdate && isEndOfRIB(msg) {
-				_, _ = p.local.r.Discard(n) // GoBGP says it before the router has our routes; the router gets ours
-				break
-			}
-			out = append(out, msg...)
-			switch typ {
-			case msgUpdate:
-				updates = append(updates, len(out)-n)
-			case msgKeepalive:
-				p.alive(&p.ourAlive)
-			case msgNotification:
-				last = fmt.Errorf("we closed the session: %s", p.explain(msg[headerLen], msg[headerLen+1]))
-				p.note(last) // before the router has it: one that closes at once is not the one that ended the session
-			}
-			_, _ = p.local.r.Discard(n)
-			if last != nil || p.local.r.Buffered() < headerLen || len(out) > 48<<10 {
-				break
-			}
+		typ, body, err := readMessage(p.local.r, buf)
+		switch {
+		case errors.Is(err, io.EOF), errors.Is(err, net.ErrClosed):
+			return errors.New("GoBGP closed the session")
+		case err != nil:
+			return fmt.Errorf("GoBGP sent what is not BGP: %w", errors.New(err.Error()))
 		}
-		if len(out) > 0 {
-			if err := p.toRouter(out); err != nil {
-				return &routerGone{err}
+		msg := appendMessage(nil, typ, body)
+		if typ == msgUpdate {
+			if !isEndOfRIB(msg) { // GoBGP says that before the router has our routes; the router gets ours
+				p.guard.log.Error("GoBGP sent an UPDATE of its own, which the router does not get: a fault of this program", "update", fmt.Sprintf("%x", body))
 			}
-			m.updates.WithLabelValues(name).Add(float64(len(updates)))
-			p.report(out, updates)
+			continue
+		}
+		var last error
+		if typ == msgNotification {
+			last = fmt.Errorf("we closed the session: %s", p.explain(body[0], body[1]))
+			p.note(last) // before the router has it: one that closes at once is not the one that ended the session
+		}
+		if err := p.toRouter(msg); err != nil {
+			return &routerGone{err}
+		}
+		if typ == msgKeepalive {
+			p.alive(&p.ourAlive) // after the router has it: UPDATEs come behind it
 		}
 		if last != nil {
-			if errors.Is(last, io.EOF) || errors.Is(last, net.ErrClosed) {
-				return errors.New("GoBGP closed the session")
-			}
 			return last
 		}
 	}
-}
-
-// report tells which routes are on their way to the router.
-func (p *pair) report(out []byte, updates []int) {
-	if p.guard.wrote == nil || len(updates) == 0 {
-		return
-	}
-	var keys [][]byte
-	for _, at := range updates {
-		n := int(binary.BigEndian.Uint16(out[at+16:]))
-		keys = appendRouteKeys(keys, out[at+headerLen:at+n])
-	}
-	p.guard.wrote(keys)
 }
 
 // explain adds to a NOTIFICATION of ours what we know and GoBGP does not say.
@@ -266,8 +249,8 @@ func (p *pair) fromRouter() error {
 				pass = appendMessage(nil, msgKeepalive, nil)
 			}
 		case typ == msgRouteRefresh:
-			if pass = p.refresh(body); pass != nil && g.refresh != nil && g.refresh() {
-				pass = nil
+			if p.asksForAll(body) && g.refresh != nil {
+				g.refresh()
 			}
 		default:
 			return &notification{errFSM, 3, fmt.Sprintf("the router sent a message of type %d in an established session", typ)}
@@ -322,7 +305,7 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	o.multi = true
 	o.longLived = 0 // ours to offer, and nothing GoBGP should act on
 	p.mu.Lock()
-	p.tables, p.keeps = both, o.graceful
+	p.tables, p.keeps, p.twoOctets = both, o.graceful, !o.fourOctet
 	p.mu.Unlock()
 	if len(both) == 0 {
 		return nil, &notification{errOpen, 7, "the router offers none of our families: activate them there for this neighbour"}
@@ -330,16 +313,13 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	return appendOpen(nil, o), nil
 }
 
-// refresh passes a plain ROUTE-REFRESH (RFC 2918) for a table we carry.
-func (p *pair) refresh(body []byte) []byte {
+// asksForAll reports whether the body is that of a plain ROUTE-REFRESH (RFC 2918) for a table we carry.
+func (p *pair) asksForAll(body []byte) bool {
 	if len(body) != 4 || body[2] != 0 {
-		return nil
+		return false
 	}
 	t, ok := tableOfAFI(binary.BigEndian.Uint16(body), body[3])
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !ok || !slices.Contains(p.tables, t) {
-		return nil
-	}
-	return appendMessage(nil, msgRouteRefresh, []byte{body[0], body[1], 0, body[3]})
+	return ok && slices.Contains(p.tables, t)
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -18,15 +17,13 @@ import (
 
 // router is one GoBGP server with one neighbour: the guard of a router.
 //
-// The server holds routes only while a session is up, and is handed them one after the other (outbox): left alone it
-// announces all it has in its own order the moment a session comes up, and again after each reset.
+// The server opens the session, keeps it and ends it, and has no routes: the UPDATEs are ours and go past it (encode.go,
+// outbox; ADR 4 says why).
 //
-// There is one server per router, not one with export policies: each router gets its own compiled set without tags on
-// routes, a router that does not come back delays no other's restart (GoBGP holds all routes back until every
-// neighbour has sent its End-of-RIB), and the servers work in parallel.
+// There is one server per router: one that waits, or is made to forget its neighbour, is nothing to the others.
 //
-// StartBgp sets two package variables of GoBGP that the servers read, so servers are started one after the other and before
-// any has routes, and a process runs one speaker. Where renew sets them again they have these values already.
+// StartBgp sets two package variables of GoBGP that the servers read, so servers are started one after the other, and a
+// process runs one speaker.
 type router struct {
 	peer  Peer
 	log   *slog.Logger
@@ -52,22 +49,19 @@ type router struct {
 	out     *outbox             // guarded by mu
 	asked   uint64              // number of the session while it waits for the answer, 0 otherwise; guarded by mu
 	pair    *pair               // the established session; guarded by mu
-	direct  []byte              // withdrawals to write to it as they are; guarded by mu
-	writing bool                // the sender writes such; guarded by mu
+	direct  []byte              // UPDATEs to write to it; guarded by mu
+	keys    []string            // of the routes in them that the outbox waits for; guarded by mu
+	sending []string            // the keys of what is being written; guarded by mu
 	eager   bool                // the last session's end taught something; guarded by mu
 	roofs   roofs               // guarded by mu
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // stop was not called; guarded by mu
 
-	patience   time.Duration // how long a new session waits for the answer
-	asn        uint32        // our own
-	id         netip.Addr    // our BGP identifier
-	renewAfter int
-	left       int              // withdrawals since GoBGP's table was empty; guarded by mu
-	renewed    bool             // it was emptied in this session; guarded by mu
-	again      bool             // the router asked for all; guarded by mu
-	refill     map[string]*held // by ID: the router has it and GoBGP's table does not; guarded by mu
-	refreshed  time.Time        // when all was last sent again; guarded by mu
+	patience  time.Duration    // how long a new session waits for the answer
+	twoOctets bool             // the router knows AS numbers of two octets only; guarded by mu
+	again     bool             // it asked for all; guarded by mu
+	refill    map[string]*held // by ID: what it has and is to get again; guarded by mu
+	refreshed time.Time        // when all was last sent again; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -84,15 +78,13 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 	}
 	r := &router{
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
-		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, p.ASN == o.ASN, &proofs{}},
+		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, o.ASN, p.ASN == o.ASN, &proofs{}},
 		limits: o.Safety, prober: newProber(p),
 		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true, patience: o.StoreWait,
-		asn: o.ASN, id: o.RouterID, renewAfter: cmp.Or(o.renewAfter, renewAfter),
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil, nil)),
 	}
-	r.renewAfter += rand.N(r.renewAfter/4 + 1) // not at all routers at once
 	g.longLived = o.LongLived
-	g.up, g.wrote, g.down, g.reset, g.refresh = r.sessionUp, r.wrote, r.sessionDown, r.reconnect, r.refresh
+	g.up, g.down, g.reset, g.refresh = r.sessionUp, r.sessionDown, r.reconnect, r.refresh
 	if r.bgp, err = o.bgp(o.ASN, o.RouterID, log.With("component", "gobgp")); err != nil {
 		g.ln.Close()
 		return nil, fmt.Errorf("peer %s: start GoBGP: %w", p.Name, err)
@@ -104,11 +96,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 func startBGP(asn uint32, id netip.Addr, log *slog.Logger) (*server.BgpServer, error) {
 	b := server.NewBgpServer(server.LoggerOption(&bgpLog{log: log}))
 	go b.Serve() // never returns: GoBGP has no way to end it
-	return b, b.StartBgp(context.Background(), global(asn, id))
-}
-
-func global(asn uint32, id netip.Addr) *api.StartBgpRequest {
-	return &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: id.String(), ListenPort: -1}}
+	return b, b.StartBgp(context.Background(), &api.StartBgpRequest{Global: &api.Global{Asn: asn, RouterId: id.String(), ListenPort: -1}})
 }
 
 // start lets GoBGP connect.

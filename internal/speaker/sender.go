@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	sendBatch = 64              // routes handed to GoBGP while the lock is held: about two milliseconds
+	sendBatch = 64              // routes written at a time
 	tellEvery = 2 * time.Second // how often watchers hear of routes written while more wait
 )
 
@@ -98,7 +98,7 @@ func (r *router) jailRules() (found bool) {
 	return found
 }
 
-// withdrawDirectly queues withdrawals of what GoBGP knows nothing of. The caller holds mu.
+// withdrawDirectly queues withdrawals of what this session was not given. The caller holds mu.
 func (r *router) withdrawDirectly(routes []encoded) {
 	for _, e := range routes {
 		r.direct = appendWithdrawal(r.direct, e)
@@ -112,7 +112,7 @@ func (r *router) poke() {
 	}
 }
 
-// send hands routes to GoBGP until ctx ends.
+// send writes routes to the router until ctx ends.
 func (r *router) send(ctx context.Context) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -141,42 +141,32 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		}
 		unanswered, left := r.unanswered(now)
 		wait = sooner(wait, left)
-		again, stuck := r.out.tick(now)
-		due, later := r.renewDue(now)
-		if due {
-			r.renew(now)
-		}
+		again := r.out.tick(now)
+		later := r.refreshDue(now)
 		more, next := r.step(now)
 		wait = sooner(wait, later)
 		wait = sooner(sooner(wait, again), next)
-		write, pair := r.direct, r.pair
-		r.direct = nil
+		write, keys, pair := r.direct, r.keys, r.pair
+		r.direct, r.keys, r.sending = nil, nil, append(r.sending, keys...)
 		complete := r.out.justComplete(now, cmp.Or(r.grace, defaultGracefulRestart))
 		if complete && pair != nil && pair.keeps && r.grace > 0 {
 			for _, t := range r.out.tables {
 				write = append(write, endOfRIB(t)...)
 			}
 		}
-		r.writing = pair != nil && len(write) > 0
-		writing := r.writing
 		r.mu.Unlock()
 
 		if unanswered {
 			r.goesOn(unansweredWait)
 		}
-		if stuck > 0 {
-			r.log.Error("GoBGP took routes and sends no UPDATEs for them: a fault of this program; if the router misses routes, restart the speaker",
-				"routes", stuck)
-		}
 		if len(released) > 0 {
 			r.log.Warn("routes come out of quarantine and are tried again", "routes", len(released))
 			r.report()
 		}
-		if writing {
-			_ = pair.toRouter(write) // the reader notices when the router is gone
-			r.mu.Lock()
-			r.writing = false
-			r.mu.Unlock()
+		if pair != nil && len(write) > 0 {
+			if pair.send(write) == nil {
+				r.wrote(pair, keys)
+			}
 			continue
 		}
 		if !more && !complete { // once all is out, suspects are next, and step looked before
@@ -209,7 +199,7 @@ func (r *router) report() {
 	r.watch.changed()
 }
 
-// step hands over a batch of withdrawals and a batch of additions. more says that it can go on at once, wait that it can
+// step queues a batch of withdrawals and a batch of additions. more says that it can go on at once, wait that it can
 // after a while. The caller holds mu.
 func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 	var failed int
@@ -219,23 +209,20 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 			break
 		}
 		more = true
-		failed += r.withdraw(now, h)
+		r.withdraw(now, h)
 	}
 	for range sendBatch {
-		if len(r.direct) > 0 || r.writing {
-			break // a withdrawal on its way must not come after its route's new announcement
-		}
 		it, pause, ok := r.out.nextAdd(now)
 		if !ok {
 			wait = pause
 			break
 		}
 		more = true
-		err := r.addPath(it)
+		err := r.announce(it, routeKey(it.enc.table, it.enc.nlri))
 		r.out.added(now, it, err)
 		if err != nil {
 			failed++
-			r.log.Error("GoBGP does not take a route", "route", it.text, "err", err)
+			r.log.Error("a route cannot be sent to this router", "route", it.text, "err", err)
 		}
 	}
 	filled, later, bad := r.fill(now)
@@ -245,48 +232,33 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 	return more || filled, sooner(wait, later)
 }
 
-// withdraw takes a route out of GoBGP: by path, for by the UUID that AddPath returned GoBGP walks over all routes, and as
-// AddPath of a withdrawal it would remember the UUID for ever. The caller holds mu.
-func (r *router) withdraw(now time.Time, h *held) (failed int) {
-	if r.refill[h.id] == h { // of what is not in its table GoBGP sends no withdrawal
-		if failed = r.put(now, h); failed > 0 {
-			return failed
-		}
-	}
-	path, err := r.attrs.path(*h.enc, h.Route.Action, true)
+// announce queues the UPDATE of a route. The caller holds mu.
+func (r *router) announce(it *item, key string) error {
+	out, err := r.attrs.announcement(r.direct, *it.enc, it.Route.Action, r.twoOctets)
 	if err == nil {
-		err = r.bgp.DeletePath(context.Background(), &api.DeletePathRequest{TableType: api.TableType_GLOBAL, Path: path})
+		r.direct, r.keys = out, append(r.keys, key)
 	}
-	r.out.dropped(now, h, err)
-	r.left++
-	if err != nil {
-		r.log.Error("GoBGP does not withdraw a route", "route", h.text, "err", err)
-		return 1
-	}
-	return 0
+	return err
 }
 
-// drain hands every withdrawal to GoBGP before it returns, however many are under way.
+// withdraw queues the withdrawal of a route. The caller holds mu.
+func (r *router) withdraw(now time.Time, h *held) {
+	r.direct, r.keys = appendWithdrawal(r.direct, *h.enc), append(r.keys, h.key)
+	r.out.dropped(now, h)
+}
+
+// drain queues every withdrawal before it returns, however many are under way.
 func (r *router) drain() {
-	for {
-		r.mu.Lock()
-		now, left := time.Now(), len(r.out.drop)
-		if !r.out.up {
-			left = 0
+	r.mu.Lock()
+	now := time.Now()
+	if r.out.up {
+		for _, h := range r.out.drop {
+			r.withdraw(now, h)
 		}
-		for range min(left, sendBatch) {
-			h := r.out.drop[0]
-			r.out.drop = r.out.drop[1:]
-			if r.withdraw(now, h) > 0 {
-				r.m.bgpErrors.WithLabelValues(r.peer.Name).Inc()
-			}
-		}
-		r.mu.Unlock()
-		if left == 0 {
-			r.poke()
-			return
-		}
+		r.out.drop = r.out.drop[:0]
 	}
+	r.mu.Unlock()
+	r.poke()
 }
 
 // remember notes what the router may have kept from a speaker before this one.
@@ -308,8 +280,9 @@ func (r *router) sessionUp(p *pair) {
 	r.mu.Lock()
 	p.mu.Lock()
 	tables, keeps := slices.Clone(p.tables), p.keeps
+	r.twoOctets = p.twoOctets
 	p.mu.Unlock()
-	r.pair = p
+	r.pair, r.direct, r.keys, r.sending = p, nil, nil, nil
 	now := time.Now()
 	r.out.begin(now, tables, keeps)
 	r.place(now)
@@ -325,10 +298,16 @@ func (r *router) sessionUp(p *pair) {
 	r.poke()
 }
 
-// wrote takes the keys of routes whose UPDATEs are on their way to the router.
-func (r *router) wrote(keys [][]byte) {
+// wrote takes the keys of routes whose UPDATEs were written to the connection of this session.
+func (r *router) wrote(p *pair, keys []string) {
 	now := time.Now()
+	r.m.updates.WithLabelValues(r.peer.Name).Add(float64(len(keys)))
 	r.mu.Lock()
+	if r.pair != p { // it ended meanwhile, and sessionDown knows of these
+		r.mu.Unlock()
+		return
+	}
+	r.sending = nil
 	for _, key := range keys {
 		if h := r.out.wrote(now, key); h != nil && !h.since.IsZero() {
 			r.m.routeSeconds.WithLabelValues(r.peer.Name).Observe(now.Sub(h.since).Seconds())
@@ -350,6 +329,10 @@ func (r *router) wrote(keys [][]byte) {
 func (r *router) sessionDown(how ending, why string, most *maximum) {
 	now := time.Now()
 	r.mu.Lock()
+	for _, key := range r.sending { // they may have been what it ended upon
+		r.out.wrote(now, key)
+	}
+	r.sending = nil
 	v := r.out.blame.ended(now, how, why, r.out.held)
 	var q Quarantine
 	if v.jailed != "" {
@@ -363,10 +346,10 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 		table, rules = r.roofs.learn(now, *most, r.out.heldOf)
 	}
 	lower := rules > 0 && rules < len(r.out.held)
-	r.left += len(r.out.held)
 	clear(r.refill)
+	r.again = false
 	r.out.end()
-	r.pair, r.direct, r.asked = nil, nil, 0
+	r.pair, r.direct, r.keys, r.asked = nil, nil, nil, 0
 	r.eager = v != (verdict{}) || lower
 	r.place(now)
 	r.mu.Unlock()
@@ -390,8 +373,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	}
 }
 
-// reconnect makes GoBGP forget the neighbour and every route, and start anew: left alone it stays idle for five seconds
-// after each loss, and announces everything at once when the session is back.
+// reconnect makes GoBGP forget the neighbour and start anew: left alone it stays idle for five seconds after each loss.
 func (r *router) reconnect() (eager bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -400,12 +382,6 @@ func (r *router) reconnect() (eager bool) {
 	}
 	ctx := context.Background()
 	err := r.bgp.DeletePeer(ctx, &api.DeletePeerRequest{Address: "127.0.0.1"})
-	if err == nil {
-		err = r.bgp.DeletePath(ctx, &api.DeletePathRequest{TableType: api.TableType_GLOBAL})
-	}
-	if err == nil && (r.renewed || r.left >= r.renewAfter/2) {
-		err = r.empty()
-	}
 	if err == nil {
 		err = r.addPeer()
 	}

@@ -230,7 +230,6 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 		due[i].enc = &e
 	})
 	ok = make([]*item, 0, len(due))
-	s.keys = make(map[string]string, len(due))
 	for i, it := range due {
 		if v, bad := why[i]; bad {
 			refuse(it, string(v.Invariant), v.Reason)
@@ -240,13 +239,6 @@ func (s *speaker) admit(items []*item, now time.Time) (ok []*item, refused []Ref
 			refuse(it, RefusedEncoding, err.Error())
 			continue
 		}
-		// GoBGP takes rules for one that differ in the upper four TCP flags only: the second would replace the first
-		// there, and stay at the routers.
-		if other, taken := s.keys[it.enc.key]; taken {
-			refuse(it, RefusedEncoding, fmt.Sprintf("GoBGP does not tell it from %q, which the set has too: announce one of them", other))
-			continue
-		}
-		s.keys[it.enc.key] = it.text
 		ok = append(ok, it)
 	}
 	return ok, refused

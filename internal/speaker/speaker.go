@@ -1,4 +1,4 @@
-// Package speaker announces routes to routers: it owns GoBGP, a journal of what is announced with absolute deadlines, and
+// Package speaker announces routes to routers: it owns GoBGP, which keeps the sessions, a journal of what is announced with absolute deadlines, and
 // the service through which a controller hands it the whole desired set.
 package speaker
 
@@ -26,10 +26,9 @@ type speaker struct {
 	routers  []*router // sorted by name; fixed after start
 
 	// Locks in this order. A disk that hangs holds writing for as long as it likes; withdrawing needs mu only.
-	writing sync.Mutex        // one writer of the journal at a time
-	asked   asked             // guarded by writing
-	judge   *safety.Judge     // guarded by writing
-	keys    map[string]string // texts of what was admitted last, by what GoBGP tells them apart by; guarded by writing
+	writing sync.Mutex    // one writer of the journal at a time
+	asked   asked         // guarded by writing
+	judge   *safety.Judge // guarded by writing
 	mu      sync.Mutex
 	state   state            // what is announced, and the term and revision of it; guarded by mu
 	have    map[string]*item // state.items by ID; guarded by mu

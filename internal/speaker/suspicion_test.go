@@ -199,7 +199,7 @@ func (s *simulated) session() (stable bool) {
 		if ok {
 			s.out.added(s.now, it, nil)
 			s.now = s.now.Add(50 * time.Microsecond)
-			s.out.wrote(s.now, []byte(routeKey(it.enc.table, it.enc.nlri)))
+			s.out.wrote(s.now, routeKey(it.enc.table, it.enc.nlri))
 			took = append(took, it.id)
 			if how, dies := s.dies(took); dies {
 				died(how)

@@ -91,7 +91,7 @@ const (
 	Unsupported                       // the router does not take the table or the shape
 	NotPlaced                         // the router has no room for it
 	Quarantined                       // the router resets the session upon it
-	Failed                            // GoBGP did not take it; it is tried again
+	Failed                            // it cannot be made into an UPDATE for the router; it is tried again
 )
 
 // Status is the state of one speaker.

@@ -74,12 +74,8 @@ func wrongIn(x Result) string {
 	return x.Outcome() + ": " + x.Note
 }
 
-// refusedByUs reports whether our safety kernel refused a rule as it is meant to: one that could cut BGP off, or one with
-// an offset whose octets GoBGP takes for others (the page says so).
-func refusedByUs(x Result) bool {
-	invariant := refusal(x)
-	return invariant == string(safety.BGP) || invariant == string(safety.Encoding) && hasOffset(x.cell.Route)
-}
+// refusedByUs reports whether our safety kernel refused a rule as it is meant to: one that could cut BGP off.
+func refusedByUs(x Result) bool { return refusal(x) == string(safety.BGP) }
 
 // refusal is the invariant for which our speaker refused a rule; empty when it did not.
 func refusal(x Result) string {

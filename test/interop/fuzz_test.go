@@ -108,7 +108,7 @@ func TestWrongIn(t *testing.T) {
 		"stays":                       {Result{Router: "FRR", cell: packets, Sent: true, Accepted: true, ReadBackEqual: true}, true},
 		"not sent":                    {Result{Router: "FRR", cell: plain}, true},
 		"refused for BGP":             {Result{Router: "FRR", cell: plain, Note: refusedNote + "bgp: it could cut sessions"}, false},
-		"refused for its octets":      {Result{Router: "FRR", cell: plain, Note: refusedNote + "encoding: GoBGP would send"}, true},
+		"refused for its octets":      {Result{Router: "FRR", cell: plain, Note: refusedNote + "encoding: not what was meant"}, true},
 		"refused for another reason":  {Result{Router: "FRR", cell: plain, Note: refusedNote + "malformed: no"}, true},
 		"a reset, though it may show": {Result{Router: "FRR", cell: packets, Sent: true, Note: "NOTIFICATION 3/1"}, true},
 	} {

@@ -114,8 +114,8 @@ writes it, and what BIRD puts on the wire must mean the same to our decoder.
 
 Found so, and taken care of:
 
-- GoBGP, the library our speaker is built on, takes the octets of some prefixes with an offset for others and would send another rule. The
-  speaker proves each rule by its octets before it is sent and refuses these (invariant ` + "`encoding`" + `).
+- GoBGP, the library that keeps our sessions, takes the octets of some prefixes with an offset for others and would send another rule. Since
+  then the speaker writes its UPDATEs itself.
 - BIRD 2.0 keeps 16 bits of a flow label in its configuration and announces another rule without a word, as it does with an offset within an
   octet. ` + "`tmctl route render`" + ` refuses to write either for it. What BIRD receives it holds whole.
 `

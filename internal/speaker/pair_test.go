@@ -1,0 +1,209 @@
+package speaker
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
+)
+
+// tornConn takes so many octets and fails then, as a connection does whose other side reads no more.
+type tornConn struct {
+	net.Conn // nil: nothing else is called
+	room     int
+	got      bytes.Buffer
+}
+
+func (c *tornConn) Write(b []byte) (int, error) {
+	n := min(len(b), c.room)
+	c.room -= n
+	c.got.Write(b[:n])
+	if n < len(b) {
+		c.room = 1000 // it would take more again
+		return n, errors.New("torn")
+	}
+	return n, nil
+}
+
+func (*tornConn) SetWriteDeadline(time.Time) error { return nil }
+func (*tornConn) SetReadDeadline(time.Time) error  { return nil }
+
+// Behind a message of which a part was written nothing is: the router would take it for the rest.
+func TestNothingIsWrittenBehindATornMessage(t *testing.T) {
+	c := &tornConn{room: 30}
+	p := &pair{router: c}
+	keepalive := appendMessage(nil, msgKeepalive, nil)
+	if err := p.send(keepalive); err != nil {
+		t.Fatal(err)
+	}
+	var gone *routerGone
+	if err := p.send(keepalive); !errors.As(err, &gone) {
+		t.Errorf("%v", err)
+	}
+	if err := p.send(keepalive); err == nil {
+		t.Error("written behind a torn message")
+	}
+	if err := p.toRouter(keepalive); err == nil {
+		t.Error("a message of GoBGP was written behind a torn one")
+	}
+	if c.got.Len() != 30 {
+		t.Errorf("%d octets were written, want 30", c.got.Len())
+	}
+	if !errors.As(p.cause, &gone) {
+		t.Errorf("the session ended upon %v", p.cause)
+	}
+}
+
+// GoBGP announces nothing: what it says of routes is an End-of-RIB, which comes before its time, or its fault.
+func TestGoBGPHasNoRoutes(t *testing.T) {
+	var log bytes.Buffer
+	c := &tornConn{room: 1000}
+	p := &pair{router: c, guard: &guard{log: slog.New(slog.NewTextHandler(&log, nil))}}
+	p.ourAlive = true // and not the first of its KEEPALIVEs
+	keepalive := appendMessage(nil, msgKeepalive, nil)
+	said := bytes.Join([][]byte{
+		endOfRIB(compile.IPv4FlowSpec), keepalive, appendWithdrawal(nil, encoded{compile.IPv4Unicast, []byte{32, 192, 0, 2, 1}}), keepalive, appendMessage(nil, msgNotification, []byte{6, 2}), keepalive,
+	}, nil)
+	p.local = &localConn{r: bufio.NewReader(bytes.NewReader(said))}
+	if err := p.fromLocal(); err == nil || !strings.Contains(err.Error(), "we closed the session") {
+		t.Errorf("%v", err)
+	}
+	if want := bytes.Join([][]byte{keepalive, keepalive, appendMessage(nil, msgNotification, []byte{6, 2})}, nil); !bytes.Equal(c.got.Bytes(), want) {
+		t.Errorf("the router got %x", c.got.Bytes())
+	}
+	if n := strings.Count(log.String(), "an UPDATE of its own"); n != 1 {
+		t.Errorf("said %d times:\n%s", n, &log)
+	}
+	for _, rest := range [][]byte{nil, keepalive[:5]} {
+		p.local = &localConn{r: bufio.NewReader(bytes.NewReader(rest))}
+		if err := p.fromLocal(); err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("%x: %v", rest, err)
+		}
+	}
+}
+
+// UPDATEs go out as soon as the session is established, and must not come before our first KEEPALIVE.
+func TestEstablishedAfterOurKeepalive(t *testing.T) {
+	_, r := bareSpeaker(t)
+	c := &tornConn{room: 1000}
+	keepalive := appendMessage(nil, msgKeepalive, nil)
+	p := &pair{router: c, guard: r.guard, theirAlive: true, tables: compile.Tables(), local: &localConn{r: bufio.NewReader(bytes.NewReader(keepalive))}}
+	up := 0
+	r.guard.up = func(*pair) {
+		if up++; !bytes.Equal(c.got.Bytes(), keepalive) {
+			t.Errorf("the session is established and the router got %x", c.got.Bytes())
+		}
+	}
+	if err := p.fromLocal(); err == nil || up != 1 {
+		t.Errorf("%v, established %d times", err, up)
+	}
+}
+
+// A session may end before the write of the UPDATE returns upon which it did: these are suspect, and the router may have
+// kept them. A write of the session before says nothing of this one.
+func TestSessionEndsWhileUpdatesAreWritten(t *testing.T) {
+	_, r := bareSpeaker(t)
+	items := encodedItems(t, 3)
+	begin := func() *pair {
+		p := &pair{tables: compile.Tables(), keeps: true}
+		r.sessionUp(p)
+		return p
+	}
+	take := func() []string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		keys := r.keys
+		r.direct, r.keys, r.sending = nil, nil, keys
+		return keys
+	}
+	r.apply(items)
+	first := begin()
+	r.mu.Lock()
+	r.step(time.Now())
+	r.mu.Unlock()
+	keys := take()
+	if len(keys) != 3 {
+		t.Fatalf("%d are written", len(keys))
+	}
+	r.refresh()
+	r.sessionDown(refused, "NOTIFICATION 3/1", nil)
+	r.mu.Lock()
+	if r.again {
+		t.Error("the next session begins with a refresh that this one asked for")
+	}
+	for _, it := range items {
+		if !r.out.blame.suspect(it) {
+			t.Errorf("%q is not suspect", it.text)
+		}
+		if _, ok := r.out.stale[routeKey(it.enc.table, it.enc.nlri)]; !ok {
+			t.Errorf("the router may have kept %q, and nobody knows", it.text)
+		}
+	}
+	r.mu.Unlock()
+
+	begin()
+	r.mu.Lock()
+	r.out.complete = true
+	r.out.since = time.Now().Add(-time.Hour)
+	r.step(time.Now()) // suspects, one group
+	flying := r.out.flying
+	r.mu.Unlock()
+	if flying == 0 {
+		t.Fatal("nothing is under way")
+	}
+	r.wrote(first, keys)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.out.flying != flying {
+		t.Errorf("%d under way, want %d: a write of the session before was counted", r.out.flying, flying)
+	}
+}
+
+// A router that knows AS numbers of two octets only gets its paths so, from its OPEN to its routes.
+func TestTwoOctetAS(t *testing.T) {
+	for _, four := range []bool{true, false} {
+		p := &pair{guard: &guard{peer: Peer{ASN: 64501}, asn: 4200000000}, local: &localConn{open: open{asn: 4200000000, id: [4]byte{1}, tables: compile.Tables(), fourOctet: true}}}
+		body := appendOpen(nil, open{asn: 64501, hold: 90, id: [4]byte{2}, tables: compile.Tables(), multi: true, fourOctet: four})[headerLen:]
+		if _, err := p.theirOpen(body); err != nil {
+			t.Fatal(err)
+		}
+		_, r := bareSpeaker(t)
+		r.attrs.asn, r.attrs.internal, r.attrs.proofs = 4200000000, false, nil
+		r.apply(encodedItems(t, 1))
+		r.sessionUp(p)
+		r.mu.Lock()
+		r.step(time.Now())
+		r.mu.Unlock()
+		long, short := []byte{0x40, attrASPath, 6, 2, 1, 0xfa, 0x56, 0xea, 0}, []byte{0x40, attrASPath, 4, 2, 1, 0x5b, 0xa0}
+		if !bytes.Contains(r.direct, map[bool][]byte{true: long, false: short}[four]) || bytes.Contains(r.direct, []byte{0xc0, attrAS4Path}) == four {
+			t.Errorf("four octets %v: %x", four, r.direct)
+		}
+	}
+}
+
+// Of a connection that takes no more it is not known what the router got: all that was to be written is suspect.
+func TestTornUpdatesAreSuspect(t *testing.T) {
+	_, r := bareSpeaker(t)
+	items := encodedItems(t, 3*sendBatch)
+	p := &pair{router: &tornConn{room: 100}, tables: compile.Tables(), keeps: true}
+	r.apply(items)
+	r.sessionUp(p)
+	if wait := r.sendAll(t.Context()); wait != 0 {
+		t.Errorf("it goes on after %s", wait)
+	}
+	r.sessionDown(refused, "NOTIFICATION 3/1", nil)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, it := range items {
+		if !r.out.blame.suspect(it) {
+			t.Fatalf("%q is not suspect", it.text)
+		}
+	}
+}
