@@ -108,15 +108,25 @@ func (p *pair) note(err error) (first bool) {
 	return first
 }
 
+// writePiece is about how much is written at a time: a slow router has writeTimeout for each, and KEEPALIVEs come between.
+const writePiece = 16 << 10
+
 // send writes UPDATEs to the router. When that fails the session is over.
 func (p *pair) send(b []byte) error {
-	err := p.toRouter(b)
-	if err != nil {
-		err = &routerGone{err}
-		p.note(err)
-		_ = p.router.SetReadDeadline(time.Now().Add(lastWords)) // what it said before it went may still be there to be read
+	for len(b) > 0 {
+		n := 0
+		for n < len(b) && n < writePiece {
+			n += int(binary.BigEndian.Uint16(b[n+16:]))
+		}
+		if err := p.toRouter(b[:n]); err != nil {
+			err = &routerGone{err}
+			p.note(err)
+			_ = p.router.SetReadDeadline(time.Now().Add(lastWords)) // what it said before it went may still be there to be read
+			return err
+		}
+		b = b[n:]
 	}
-	return err
+	return nil
 }
 
 // toRouter writes whole messages.

@@ -19,10 +19,12 @@ type tornConn struct {
 	net.Conn // nil: nothing else is called
 	room     int
 	got      bytes.Buffer
+	longest  int
 }
 
 func (c *tornConn) Write(b []byte) (int, error) {
 	n := min(len(b), c.room)
+	c.longest = max(c.longest, n)
 	c.room -= n
 	c.got.Write(b[:n])
 	if n < len(b) {
@@ -58,6 +60,23 @@ func TestNothingIsWrittenBehindATornMessage(t *testing.T) {
 	}
 	if !errors.As(p.cause, &gone) {
 		t.Errorf("the session ended upon %v", p.cause)
+	}
+}
+
+// Much is written in pieces of whole messages: a router that takes an hour for all of it is not gone.
+func TestPieces(t *testing.T) {
+	c := &tornConn{room: 1 << 20}
+	p := &pair{router: c}
+	var all []byte
+	for i := range 3000 {
+		all = appendWithdrawal(all, encoded{compile.IPv4Unicast, []byte{32, 192, 0, byte(i >> 8), byte(i)}})
+	}
+	if err := p.send(all); err != nil || !bytes.Equal(c.got.Bytes(), all) {
+		t.Errorf("%d of %d octets, %v", c.got.Len(), len(all), err)
+	}
+	one := len(all) / 3000
+	if c.longest < writePiece || c.longest > writePiece+maxMessage || c.longest%one != 0 {
+		t.Errorf("%d octets were written at a time", c.longest)
 	}
 }
 
