@@ -50,6 +50,7 @@ func (d *double) WatchSpeaker(_ *tmv1.WatchSpeakerRequest, out grpc.ServerStream
 var doubleRoles = map[string][]string{
 	tmv1.SpeakerService_SetRoutes_FullMethodName:          {pki.RoleController},
 	tmv1.SpeakerService_ChangeRoutes_FullMethodName:       {pki.RoleController},
+	tmv1.SpeakerService_ConfirmRoutes_FullMethodName:      {pki.RoleController},
 	tmv1.SpeakerService_GetSpeakerStatus_FullMethodName:   {pki.RoleViewer, pki.RoleOperator},
 	tmv1.SpeakerService_WatchSpeaker_FullMethodName:       {pki.RoleViewer},
 	tmv1.SpeakerService_WithdrawAll_FullMethodName:        {pki.RoleOperator},
