@@ -77,7 +77,8 @@ func Some(v uint32) Optional { return Optional(v) + 1 }
 // Get returns the number, if there is one.
 func (o Optional) Get() (v uint32, ok bool) { return uint32(o - 1), o > 0 }
 
-// MaxCommunities bounds the communities, and the large communities, of one route: GoBGP panics on thousands.
+// MaxCommunities bounds the communities, and the large communities, of one route: with the configured ones they fit an attribute
+// of 255 octets.
 const MaxCommunities = 16
 
 // Communities is a set of communities (RFC 1997) in the octets of their attribute, sorted, so that it can be compared.

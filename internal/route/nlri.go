@@ -7,7 +7,8 @@ import (
 )
 
 // MaxNLRI is the longest FlowSpec NLRI we encode, in octets after the length octet. RFC 8955, section 4.1 allows 4095,
-// but GoBGP v3.37 serialises 239 and more corrupt (osrg/gobgp#3596), and a router reads the wreck as match-everything.
+// but implementations have made a wreck of 240 and more, which has a length of two octets: GoBGP v3.37 (osrg/gobgp#3596), and a
+// router read it as match-everything.
 const MaxNLRI = 238
 
 // ErrTooLong is what AppendFlowSpec returns, wrapped, for a match that needs more than MaxNLRI octets.

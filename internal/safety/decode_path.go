@@ -58,6 +58,28 @@ func CheckPath(f route.Family, want Path, attributes [][]byte) error {
 	return sameAction(got, want.Action)
 }
 
+// CheckPrefix reports why octets are not the NLRI of the one unicast route to want: its length in bits and as many octets
+// as that takes, with nothing behind it (RFC 4271, section 4.3).
+func CheckPrefix(want netip.Prefix, octets []byte) error {
+	bad := func() error { return fmt.Errorf("the octets %x are not the prefix %s", octets, want) }
+	if len(octets) == 0 {
+		return bad()
+	}
+	address := make([]byte, 4)
+	if want.Addr().Is6() {
+		address = make([]byte, 16)
+	}
+	bits := int(octets[0])
+	if bits > 8*len(address) || len(octets) != 1+(bits+7)/8 {
+		return bad()
+	}
+	copy(address, octets[1:])
+	if a, ok := netip.AddrFromSlice(address); !ok || netip.PrefixFrom(a, bits) != want {
+		return bad()
+	}
+	return nil
+}
+
 // CheckAction reports why the values of the attributes extended communities (RFC 4360) and IPv6 address specific extended
 // communities (RFC 5701) do not mean want.
 func CheckAction(want route.Action, ec, ec6 []byte) error {

@@ -263,3 +263,28 @@ func FuzzDecodeAction(f *testing.F) {
 		}
 	})
 }
+
+func TestCheckPrefix(t *testing.T) {
+	for _, c := range []struct {
+		prefix, octets string
+		good           bool
+	}{
+		{"192.0.2.7/32", "20c0000207", true},
+		{"192.0.2.0/23", "17c00002", true},
+		{"0.0.0.0/0", "00", true},
+		{"2001:db8::/33", "2120010db800", true},
+		{"192.0.2.7/32", "", false},
+		{"192.0.2.7/32", "20c00002", false},
+		{"192.0.2.7/32", "20c000020700", false},
+		{"192.0.2.7/32", "20c0000208", false},
+		{"192.0.2.7/32", "1fc0000207", false},
+		{"192.0.2.0/23", "17c00003", false}, // a bit behind the length
+		{"192.0.2.7/32", "21c000020700", false},
+		{"2001:db8::/32", "2020010db9", false},
+		{"2001:db8::/32", "2020010db800", false},
+	} {
+		if err := CheckPrefix(netip.MustParsePrefix(c.prefix), unhex(t, c.octets)); (err == nil) != c.good {
+			t.Errorf("%s, %s: %v", c.prefix, c.octets, err)
+		}
+	}
+}

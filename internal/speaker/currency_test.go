@@ -186,6 +186,7 @@ func TestOutboxWaits(t *testing.T) {
 	if gone := o.set(now, items[:2]); len(gone) != 1 {
 		t.Errorf("%d of what the router kept and is not to have are withdrawn, want 1", len(gone))
 	}
+	o.write(now, items[2])
 	now = now.Add(4 * time.Second)
 	if _, _, ok := o.nextAdd(now); ok {
 		t.Error("something is announced")

@@ -25,8 +25,11 @@ func encode(m *safety.Made, anywhere attributes) (encoded, error) {
 	r := m.Of()
 	e := encoded{table: compile.TableOf(r)}
 	var err error
-	if r.IsBlackhole() { // one octet of length and the prefix: there is nothing to prove
+	if r.IsBlackhole() {
 		e.nlri = appendPrefix(nil, r.Prefix())
+		if err := safety.CheckPrefix(r.Prefix(), e.nlri); err != nil {
+			return encoded{}, err
+		}
 	} else if e.nlri, err = m.Octets(); err != nil {
 		return encoded{}, err
 	}

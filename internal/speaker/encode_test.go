@@ -19,8 +19,8 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
-// GoBGP's decoder and encoder against ours, over random rules: GoBGP reads our UPDATEs as what they are, and writes them as
-// they were. Rules with an offset are left out, of which it reads some wrong.
+// GoBGP's codec takes our UPDATEs, over random rules and all actions, and writes them as they were; what they mean the
+// kernel's decoder reads. Rules with an offset are left out, of which GoBGP reads some wrong.
 func TestUpdatesThroughGoBGP(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	try := func(r route.Route, a attributes, two bool) {

@@ -42,7 +42,7 @@ type guard struct {
 	// down says how an established session ended, why in words, and, where a maximum of prefixes of the router was the
 	// reason, what it said of that; nil where it was not.
 	down      func(how ending, why string, most *maximum)
-	refresh   func()              // the router asks for all again
+	refresh   func(compile.Table) // the router asks for all of the table again
 	reset     func() (eager bool) // makes GoBGP forget the session; eager asks for the next one without a longer pause
 	longLived time.Duration       // what the router may keep routes for after graceful restart
 	away      bool                // this speaker ran before and had routes; the router may have kept them

@@ -118,11 +118,12 @@ func (o *outbox) set(now time.Time, order []*item) (withdraw []encoded) {
 		}
 	}
 	o.rebuild()
-	return o.unstale()
+	return o.unstale(now)
 }
 
-// unstale forgets what the router may have kept and is not to have, and returns it.
-func (o *outbox) unstale() (withdraw []encoded) {
+// unstale returns what the router may have kept and is not to have: its withdrawal is under way. What this session was
+// given leaves like all else.
+func (o *outbox) unstale(now time.Time) (withdraw []encoded) {
 	if !o.up || len(o.stale) == 0 {
 		return nil
 	}
@@ -131,12 +132,14 @@ func (o *outbox) unstale() (withdraw []encoded) {
 		keep[routeKey(it.enc.table, it.enc.nlri)] = true
 	}
 	for key, e := range o.stale {
-		if keep[key] {
+		if keep[key] || o.keys[key] != nil {
 			continue
 		}
 		delete(o.stale, key)
 		if slices.Contains(o.tables, e.table) {
 			withdraw = append(withdraw, e)
+			o.leaving[key] = e
+			o.fly(now, key)
 		}
 	}
 	return withdraw
@@ -406,6 +409,16 @@ func (o *outbox) wrote(now time.Time, key string) *held {
 	}
 	h.written = now
 	return h
+}
+
+// interrupted notes that the session ends while UPDATEs about these routes are being written: the router may have what was
+// announced, and may not have heard of what was withdrawn.
+func (o *outbox) interrupted(now time.Time, keys []string) {
+	for _, key := range keys {
+		if h := o.keys[key]; h != nil && (h.written.IsZero() || h.repeated) {
+			h.written, h.repeated = now, false
+		}
+	}
 }
 
 // tick does what time asks for and returns when to come again; 0 means never.

@@ -213,7 +213,11 @@ func TestOutboxProperty(t *testing.T) {
 		now := outboxNow
 		router := map[string]route.Action{} // what it holds, with graceful restart
 		sent := map[string]bool{}           // in this session, to tell what is stale
-		var wire []func()                   // on its way
+		type flight struct {
+			key     string
+			deliver func()
+		}
+		var wire []flight // on its way, in order
 		broken := func() error {
 			if rnd.IntN(10) == 0 {
 				return errors.New("broken")
@@ -224,35 +228,25 @@ func TestOutboxProperty(t *testing.T) {
 		key := func(it *item) string { return routeKey(it.enc.table, it.enc.nlri) }
 		direct := func(es []encoded) {
 			for _, e := range es {
-				delete(router, routeKey(e.table, e.nlri))
-			}
-			if !o.up {
-				return
-			}
-			wanted := map[string]bool{}
-			for _, it := range order {
-				wanted[key(it)] = true
-			}
-			for k := range router {
-				if !wanted[k] && !sent[k] {
-					t.Fatalf("seed %d: the router keeps what ended while it was away", seed)
-				}
+				k := routeKey(e.table, e.nlri)
+				wire = append(wire, flight{k, func() { delete(router, k); delete(sent, k) }})
 			}
 		}
 		step := func() {
 			if h := o.nextDrop(); h != nil {
 				o.dropped(now, h)
-				wire = append(wire, func() { delete(router, h.key); o.write(now, h.item) })
+				wire = append(wire, flight{h.key, func() { delete(router, h.key); delete(sent, h.key) }})
 			}
 			if it, _, ok := o.nextAdd(now); ok {
 				err := broken()
 				o.added(now, it, err)
 				if err == nil {
-					wire = append(wire, func() { router[key(it)], sent[key(it)] = it.Route.Action, true; o.write(now, it) })
+					wire = append(wire, flight{key(it), func() { router[key(it)], sent[key(it)] = it.Route.Action, true }})
 				}
 			}
 			if len(wire) > 0 && rnd.IntN(3) > 0 {
-				wire[0]()
+				wire[0].deliver()
+				o.wrote(now, wire[0].key)
 				wire = wire[1:]
 			}
 			if len(o.held) > room && room > 0 {
@@ -284,7 +278,21 @@ func TestOutboxProperty(t *testing.T) {
 				}
 				direct(o.set(now, order))
 			case n < 6 && o.up:
+				writing := wire[:rnd.IntN(len(wire)+1)] // of which the router gets some, and nobody knows how many
+				for _, f := range writing[:rnd.IntN(len(writing)+1)] {
+					f.deliver()
+				}
+				var keys []string
+				for _, f := range writing {
+					keys = append(keys, f.key)
+				}
+				o.interrupted(now, keys)
 				o.end()
+				for k := range router {
+					if _, known := o.stale[k]; !known {
+						t.Fatalf("seed %d: the router may have kept what nobody knows of", seed)
+					}
+				}
 				wire = nil
 			case !o.up && n < 30:
 				clear(sent)

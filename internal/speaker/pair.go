@@ -90,7 +90,7 @@ func (p *pair) finish(err error) {
 	first := p.note(err)
 	var n *notification
 	if first && errors.As(err, &n) {
-		_ = p.toRouter(n.bytes())
+		_ = p.lastMessage(n.bytes())
 	}
 	p.router.Close()
 	p.local.Close()
@@ -141,6 +141,18 @@ func (p *pair) toRouter(b []byte) error {
 	return p.torn
 }
 
+// lastMessage writes a NOTIFICATION, behind which nothing is written, and does not wait long for what is being written.
+func (p *pair) lastMessage(b []byte) error {
+	_ = p.router.SetWriteDeadline(time.Now().Add(lastWords))
+	err := p.toRouter(b)
+	p.writing.Lock()
+	defer p.writing.Unlock()
+	if p.torn == nil {
+		p.torn = errors.New("we closed the session")
+	}
+	return err
+}
+
 // fromLocal passes what GoBGP says to keep the session. Routes it has none of.
 func (p *pair) fromLocal() error {
 	buf := make([]byte, maxMessage)
@@ -159,19 +171,19 @@ func (p *pair) fromLocal() error {
 			}
 			continue
 		}
-		var last error
 		if typ == msgNotification {
-			last = fmt.Errorf("we closed the session: %s", p.explain(body[0], body[1]))
+			last := fmt.Errorf("we closed the session: %s", p.explain(body[0], body[1]))
 			p.note(last) // before the router has it: one that closes at once is not the one that ended the session
+			if err := p.lastMessage(msg); err != nil {
+				return &routerGone{err}
+			}
+			return last
 		}
 		if err := p.toRouter(msg); err != nil {
 			return &routerGone{err}
 		}
 		if typ == msgKeepalive {
 			p.alive(&p.ourAlive) // after the router has it: UPDATEs come behind it
-		}
-		if last != nil {
-			return last
 		}
 	}
 }
@@ -259,8 +271,8 @@ func (p *pair) fromRouter() error {
 				pass = appendMessage(nil, msgKeepalive, nil)
 			}
 		case typ == msgRouteRefresh:
-			if p.asksForAll(body) && g.refresh != nil {
-				g.refresh()
+			if t, ok := p.asksForAll(body); ok && g.refresh != nil {
+				g.refresh(t)
 			}
 		default:
 			return &notification{errFSM, 3, fmt.Sprintf("the router sent a message of type %d in an established session", typ)}
@@ -323,13 +335,13 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	return appendOpen(nil, o), nil
 }
 
-// asksForAll reports whether the body is that of a plain ROUTE-REFRESH (RFC 2918) for a table we carry.
-func (p *pair) asksForAll(body []byte) bool {
+// asksForAll returns the table, which we carry, for which the body is that of a plain ROUTE-REFRESH (RFC 2918).
+func (p *pair) asksForAll(body []byte) (t compile.Table, ok bool) {
 	if len(body) != 4 || body[2] != 0 {
-		return false
+		return t, false
 	}
-	t, ok := tableOfAFI(binary.BigEndian.Uint16(body), body[3])
+	t, ok = tableOfAFI(binary.BigEndian.Uint16(body), body[3])
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return ok && slices.Contains(p.tables, t)
+	return t, ok && slices.Contains(p.tables, t)
 }

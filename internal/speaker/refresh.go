@@ -1,19 +1,20 @@
 package speaker
 
 import (
-	"maps"
 	"time"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 )
 
-// A router that sends ROUTE-REFRESH (RFC 2918) gets all it has once more: behind what is new, the most valuable first, at its
+// A router that sends ROUTE-REFRESH (RFC 2918) gets all it has of a family once more: behind what is new, the most valuable first, at its
 // pace, and not more often than every refreshPause. GoBGP, which has no routes, does not hear of it.
 
 const refreshPause = time.Second
 
-// refresh notes that the router asks for all again.
-func (r *router) refresh() {
+// refresh notes that the router asks for all of a table again.
+func (r *router) refresh(t compile.Table) {
 	r.mu.Lock()
-	r.again = true
+	r.again[t] = true
 	r.mu.Unlock()
 	r.poke()
 }
@@ -21,16 +22,23 @@ func (r *router) refresh() {
 // refreshDue begins to send all again where it is time for that, and returns how long it is until then otherwise; 0 means
 // nobody asked. The caller holds mu.
 func (r *router) refreshDue(now time.Time) (wait time.Duration) {
-	if !r.out.up || !r.again {
+	if !r.out.up || len(r.again) == 0 {
 		return 0
 	}
 	if wait = r.refreshed.Add(refreshPause).Sub(now); wait > 0 {
 		return wait
 	}
-	r.again, r.refreshed = false, now
-	r.refill = maps.Clone(r.out.held)
-	r.m.refreshes.WithLabelValues(r.peer.Name).Inc()
-	r.log.Info("the router asks for all routes again", "routes", len(r.refill))
+	for id, h := range r.out.held { // beside what is still to be sent again
+		if r.again[h.enc.table] {
+			r.refill[id] = h
+		}
+	}
+	clear(r.again)
+	r.refreshed = now
+	if len(r.refill) > 0 {
+		r.m.refreshes.WithLabelValues(r.peer.Name).Inc()
+		r.log.Info("the router asks for routes again", "routes", len(r.refill))
+	}
 	return 0
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 )
 
 // A router that asks for everything again gets what it is to hold, and of what was withdrawn nothing. It cannot make us do it
@@ -42,11 +44,53 @@ func TestRefresh(t *testing.T) {
 	if n := refreshes(); n != 2 {
 		t.Errorf("all was sent again %v times, want once, and once for five times more", n)
 	}
-	f.get(func() { _, _ = f.conn.Write(appendMessage(nil, msgRouteRefresh, []byte{0, 2, 0, 1})) }) // a family we carry not
-	s.set(1, 3, all[:201])
-	f.await(t, 201)
-	if n := refreshes(); n != 2 || f.sessions() != 1 {
-		t.Errorf("sent again %v times, %d sessions", n, f.sessions())
+	if f.sessions() != 1 {
+		t.Errorf("%d sessions", f.sessions())
+	}
+}
+
+// Only a plain request for a family that both sides carry is one, and what is sent again is of that family.
+func TestWhatIsAskedFor(t *testing.T) {
+	p := &pair{tables: []compile.Table{compile.IPv4FlowSpec, compile.IPv6Unicast}}
+	for _, c := range []struct {
+		body []byte
+		want compile.Table
+	}{
+		{[]byte{0, 1, 0, 133}, compile.IPv4FlowSpec},
+		{[]byte{0, 2, 0, 1}, compile.IPv6Unicast},
+		{[]byte{0, 1, 0, 1}, ""},   // a family we carry not
+		{[]byte{0, 9, 0, 1}, ""},   // one we do not know
+		{[]byte{0, 1, 1, 133}, ""}, // the begin of an enhanced one (RFC 7313)
+		{[]byte{0, 1, 0, 133, 0}, ""},
+	} {
+		if got, ok := p.asksForAll(c.body); ok != (c.want != "") || ok && got != c.want {
+			t.Errorf("%x: %q, %v, want %q", c.body, got, ok, c.want)
+		}
+	}
+
+	_, r := bareSpeaker(t)
+	r.patience = 0
+	items := itemsOf(t, discard4, blackhole4)
+	for _, it := range items {
+		e, err := encodeRoute(it.Route)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it.enc = &e
+	}
+	r.apply(items)
+	r.sessionUp(&pair{tables: compile.Tables()})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.step(time.Now())
+	r.refresh0(time.Now())
+	if len(r.refill) != 1 || r.refill[items[0].id] == nil {
+		t.Errorf("sent again is %v, want the rule and not the blackhole", r.refill)
+	}
+	r.again[compile.IPv6FlowSpec], r.refreshed = true, time.Time{}
+	r.refreshDue(time.Now())
+	if len(r.refill) != 1 || len(r.again) != 0 {
+		t.Errorf("%v is sent again, %v still asked for", r.refill, r.again)
 	}
 }
 
@@ -125,6 +169,6 @@ func TestRefreshLosesNothing(t *testing.T) {
 
 // refresh0 is a refresh that is due at once. The caller holds mu.
 func (r *router) refresh0(now time.Time) {
-	r.again, r.refreshed = true, time.Time{}
+	r.again[compile.IPv4FlowSpec], r.refreshed = true, time.Time{}
 	r.refreshDue(now)
 }

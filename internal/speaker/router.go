@@ -12,6 +12,7 @@ import (
 	api "github.com/osrg/gobgp/v3/api"
 	"github.com/osrg/gobgp/v3/pkg/server"
 
+	"github.com/amooglesoft/trafficmonitor/internal/compile"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
@@ -57,11 +58,11 @@ type router struct {
 	told    time.Time           // when watchers were last told of routes written; guarded by mu
 	alive   bool                // stop was not called; guarded by mu
 
-	patience  time.Duration    // how long a new session waits for the answer
-	twoOctets bool             // the router knows AS numbers of two octets only; guarded by mu
-	again     bool             // it asked for all; guarded by mu
-	refill    map[string]*held // by ID: what it has and is to get again; guarded by mu
-	refreshed time.Time        // when all was last sent again; guarded by mu
+	patience  time.Duration          // how long a new session waits for the answer
+	twoOctets bool                   // the router knows AS numbers of two octets only; guarded by mu
+	again     map[compile.Table]bool // it asked for all of these; guarded by mu
+	refill    map[string]*held       // by ID: what it has and is to get again; guarded by mu
+	refreshed time.Time              // when all was last sent again; guarded by mu
 }
 
 // notFor says why a route is not for a router.
@@ -80,7 +81,7 @@ func newRouter(o Options, p Peer, m *metrics, w *watchers) (*router, error) {
 		peer: p, log: log, m: m, watch: w, guard: g, grace: o.GracefulRestart,
 		attrs:  attributes{pick(p.NextHop4, o.NextHop4), pick(p.NextHop6, o.NextHop6), o.Communities, o.ASN, p.ASN == o.ASN, &proofs{}},
 		limits: o.Safety, prober: newProber(p),
-		wake: make(chan struct{}, 1), not: map[string]notFor{}, roofs: roofs{}, alive: true, patience: o.StoreWait,
+		wake: make(chan struct{}, 1), not: map[string]notFor{}, again: map[compile.Table]bool{}, refill: map[string]*held{}, roofs: roofs{}, alive: true, patience: o.StoreWait,
 		out: newOutbox(p.MaxRules, p.ProgramRate, newSuspicion(cmp.Or(o.blameSpan, blameSpan), nil, nil)),
 	}
 	g.longLived = o.LongLived

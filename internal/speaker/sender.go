@@ -101,7 +101,7 @@ func (r *router) jailRules() (found bool) {
 // withdrawDirectly queues withdrawals of what this session was not given. The caller holds mu.
 func (r *router) withdrawDirectly(routes []encoded) {
 	for _, e := range routes {
-		r.direct = appendWithdrawal(r.direct, e)
+		r.direct, r.keys = appendWithdrawal(r.direct, e), append(r.keys, routeKey(e.table, e.nlri))
 	}
 }
 
@@ -147,7 +147,10 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		wait = sooner(wait, later)
 		wait = sooner(sooner(wait, again), next)
 		write, keys, pair := r.direct, r.keys, r.pair
-		r.direct, r.keys, r.sending = nil, nil, append(r.sending, keys...)
+		r.direct, r.keys = nil, nil
+		if pair != nil {
+			r.sending = keys
+		}
 		complete := r.out.justComplete(now, cmp.Or(r.grace, defaultGracefulRestart))
 		if complete && pair != nil && pair.keeps && r.grace > 0 {
 			for _, t := range r.out.tables {
@@ -164,9 +167,11 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 			r.report()
 		}
 		if pair != nil && len(write) > 0 {
-			if pair.send(write) == nil {
-				r.wrote(pair, keys)
+			if pair.send(write) != nil {
+				r.gone(pair)
+				return 0 // until the next session
 			}
+			r.wrote(pair, keys)
 			continue
 		}
 		if !more && !complete { // once all is out, suspects are next, and step looked before
@@ -325,13 +330,20 @@ func (r *router) wrote(p *pair, keys []string) {
 	}
 }
 
+// gone notes that nothing more can be written to this session, whose end is about to be told.
+func (r *router) gone(p *pair) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pair == p {
+		r.pair = nil
+	}
+}
+
 // sessionDown judges how an established session ended.
 func (r *router) sessionDown(how ending, why string, most *maximum) {
 	now := time.Now()
 	r.mu.Lock()
-	for _, key := range r.sending { // they may have been what it ended upon
-		r.out.wrote(now, key)
-	}
+	r.out.interrupted(now, r.sending) // they may have been what it ended upon
 	r.sending = nil
 	v := r.out.blame.ended(now, how, why, r.out.held)
 	var q Quarantine
@@ -347,7 +359,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	}
 	lower := rules > 0 && rules < len(r.out.held)
 	clear(r.refill)
-	r.again = false
+	clear(r.again)
 	r.out.end()
 	r.pair, r.direct, r.keys, r.asked = nil, nil, nil, 0
 	r.eager = v != (verdict{}) || lower
