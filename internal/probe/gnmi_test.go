@@ -369,7 +369,7 @@ func TestGNMIEndsWithItsContext(t *testing.T) {
 	g := gnmiRouter{answer: func(_ *gnmi.SubscriptionList, s grpc.BidiStreamingServer[gnmi.SubscribeRequest, gnmi.SubscribeResponse]) error {
 		cancel()
 		<-s.Context().Done()
-		return nil
+		return s.Context().Err()
 	}}.serve(t, "junos")
 	g.Timeout = time.Hour
 	if _, err := g.Ask(ctx, both); !errors.Is(err, context.Canceled) {

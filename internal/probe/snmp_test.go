@@ -532,7 +532,7 @@ func TestLate(t *testing.T) {
 	}
 	router := gnmiRouter{answer: func(_ *gnmi.SubscriptionList, s grpc.BidiStreamingServer[gnmi.SubscribeRequest, gnmi.SubscribeResponse]) error {
 		<-s.Context().Done()
-		return nil
+		return s.Context().Err()
 	}}.serve(t, "junos")
 	router.Timeout = 300 * time.Millisecond
 	for name, by := range map[string]Asker{
