@@ -227,6 +227,7 @@ speaker:
   asn: %[4]d
   router_id: %[5]s
   on_stop: %[6]s
+  store_wait: 0s
   graceful_restart_time: %[9]v
   long_lived_time: %[10]v
   blackhole: {communities: ["%[4]d:666"]}
