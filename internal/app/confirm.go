@@ -12,23 +12,24 @@ import (
 
 // confirmer tells the speaker, when it asks for a session, that its routes are those of the store.
 type confirmer struct {
-	store interface {
-		Current(ctx context.Context) (term uint64, revision int64, err error)
-	}
-	speaker interface {
-		Confirm(ctx context.Context, term, revision, session uint64) error
-	}
-	log   *slog.Logger
-	wake  chan struct{}
-	asked atomic.Uint64 // number of the newest session that waits; 0: none does
+	store   currentStore
+	speaker confirmed
+	log     *slog.Logger
+	wake    chan struct{}
+	asked   atomic.Uint64 // number of the newest session that waits; 0: none does
 }
 
-func newConfirmer(st interface {
+// currentStore is store.Store, as far as it says how far it is.
+type currentStore interface {
 	Current(ctx context.Context) (term uint64, revision int64, err error)
-}, sp interface {
+}
+
+// confirmed is speaker.Client, as far as it is told.
+type confirmed interface {
 	Confirm(ctx context.Context, term, revision, session uint64) error
-}, log *slog.Logger,
-) *confirmer {
+}
+
+func newConfirmer(st currentStore, sp confirmed, log *slog.Logger) *confirmer {
 	return &confirmer{store: st, speaker: sp, log: log, wake: make(chan struct{}, 1)}
 }
 
