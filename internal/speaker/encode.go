@@ -33,7 +33,7 @@ func encode(m *safety.Made, anywhere attributes) (encoded, error) {
 	} else if e.nlri, err = m.Octets(); err != nil {
 		return encoded{}, err
 	}
-	_, err = anywhere.announcement(nil, e, r.Action, false)
+	_, err = anywhere.of(e, r.Action, false)
 	return e, err
 }
 
@@ -100,18 +100,26 @@ func (p *proofs) put(of proofOf, attrs proven) {
 	p.known[of] = attrs
 }
 
-// announcement adds an UPDATE that announces one route to dst (RFC 4271, section 4.3; RFC 4760). twoOctets says that the
-// router knows no AS numbers of four octets (RFC 6793). The attributes are read back by the kernel's decoder; with an error
-// nothing is added.
-func (a attributes) announcement(dst []byte, e encoded, action route.Action, twoOctets bool) ([]byte, error) {
+// of returns the path attributes of a route, which the kernel's decoder has read. twoOctets says that the router knows no AS
+// numbers of four octets (RFC 6793).
+func (a attributes) of(e encoded, action route.Action, twoOctets bool) (proven, error) {
 	of := proofOf{e.table, action, twoOctets}
-	attrs, ok := a.proofs.get(of)
-	if !ok {
-		var err error
-		if attrs, err = a.prove(of, e.nlri); err != nil {
-			return dst, err
-		}
+	if known, ok := a.proofs.get(of); ok {
+		return known, nil
+	}
+	attrs, err := a.prove(of, e.nlri)
+	if err == nil {
 		a.proofs.put(of, attrs)
+	}
+	return attrs, err
+}
+
+// announcement adds an UPDATE that announces one route to dst (RFC 4271, section 4.3; RFC 4760); with an error nothing is
+// added.
+func (a attributes) announcement(dst []byte, e encoded, action route.Action, twoOctets bool) ([]byte, error) {
+	attrs, err := a.of(e, action, twoOctets)
+	if err != nil {
+		return dst, err
 	}
 	length := headerLen + 4 + len(attrs.rest) + len(e.nlri) // below maxMessage: twelve attributes of 258 octets are 3,096
 	if attrs.reach != nil {

@@ -130,25 +130,25 @@ func (p *pair) send(b []byte) error {
 }
 
 // toRouter writes whole messages.
-func (p *pair) toRouter(b []byte) error {
+func (p *pair) toRouter(b []byte) error { return p.write(b, writeTimeout, nil) }
+
+// lastMessage writes a NOTIFICATION, behind which nothing is written, and does not wait long for what is being written.
+func (p *pair) lastMessage(b []byte) error {
+	_ = p.router.SetWriteDeadline(time.Now().Add(lastWords))
+	return p.write(b, lastWords, errors.New("we closed the session"))
+}
+
+// write writes whole messages; over is what a later write gets, nil where another one may follow.
+func (p *pair) write(b []byte, timeout time.Duration, over error) error {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	if p.torn != nil {
 		return p.torn
 	}
-	_ = p.router.SetWriteDeadline(time.Now().Add(writeTimeout))
-	_, p.torn = p.router.Write(b)
-	return p.torn
-}
-
-// lastMessage writes a NOTIFICATION, behind which nothing is written, and does not wait long for what is being written.
-func (p *pair) lastMessage(b []byte) error {
-	_ = p.router.SetWriteDeadline(time.Now().Add(lastWords))
-	err := p.toRouter(b)
-	p.writing.Lock()
-	defer p.writing.Unlock()
-	if p.torn == nil {
-		p.torn = errors.New("we closed the session")
+	_ = p.router.SetWriteDeadline(time.Now().Add(timeout))
+	_, err := p.router.Write(b)
+	if p.torn = err; err == nil {
+		p.torn = over
 	}
 	return err
 }

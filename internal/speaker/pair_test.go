@@ -151,7 +151,7 @@ func TestSessionEndsWhileUpdatesAreWritten(t *testing.T) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		keys := r.keys
-		r.direct, r.keys, r.sending = nil, nil, keys
+		r.queue, r.keys, r.sending = nil, nil, keys
 		return keys
 	}
 	r.apply(items)
@@ -185,8 +185,8 @@ func TestSessionEndsWhileUpdatesAreWritten(t *testing.T) {
 		begin()
 		r.mu.Lock()
 		want := appendWithdrawal(nil, *items[0].enc)
-		if !bytes.HasPrefix(r.direct, want) {
-			t.Errorf("the session begins with %x, want the withdrawal %x", r.direct, want)
+		if !bytes.HasPrefix(r.queue, want) {
+			t.Errorf("the session begins with %x, want the withdrawal %x", r.queue, want)
 		}
 		r.mu.Unlock()
 		take()
@@ -227,8 +227,8 @@ func TestTwoOctetAS(t *testing.T) {
 		r.step(time.Now())
 		r.mu.Unlock()
 		long, short := []byte{0x40, attrASPath, 6, 2, 1, 0xfa, 0x56, 0xea, 0}, []byte{0x40, attrASPath, 4, 2, 1, 0x5b, 0xa0}
-		if !bytes.Contains(r.direct, map[bool][]byte{true: long, false: short}[four]) || bytes.Contains(r.direct, []byte{0xc0, attrAS4Path}) == four {
-			t.Errorf("four octets %v: %x", four, r.direct)
+		if !bytes.Contains(r.queue, map[bool][]byte{true: long, false: short}[four]) || bytes.Contains(r.queue, []byte{0xc0, attrAS4Path}) == four {
+			t.Errorf("four octets %v: %x", four, r.queue)
 		}
 	}
 }

@@ -14,15 +14,8 @@ import (
 // A router that asks for everything again gets what it is to hold, and of what was withdrawn nothing. It cannot make us do it
 // all the time.
 func TestRefresh(t *testing.T) {
-	f := newFakeRouter(t).serve()
-	var r *router
-	o := testOptions(t, f.peer("edge1"))
-	o.made = func(made *router) { r = made }
-	s := start(t, o)
-	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
 	all := manyRoutes(300)
-	s.set(1, 1, all)
-	f.await(t, len(all))
+	f, s, r := routerWith(t, all)
 	s.set(1, 2, all[:200])
 	f.await(t, 200)
 	updates := func() float64 { return testutil.ToFloat64(r.m.updates.WithLabelValues("edge1")) }
@@ -97,15 +90,8 @@ func TestWhatIsAskedFor(t *testing.T) {
 // The router asks for all while withdrawals wait and another action is on its way: none is lost, and what is sent again is
 // what the router was told last.
 func TestRefreshLosesNothing(t *testing.T) {
-	f := newFakeRouter(t).serve()
-	var r *router
-	o := testOptions(t, f.peer("edge1"))
-	o.made = func(made *router) { r = made }
-	s := start(t, o)
-	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
 	all := manyRoutes(700)
-	s.set(1, 1, all)
-	f.await(t, len(all))
+	f, _, r := routerWith(t, all)
 
 	now := time.Now()
 	var limited *item
@@ -171,4 +157,18 @@ func TestRefreshLosesNothing(t *testing.T) {
 func (r *router) refresh0(now time.Time) {
 	r.again[compile.IPv4FlowSpec], r.refreshed = true, time.Time{}
 	r.refreshDue(now)
+}
+
+// routerWith is a router that holds these, the speaker that announces them, and its side of the session.
+func routerWith(t *testing.T, routes []Desired) (*fakeRouter, *running, *router) {
+	t.Helper()
+	f := newFakeRouter(t).serve()
+	var r *router
+	o := testOptions(t, f.peer("edge1"))
+	o.made = func(made *router) { r = made }
+	s := start(t, o)
+	waitFor(t, "the session", func() bool { return f.sessions() == 1 })
+	s.set(1, 1, routes)
+	f.await(t, len(routes))
+	return f, s, r
 }

@@ -50,7 +50,7 @@ type router struct {
 	out     *outbox             // guarded by mu
 	asked   uint64              // number of the session while it waits for the answer, 0 otherwise; guarded by mu
 	pair    *pair               // the established session; guarded by mu
-	direct  []byte              // UPDATEs to write to it; guarded by mu
+	queue   []byte              // UPDATEs to write to it; guarded by mu
 	keys    []string            // of the routes in them that the outbox waits for; guarded by mu
 	sending []string            // the keys of what is being written; guarded by mu
 	eager   bool                // the last session's end taught something; guarded by mu

@@ -60,7 +60,7 @@ func (r *router) place(now time.Time) {
 		}
 		r.not[id] = notFor{state, u.reason}
 	}
-	r.withdrawDirectly(r.out.set(now, r.placed.rules))
+	r.withdrawStale(r.out.set(now, r.placed.rules))
 }
 
 // profile is what the router takes as far as is known, with the maxima it was found to have. The caller holds mu.
@@ -98,10 +98,10 @@ func (r *router) jailRules() (found bool) {
 	return found
 }
 
-// withdrawDirectly queues withdrawals of what this session was not given. The caller holds mu.
-func (r *router) withdrawDirectly(routes []encoded) {
+// withdrawStale queues withdrawals of what this session was not given. The caller holds mu.
+func (r *router) withdrawStale(routes []encoded) {
 	for _, e := range routes {
-		r.direct, r.keys = appendWithdrawal(r.direct, e), append(r.keys, routeKey(e.table, e.nlri))
+		r.queue, r.keys = appendWithdrawal(r.queue, e), append(r.keys, routeKey(e.table, e.nlri))
 	}
 }
 
@@ -146,8 +146,8 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 		more, next := r.step(now)
 		wait = sooner(wait, later)
 		wait = sooner(sooner(wait, again), next)
-		write, keys, pair := r.direct, r.keys, r.pair
-		r.direct, r.keys = nil, nil
+		write, keys, pair := r.queue, r.keys, r.pair
+		r.queue, r.keys = nil, nil
 		if pair != nil {
 			r.sending = keys
 		}
@@ -239,16 +239,16 @@ func (r *router) step(now time.Time) (more bool, wait time.Duration) {
 
 // announce queues the UPDATE of a route. The caller holds mu.
 func (r *router) announce(it *item, key string) error {
-	out, err := r.attrs.announcement(r.direct, *it.enc, it.Route.Action, r.twoOctets)
+	out, err := r.attrs.announcement(r.queue, *it.enc, it.Route.Action, r.twoOctets)
 	if err == nil {
-		r.direct, r.keys = out, append(r.keys, key)
+		r.queue, r.keys = out, append(r.keys, key)
 	}
 	return err
 }
 
 // withdraw queues the withdrawal of a route. The caller holds mu.
 func (r *router) withdraw(now time.Time, h *held) {
-	r.direct, r.keys = appendWithdrawal(r.direct, *h.enc), append(r.keys, h.key)
+	r.queue, r.keys = appendWithdrawal(r.queue, *h.enc), append(r.keys, h.key)
 	r.out.dropped(now, h)
 }
 
@@ -287,7 +287,7 @@ func (r *router) sessionUp(p *pair) {
 	tables, keeps := slices.Clone(p.tables), p.keeps
 	r.twoOctets = p.twoOctets
 	p.mu.Unlock()
-	r.pair, r.direct, r.keys, r.sending = p, nil, nil, nil
+	r.pair, r.queue, r.keys, r.sending = p, nil, nil, nil
 	now := time.Now()
 	r.out.begin(now, tables, keeps)
 	r.place(now)
@@ -361,7 +361,7 @@ func (r *router) sessionDown(how ending, why string, most *maximum) {
 	clear(r.refill)
 	clear(r.again)
 	r.out.end()
-	r.pair, r.direct, r.keys, r.asked = nil, nil, nil, 0
+	r.pair, r.queue, r.keys, r.asked = nil, nil, nil, 0
 	r.eager = v != (verdict{}) || lower
 	r.place(now)
 	r.mu.Unlock()
