@@ -86,7 +86,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Name: "trafficmonitor_speaker_peer_refreshes_total", Help: "Times all routes were sent to the peer again because it asked for them (ROUTE-REFRESH).",
 		}, []string{"peer"}),
 		updates: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "trafficmonitor_speaker_peer_updates_sent_total", Help: "BGP UPDATE messages written to the peer's connection.",
+			Name: "trafficmonitor_speaker_peer_updates_sent_total", Help: "BGP UPDATE messages written to the peer's connection, End-of-RIB among them.",
 		}, []string{"peer"}),
 		dropped: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_speaker_peer_updates_dropped_total",

@@ -111,14 +111,25 @@ func (p *pair) note(err error) (first bool) {
 // writePiece is about how much is written at a time: a slow router has writeTimeout for each, and KEEPALIVEs come between.
 const writePiece = 16 << 10
 
-// send writes UPDATEs to the router. When that fails the session is over.
-func (p *pair) send(b []byte) error {
+// send writes UPDATEs to the router and tells wrote, piece by piece, how many more of them are out as a whole, also of a piece
+// that failed on the way. When that happens the session is over.
+func (p *pair) send(b []byte, wrote func(updates int)) error {
 	for len(b) > 0 {
 		n := 0
 		for n < len(b) && n < writePiece {
-			n += int(binary.BigEndian.Uint16(b[n+16:]))
+			n += messageLen(b[n:])
 		}
-		if err := p.toRouter(b[:n]); err != nil {
+		out, err := p.write(b[:n], writeTimeout, nil)
+		whole := 0
+		for at := 0; at < out; whole++ {
+			if at += messageLen(b[at:]); at > out {
+				break
+			}
+		}
+		if whole > 0 {
+			wrote(whole)
+		}
+		if err != nil {
 			err = &routerGone{err}
 			p.note(err)
 			_ = p.router.SetReadDeadline(time.Now().Add(lastWords)) // what it said before it went may still be there to be read
@@ -129,28 +140,36 @@ func (p *pair) send(b []byte) error {
 	return nil
 }
 
+// messageLen is the length of the message that b begins with.
+func messageLen(b []byte) int { return int(binary.BigEndian.Uint16(b[16:])) }
+
 // toRouter writes whole messages.
-func (p *pair) toRouter(b []byte) error { return p.write(b, writeTimeout, nil) }
+func (p *pair) toRouter(b []byte) error {
+	_, err := p.write(b, writeTimeout, nil)
+	return err
+}
 
 // lastMessage writes a NOTIFICATION, behind which nothing is written, and does not wait long for what is being written.
 func (p *pair) lastMessage(b []byte) error {
 	_ = p.router.SetWriteDeadline(time.Now().Add(lastWords))
-	return p.write(b, lastWords, errors.New("we closed the session"))
+	_, err := p.write(b, lastWords, errors.New("we closed the session"))
+	return err
 }
 
-// write writes whole messages; over is what a later write gets, nil where another one may follow.
-func (p *pair) write(b []byte, timeout time.Duration, over error) error {
+// write writes whole messages and returns how many octets are out; over is what a later write gets, nil where another one may
+// follow.
+func (p *pair) write(b []byte, timeout time.Duration, over error) (out int, err error) {
 	p.writing.Lock()
 	defer p.writing.Unlock()
 	if p.torn != nil {
-		return p.torn
+		return 0, p.torn
 	}
 	_ = p.router.SetWriteDeadline(time.Now().Add(timeout))
-	_, err := p.router.Write(b)
+	out, err = p.router.Write(b)
 	if p.torn = err; err == nil {
 		p.torn = over
 	}
-	return err
+	return out, err
 }
 
 // fromLocal passes what GoBGP says to keep the session. Routes it has none of.

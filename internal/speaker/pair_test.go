@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	dto "github.com/prometheus/client_model/go"
+
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
 )
 
@@ -43,14 +47,14 @@ func TestNothingIsWrittenBehindATornMessage(t *testing.T) {
 	c := &tornConn{room: 30}
 	p := &pair{router: c}
 	keepalive := appendMessage(nil, msgKeepalive, nil)
-	if err := p.send(keepalive); err != nil {
+	if err := p.send(keepalive, func(int) {}); err != nil {
 		t.Fatal(err)
 	}
 	var gone *routerGone
-	if err := p.send(keepalive); !errors.As(err, &gone) {
+	if err := p.send(keepalive, func(int) {}); !errors.As(err, &gone) {
 		t.Errorf("%v", err)
 	}
-	if err := p.send(keepalive); err == nil {
+	if err := p.send(keepalive, func(int) {}); err == nil {
 		t.Error("written behind a torn message")
 	}
 	if err := p.toRouter(keepalive); err == nil {
@@ -70,7 +74,7 @@ func TestNothingIsWrittenBehindANotification(t *testing.T) {
 	p := &pair{router: c, local: &localConn{Conn: c}}
 	p.finish(&notification{errCease, 4, "over"})
 	want := appendMessage(nil, msgNotification, []byte{errCease, 4})
-	if err := p.send(appendMessage(nil, msgUpdate, []byte{0, 0, 0, 0})); err == nil || !bytes.Equal(c.got.Bytes(), want) {
+	if err := p.send(appendMessage(nil, msgUpdate, []byte{0, 0, 0, 0}), func(int) {}); err == nil || !bytes.Equal(c.got.Bytes(), want) {
 		t.Errorf("%v; the router got %x, want %x", err, c.got.Bytes(), want)
 	}
 }
@@ -80,11 +84,15 @@ func TestPieces(t *testing.T) {
 	c := &tornConn{room: 1 << 20}
 	p := &pair{router: c}
 	var all []byte
+	told := 0
 	for i := range 3000 {
 		all = appendWithdrawal(all, encoded{compile.IPv4Unicast, []byte{32, 192, 0, byte(i >> 8), byte(i)}})
 	}
-	if err := p.send(all); err != nil || !bytes.Equal(c.got.Bytes(), all) {
+	if err := p.send(all, func(n int) { told += n }); err != nil || !bytes.Equal(c.got.Bytes(), all) {
 		t.Errorf("%d of %d octets, %v", c.got.Len(), len(all), err)
+	}
+	if told != 3000 {
+		t.Errorf("told of %d UPDATEs", told)
 	}
 	one := len(all) / 3000
 	if c.longest < writePiece || c.longest > writePiece+maxMessage || c.longest%one != 0 {
@@ -203,7 +211,7 @@ func TestSessionEndsWhileUpdatesAreWritten(t *testing.T) {
 	if flying == 0 {
 		t.Fatal("nothing is under way")
 	}
-	r.wrote(first, keys)
+	r.wrote(first, len(keys), keys)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.out.flying != flying {
@@ -250,5 +258,82 @@ func TestTornUpdatesAreSuspect(t *testing.T) {
 	defer r.mu.Unlock()
 	if n := len(r.out.blame.suspects); n != sendBatch {
 		t.Errorf("%d are suspect, %d were about to be written", n, sendBatch)
+	}
+}
+
+// tellingConn takes everything, and asks before each write.
+type tellingConn struct {
+	tornConn
+	before func(b []byte)
+}
+
+func (c *tellingConn) Write(b []byte) (int, error) {
+	c.before(b)
+	return len(b), nil
+}
+
+// A route is written, and its time ends, with the piece that holds it: what is behind may take a slow router long.
+func TestRoutesAreWrittenPieceByPiece(t *testing.T) {
+	_, r := bareSpeaker(t)
+	r.patience = 0
+	updates, seconds := r.m.updates.WithLabelValues("edge1"), r.m.routeSeconds.WithLabelValues("edge1").(prometheus.Histogram)
+	sent, pieces := 0, 0
+	p := &pair{tables: compile.Tables(), keeps: true, router: &tellingConn{before: func(b []byte) {
+		var m dto.Metric
+		if err := seconds.Write(&m); err != nil {
+			t.Error(err)
+		}
+		if n := int(m.GetHistogram().GetSampleCount()); n != sent {
+			t.Errorf("before piece %d the time was taken of %d routes, %d are written", pieces, n, sent)
+		}
+		if n := int(testutil.ToFloat64(updates)); n != sent {
+			t.Errorf("before piece %d %d UPDATEs were counted, %d are written", pieces, n, sent)
+		}
+		for pieces++; len(b) > 0; sent++ {
+			b = b[messageLen(b):]
+		}
+	}}}
+	r.sessionUp(p)
+	r.mu.Lock()
+	r.out.began = r.out.began.Add(-time.Second) // so that the routes are new
+	r.mu.Unlock()
+	items := encodedItems(t, 5*sendBatch)
+	r.apply(items)
+	r.mu.Lock()
+	for range 4 {
+		r.step(time.Now())
+	}
+	r.mu.Unlock()
+	r.sendAll(t.Context())
+	if pieces < 2 || sent != len(items)+len(compile.Tables()) {
+		t.Errorf("%d UPDATEs in %d pieces", sent, pieces)
+	}
+}
+
+// What was written before a connection took no more was written, and an End-of-RIB is an UPDATE.
+func TestUpdatesAreCounted(t *testing.T) {
+	_, r := bareSpeaker(t)
+	r.patience = 0
+	items := encodedItems(t, 3)
+	c := &tornConn{room: 1 << 20}
+	r.apply(items)
+	r.sessionUp(&pair{tables: compile.Tables(), keeps: true, router: c})
+	r.sendAll(t.Context())
+	updates := r.m.updates.WithLabelValues("edge1")
+	if n, want := testutil.ToFloat64(updates), float64(3+len(compile.Tables())); n != want {
+		t.Errorf("%v counted, want %v", n, want)
+	}
+	one := c.got.Len()
+	r.sessionDown(silent, "gone", nil)
+
+	c = &tornConn{room: one / 4}
+	r.sessionUp(&pair{tables: compile.Tables(), keeps: true, router: c})
+	r.sendAll(t.Context())
+	whole := 0
+	for b := c.got.Bytes(); len(b) >= headerLen && len(b) >= messageLen(b); whole++ {
+		b = b[messageLen(b):]
+	}
+	if n, want := testutil.ToFloat64(updates), float64(3+len(compile.Tables())+whole); whole == 0 || whole == 3 || n != want {
+		t.Errorf("%v counted, want %v; %d are whole", n, want, whole)
 	}
 }

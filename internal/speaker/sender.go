@@ -167,11 +167,15 @@ func (r *router) sendAll(ctx context.Context) time.Duration {
 			r.report()
 		}
 		if pair != nil && len(write) > 0 {
-			if pair.send(write) != nil {
+			err := pair.send(write, func(updates int) {
+				n := min(updates, len(keys)) // behind those are End-of-RIBs
+				r.wrote(pair, updates, keys[:n])
+				keys = keys[n:]
+			})
+			if err != nil {
 				r.gone(pair)
 				return 0 // until the next session
 			}
-			r.wrote(pair, keys)
 			continue
 		}
 		if !more && !complete { // once all is out, suspects are next, and step looked before
@@ -303,16 +307,17 @@ func (r *router) sessionUp(p *pair) {
 	r.poke()
 }
 
-// wrote takes the keys of routes whose UPDATEs were written to the connection of this session.
-func (r *router) wrote(p *pair, keys []string) {
+// wrote notes that so many UPDATEs were written to the connection of this session. The keys are those of their routes, the
+// next of r.sending.
+func (r *router) wrote(p *pair, updates int, keys []string) {
 	now := time.Now()
-	r.m.updates.WithLabelValues(r.peer.Name).Add(float64(len(keys)))
+	r.m.updates.WithLabelValues(r.peer.Name).Add(float64(updates))
 	r.mu.Lock()
 	if r.pair != p { // it ended meanwhile, and sessionDown knows of these
 		r.mu.Unlock()
 		return
 	}
-	r.sending = nil
+	r.sending = r.sending[len(keys):]
 	for _, key := range keys {
 		if h := r.out.wrote(now, key); h != nil && !h.since.IsZero() {
 			r.m.routeSeconds.WithLabelValues(r.peer.Name).Observe(now.Sub(h.since).Seconds())
