@@ -386,8 +386,9 @@ func (m *Machine) Restore(now time.Time, before Mitigation) {
 	if x == nil {
 		return
 	}
+	m.unlist(x)
 	*x = before
-	m.changed()
+	m.admit(x)
 	m.watch(x)
 	if m.undo.id != x.ID {
 		return

@@ -285,7 +285,8 @@ func (m *Machine) Announce(now time.Time, r Request) (x Mitigation, repeated boo
 // Refuse takes a mitigation back that the safety kernel did not let pass, before it was ever stored as active.
 func (m *Machine) Refuse(now time.Time, id, detail string) Mitigation {
 	x := m.all[id]
-	m.finish(x, now, Rejected, EndUnsafe, detail)
+	m.conclude(x, now, Rejected, EndUnsafe, detail)
+	m.release(x)
 	return *x
 }
 
@@ -447,6 +448,14 @@ func (m *Machine) Active() []Mitigation {
 	return out
 }
 
+// ActiveAt returns the active mitigations of exactly this target, oldest first.
+func (m *Machine) ActiveAt(target netip.Prefix) (out []Mitigation) {
+	for _, x := range m.activeAt(target) {
+		out = append(out, *x)
+	}
+	return out
+}
+
 // Find returns a mitigation by its ID.
 func (m *Machine) Find(id string) (Mitigation, bool) {
 	if x := m.all[id]; x != nil {
@@ -516,7 +525,7 @@ func (m *Machine) alive() []*Mitigation {
 				m.live = append(m.live, x)
 			}
 		}
-		slices.SortFunc(m.live, func(a, b *Mitigation) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) })
+		slices.SortFunc(m.live, byAge)
 		answered := map[sight]bool{}
 		for _, x := range m.live {
 			for _, v := range x.Vectors {
@@ -545,17 +554,27 @@ func (m *Machine) changed() {
 // another one after no change, too.
 func (m *Machine) Edition() uint64 { return m.edition }
 
-// admit takes one that begins to live into what alive returns, which goes by age: at the end, or all is looked at again.
+// byAge orders mitigations as alive returns them.
+func byAge(a, b *Mitigation) int {
+	return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
+}
+
+// admit takes one that lives into what alive returns.
 func (m *Machine) admit(x *Mitigation) {
-	if n := len(m.live); m.live == nil || n > 0 && !m.live[n-1].Created.Before(x.Created) {
-		m.changed()
+	m.edition++
+	if m.live == nil {
 		return
 	}
-	m.live = append(m.live, x)
+	with := func(all []*Mitigation) []*Mitigation {
+		if n := len(all); n == 0 || byAge(all[n-1], x) < 0 {
+			return append(all, x)
+		}
+		i, _ := slices.BinarySearchFunc(all, x, byAge)
+		return append(append(append(make([]*Mitigation, 0, len(all)+8), all[:i]...), x), all[i:]...) // a new slice: see alive
+	}
+	m.live = with(m.live)
 	if x.State == Active {
-		m.edition++
-		m.acting = append(m.acting, x)
-		m.at[x.Target] = append(m.at[x.Target], x)
+		m.acting, m.at[x.Target] = with(m.acting), with(m.at[x.Target])
 	}
 }
 
