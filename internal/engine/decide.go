@@ -120,9 +120,9 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			delete(e.said, k)
 			continue
 		}
-		if refusals := e.checkStart(now, known, m); len(refusals) > 0 {
+		if refusals := e.judgeChange(now, known, mitigation.Mitigation{}, m); len(refusals) > 0 {
 			e.refuse(now, m, refusals, &k)
-			e.unchanged(now, known)
+			e.unchanged()
 			continue
 		}
 		e.pending.add(m.ID, from)
@@ -220,7 +220,7 @@ func (e *Engine) enforceSafety(now time.Time) {
 	if e.machine == nil {
 		return
 	}
-	vs, owners := e.judge(now)
+	vs, owners := e.judge(now, e.machine.Active())
 	unsafe := map[string]string{}
 	for _, v := range vs {
 		for _, o := range owners[v.Index] {

@@ -94,7 +94,6 @@ type Engine struct {
 	retry     map[sight]time.Time // when automation may try again
 	problems  map[string]bool     // of the policy in force, told once
 	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
-	apart     bool                // steps are stored one by one: for a test that nothing differs
 	adopt     bool                // the policy is new: a mitigation may find itself on another ladder
 	refusals  budget              // of refusals that are stored
 	ended     []detect.Incident   // newest last, at most maxEnded

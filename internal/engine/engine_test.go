@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -40,6 +41,7 @@ type term struct {
 	rev    int64                            // guarded by mu
 	err    error                            // guarded by mu; what Commit answers
 	many   error                            // guarded by mu; what it answers to more than one record
+	alone  bool                             // of what is stored together, more than one record is never taken
 	made   int                              // guarded by mu; commits
 	follow func(store.Snapshot)
 }
@@ -76,6 +78,9 @@ func (t *term) Commit(_ context.Context, c store.Change) (int64, error) {
 	if t.err != nil {
 		return 0, t.err
 	}
+	if len(c.Put) > 1 && t.alone && within("(*Engine).store") {
+		return 0, store.ErrInvalid
+	}
 	if len(c.Put) > 1 && t.many != nil {
 		return 0, t.many
 	}
@@ -101,6 +106,21 @@ func (t *term) Commit(_ context.Context, c store.Change) (int64, error) {
 	t.rev++
 	t.follow(store.Snapshot{Revision: t.rev, Term: t.number, Records: t.records()})
 	return t.rev, nil
+}
+
+// within tells whether a function called this one, by however many others.
+func within(function string) bool {
+	pcs := make([]uintptr, 32)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	for {
+		f, more := frames.Next()
+		if strings.HasSuffix(f.Function, function) {
+			return true
+		}
+		if !more {
+			return false
+		}
+	}
 }
 
 func (t *term) fail(err error) {

@@ -1,70 +1,102 @@
 package engine
 
 import (
+	"slices"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/safety"
 )
 
-// judgement is what the safety kernel said of the whole set when it was asked last. While nothing else has changed, one rule more, or
-// another rule in the place of one, is judged by it as if with the whole set, of which there may be ten thousand.
+// judgement is what the safety kernel said of the whole set when it was asked last. While nothing else has changed, what changes of one
+// mitigation is judged by it as if with the whole set, of which there may be ten thousand.
 type judgement struct {
 	judge   *safety.Judge
 	machine *mitigation.Machine // whose set it was
 	edition uint64              // of that set
 	from    time.Time
 	until   time.Time // a deadline passes then; zero: never
-	whole   bool      // the whole set is asked about each time: for a test that nothing differs
 }
+
+// What the kernel was asked about, as the metric's label has it.
+const (
+	judgedSet    = "set"
+	judgedChange = "change"
+)
 
 // known tells whether the judgement is of the set that there is now. It is asked before the machine makes the change to be judged.
 func (e *Engine) known(now time.Time) bool {
 	v := &e.judged
-	return v.judge != nil && !v.whole && v.machine == e.machine && v.edition == e.machine.Edition() &&
+	return v.judge != nil && v.machine == e.machine && v.edition == e.machine.Edition() &&
 		!now.Before(v.from) && (v.until.IsZero() || now.Before(v.until))
 }
 
-// unchanged says that the change was taken back, so that what was known before it is known again.
-func (e *Engine) unchanged(now time.Time, known bool) {
-	switch {
-	case !known || e.machine == nil:
-	case e.judged.judge == nil:
-		e.judge(now)
-	default:
+// unchanged says that the change judged last was refused and taken back.
+func (e *Engine) unchanged() {
+	if e.machine != nil && e.judged.machine == e.machine {
 		e.judged.edition = e.machine.Edition()
 	}
 }
 
-// left says that the change took something out of the set, or did not touch it.
-func (e *Engine) left(known bool) {
-	if known && e.judged.edition != e.machine.Edition() {
-		e.judged.judge.Left()
-		e.judged.edition = e.machine.Edition()
+// judgeChange returns what the safety kernel has against a change that the machine just made of one mitigation; before is the zero
+// value where it is a new one, and known is from before the change. Where there is something, what is announced is judged to be as it
+// was: the caller takes the change back and says so by unchanged.
+func (e *Engine) judgeChange(now time.Time, known bool, before, after mitigation.Mitigation) []safety.Violation {
+	instead := func(all []mitigation.Mitigation) []mitigation.Mitigation {
+		all = slices.DeleteFunc(all, func(m mitigation.Mitigation) bool { return m.ID == after.ID })
+		if before.State == mitigation.Active {
+			all = append(all, before)
+		}
+		return all
 	}
-}
-
-// passed says that the change is in the judgement.
-func (e *Engine) passed(m mitigation.Mitigation) {
+	if !known {
+		e.judge(now, instead(e.machine.Active()))
+		e.judged.edition-- // of before
+	}
+	// Who wants the same match is of the same target.
+	here := e.machine.ActiveAt(after.Target)
+	is, _, _ := entries(now, here)
+	was, _, _ := entries(now, instead(here))
+	broken, ok := e.judged.judge.Change(now, without(was, is), without(is, was))
+	e.metrics.judgements.WithLabelValues(judgedChange).Inc()
+	if !ok { // the set before is not sound: who is no more at the next look still counts
+		e.judged.judge = nil
+		broken = e.check(now, after.ID)
+		e.judged.judge = nil
+		return broken
+	}
+	if len(broken) > 0 {
+		return broken
+	}
 	v := &e.judged
 	v.edition = e.machine.Edition()
-	if v.until.IsZero() || m.Deadline.Before(v.until) {
-		v.until = m.Deadline
+	if after.State == mitigation.Active && (v.until.IsZero() || after.Deadline.Before(v.until)) {
+		v.until = after.Deadline
+	}
+	return nil
+}
+
+// left takes one that announces nothing any more, or nothing yet, out of what is judged.
+func (e *Engine) left(now time.Time, known bool, before, after mitigation.Mitigation) {
+	if known && len(e.judgeChange(now, known, before, after)) > 0 {
+		e.judged.judge = nil // what stays leaned on it: the next look finds that
 	}
 }
 
-// judge asks the safety kernel about the whole set; the owners are of each of its entries.
-func (e *Engine) judge(now time.Time) (out []safety.Violation, owners [][]string) {
-	set, owners, until := e.entries(now)
+// judge asks the safety kernel about a whole set of mitigations; the owners are of each of its entries.
+func (e *Engine) judge(now time.Time, all []mitigation.Mitigation) (out []safety.Violation, owners [][]string) {
+	set, owners, until := entries(now, all)
+	e.made.Fill(set)
 	v := &e.judged
 	v.judge, v.machine, v.edition, v.from, v.until = safety.NewJudge(e.o.Safety), e.machine, e.machine.Edition(), now, until
+	e.metrics.judgements.WithLabelValues(judgedSet).Inc()
 	return v.judge.Check(now, set), owners
 }
 
 // check asks the safety kernel about the whole set and returns what it says against one mitigation.
 func (e *Engine) check(now time.Time, id string) []safety.Violation {
 	var out []safety.Violation
-	vs, owners := e.judge(now)
+	vs, owners := e.judge(now, e.machine.Active())
 	for _, v := range vs {
 		for _, o := range owners[v.Index] {
 			if o == id {
@@ -75,67 +107,21 @@ func (e *Engine) check(now time.Time, id string) []safety.Violation {
 	return out
 }
 
-// checkStart is check for one that the machine has just made, younger than all; known is from before.
-func (e *Engine) checkStart(now time.Time, known bool, m mitigation.Mitigation) []safety.Violation {
-	if entry, ok := entryOf(now, m); ok && known {
-		if broken, ok := e.judged.judge.Add(now, entry); ok {
-			if len(broken) == 0 {
-				e.passed(m)
-			}
-			return broken
-		}
-	}
-	broken := e.check(now, m.ID)
-	if len(broken) > 0 {
-		e.judged.judge = nil // the next refusal will be told without the others again: see unchanged
-	}
-	return broken
+// without returns the entries that are not, all alike, among others.
+func without(all, others []safety.Entry) []safety.Entry {
+	return slices.DeleteFunc(slices.Clone(all), func(x safety.Entry) bool {
+		return slices.ContainsFunc(others, func(o safety.Entry) bool {
+			return x.Route.Equal(o.Route) && x.Created.Equal(o.Created) && x.Deadline.Equal(o.Deadline) && x.Manual == o.Manual && x.Approved == o.Approved &&
+				slices.Equal(x.Owners, o.Owners) && slices.Equal(x.Answers, o.Answers) && slices.Equal(x.Groups, o.Groups)
+		})
+	})
 }
 
-// checkStep asks the safety kernel about the whole set after a step: of one that was announced before, it may say that a younger one,
-// of another target, has to give way. Known is from before the step.
-func (e *Engine) checkStep(now time.Time, known bool, before, after mitigation.Mitigation) []safety.Violation {
-	next, ok := entryOf(now, after)
-	switch old, was := entryOf(now, before); {
-	case !known || !ok:
-	case before.State != mitigation.Active:
-		if broken, ok := e.judged.judge.Add(now, next); ok {
-			if len(broken) == 0 {
-				e.passed(after)
-			}
-			return broken
-		}
-	case was && e.judged.judge.Swap(now, old, next):
-		e.passed(after)
-		return nil
-	}
-	kept := e.judged
-	vs, _ := e.judge(now)
-	if known && len(vs) > 0 {
-		e.judged = kept // the step will be taken back
-	}
-	return vs
-}
-
-// entryOf is what an active mitigation is to the kernel where nobody else wants its route; ok is false where that is not one entry.
-func entryOf(now time.Time, m mitigation.Mitigation) (entry safety.Entry, ok bool) {
-	routes := mitigation.Records{Mitigations: []mitigation.Mitigation{m}}.Routes(now)
-	if len(routes) != 1 {
-		return safety.Entry{}, false
-	}
-	return entryFor(routes[0]), true
-}
-
-func entryFor(d mitigation.Desired) safety.Entry {
-	return safety.Entry{Route: d.Route, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved}
-}
-
-// entries is the whole set as the kernel judges it: each mitigation with its own routes, so that two that want
-// different things for one match are seen. It is that until the first deadline, zero where there is none.
-func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string, until time.Time) {
-	rec := mitigation.Records{Mitigations: e.machine.Active()}
-	for _, d := range rec.Routes(now) {
-		set = append(set, entryFor(d))
+// entries are active mitigations as the kernel judges them: each with its own routes, so that two that want different things for
+// one match are seen. They are that until the first deadline, zero where there is none.
+func entries(now time.Time, all []mitigation.Mitigation) (set []safety.Entry, owners [][]string, until time.Time) {
+	for _, d := range (mitigation.Records{Mitigations: all}).Routes(now) {
+		set = append(set, safety.Entry{Route: d.Route, Owners: d.Owners, Answers: d.Answers, Groups: d.Groups, Created: d.Created, Deadline: d.Deadline, Manual: d.Manual, Approved: d.Approved})
 		owners = append(owners, d.Owners)
 	}
 	// What Routes left out for an older one with another action is offered to the kernel too, which refuses it.
@@ -145,7 +131,7 @@ func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string, 
 			placed[o] = true
 		}
 	}
-	for _, m := range rec.Mitigations {
+	for _, m := range all {
 		if m.State != mitigation.Active || !now.Before(m.Deadline) {
 			continue
 		}
@@ -164,6 +150,5 @@ func (e *Engine) entries(now time.Time) (set []safety.Entry, owners [][]string, 
 			owners = append(owners, []string{m.ID})
 		}
 	}
-	e.made.Fill(set)
 	return set, owners, until
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -14,10 +15,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/amooglesoft/trafficmonitor/internal/audit"
 	"github.com/amooglesoft/trafficmonitor/internal/ingest"
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
+	"github.com/amooglesoft/trafficmonitor/internal/safety"
+	"github.com/amooglesoft/trafficmonitor/internal/signature"
 	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -46,9 +52,9 @@ groups:
   web: {prefixes: [192.0.2.0/30]}
 `
 
-// A random life under tight limits is the same in every word, record and set handed to the speaker, whether the safety kernel is asked
-// about the whole set at each decision or, where that is enough, about what changed, and whether steps are stored one by one or at once.
-func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
+// A random life under tight limits is the same in every word, record and set handed to the speaker, whether steps are stored one by one
+// or at once; and what is said to be announced, or refused, is what the safety kernel says of the whole set.
+func TestRandomLivesAreJudgedAndStored(t *testing.T) {
 	pol, err := policy.Parse("crowded.yaml", []byte(crowded))
 	if err != nil {
 		t.Fatal(err)
@@ -56,8 +62,9 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 	seen := map[string]int{}
 	known, saved := 0, 0
 	for seed := range uint64(8) {
-		live := func(whole bool) []string {
+		live := func(alone bool) []string {
 			var w words
+			var l *bench
 			runWith(t, func(o *Options) {
 				rng := rand.New(rand.NewPCG(seed, 5))
 				o.Policy, o.RetryAfter = pol, 2*time.Second
@@ -66,11 +73,22 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 				o.Safety.MaxOwnShare, o.Safety.MaxAge = []float64{0.001, 0.005, 0.01, 0.5}[rng.IntN(4)], 10*time.Minute
 				o.Emit = func(kind audit.Kind, text string, about map[string]string) {
 					w.add("%s %s %v", kind, text, about)
+					switch kind {
+					case audit.MitigationRefused, audit.MitigationCreated, audit.MitigationEscalated, audit.MitigationEased:
+						if m, ok := l.machine.Find(about["mitigation"]); ok && m.State == mitigation.Active && m.Routes[0].String() == about["route"] {
+							set, owners, _ := entries(time.Now(), l.machine.Active())
+							broken := slices.ContainsFunc(safety.Check(time.Now(), l.o.Safety, set), func(v safety.Violation) bool { return slices.Contains(owners[v.Index], m.ID) })
+							if refused := kind == audit.MitigationRefused && m.Rung.Step == 0 && strings.HasPrefix(text, about["route"]+": "); broken != refused {
+								t.Errorf("%s %s: of the whole set it is broken: %v", kind, text, broken)
+							}
+						}
+					}
 				}
 			}, func(b *bench) {
-				_ = b.do(b.t.Context(), func(time.Time) error { b.judged.whole, b.apart = whole, whole; return nil })
+				l = b
+				b.term.alone = alone
 				known += b.randomLife(rand.New(rand.NewPCG(seed, 6)), &w)
-				if whole {
+				if alone {
 					saved += b.term.made
 				} else {
 					saved -= b.term.made
@@ -81,7 +99,7 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 		want, got := live(true), live(false)
 		for i := range max(len(got), len(want)) {
 			if get(got, i) != get(want, i) {
-				t.Fatalf("seed %d: word %d is\n%s\nand where all is judged\n%s", seed, i, get(got, i), get(want, i))
+				t.Fatalf("seed %d: word %d is\n%s\nand where each is stored alone\n%s", seed, i, get(got, i), get(want, i))
 			}
 		}
 		for _, said := range got {
@@ -97,6 +115,131 @@ func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
 		t.Errorf("%d times what was judged was known, and %d commits were saved: too few to show anything", known, saved)
 	}
 }
+
+// What changes of one mitigation passes where the whole set with it does, and only there: starts, other rules, and those that end, in
+// any order, with refusals that are taken back between them. After each the judgement is known still, and the whole set was not asked.
+func TestJudgedByWhatChangedIsJudgedByAll(t *testing.T) {
+	seen := map[string]int{}
+	for seed := range uint64(60) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		limits := safety.Defaults()
+		limits.Own = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+		limits.Never = []netip.Prefix{netip.MustParsePrefix("192.0.2.5/32")}
+		limits.MaxRules, limits.MaxNewPerMinute = 3+rng.IntN(12), 4+rng.IntN(20)
+		limits.MaxRulesPerTarget, limits.MaxRulesPerGroup, limits.MaxRulesPerResponse = 1+rng.IntN(4), 3+rng.IntN(8), 3+rng.IntN(8)
+		limits.MaxOwnShare = []float64{0.005, 0.01, 0.02, 0.5}[rng.IntN(4)]
+		e := New(Options{
+			Own: limits.Own, Safety: limits, Policy: policy.Default(), Keep: time.Hour, Direct: func(*ingest.Directive) {},
+			Emit: func(audit.Kind, string, map[string]string) {}, Log: slog.New(slog.DiscardHandler), Registerer: prometheus.NewRegistry(),
+		})
+		e.machine = e.newMachine(mitigation.Records{})
+		asked := func() float64 { return testutil.ToFloat64(e.metrics.judgements.WithLabelValues(judgedSet)) }
+		now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		actions := []route.Action{{Kind: route.Discard}, {Kind: route.RateBytes, Rate: 125_000}, {Kind: route.Blackhole}}
+		wants := func(target netip.Prefix, v vector.ID) route.Route {
+			a := actions[rng.IntN(3)]
+			if a.Kind == route.Blackhole {
+				return route.Route{Match: route.Match{Destination: target}, Action: a}
+			}
+			return route.Route{Match: signature.For(target, v).Match, Action: a}
+		}
+		for range 120 {
+			now = now.Add(time.Duration(rng.IntN(8)) * time.Second)
+			what, before := "", mitigation.Mitigation{}
+			var after mitigation.Mitigation
+			var undo func()
+			known, sets := e.known(now), asked()
+			sound := len(safety.Check(now, limits, first(entries(now, e.machine.Active())))) == 0
+			active := slices.DeleteFunc(e.machine.Active(), func(m mitigation.Mitigation) bool { return !now.Before(m.Deadline) })
+			target := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(1 + rng.IntN(6))}), 32)
+			v := []vector.ID{vector.DNS, vector.NTP, vector.CLDAP}[rng.IntN(3)]
+			switch n := rng.IntN(8); {
+			case n < 3 || len(active) == 0:
+				var err error
+				after, err = e.machine.Respond(now, mitigation.Plan{
+					Target: target, Vector: v, Route: wants(target, v), TTL: time.Duration(1+rng.IntN(120)) * time.Second, MaxAge: time.Hour, Answer: []string{"a", "b"}[rng.IntN(2)],
+				})
+				if err != nil {
+					continue
+				}
+				what, undo = "start", func() {
+					if rng.IntN(2) == 0 {
+						e.machine.Drop(after.ID)
+					} else {
+						e.machine.Refuse(now, after.ID, "r")
+					}
+				}
+			case n < 6:
+				m := active[rng.IntN(len(active))]
+				var ok bool
+				if before, after, ok = e.machine.Refine(now, m.ID, wants(m.Target, m.Vectors[0]), "r"); !ok {
+					t.Fatal("not refined")
+				}
+				what, undo = "rule", func() {
+					if rng.IntN(2) == 0 {
+						e.machine.Unrefine(before)
+					} else {
+						e.machine.Restore(now, before)
+					}
+				}
+			case n == 6:
+				before = active[rng.IntN(len(active))]
+				e.left(now, known, before, e.machine.Withdraw(now, func(m mitigation.Mitigation) bool { return m.ID == before.ID }, 0, "ann", "r").Put[0])
+				if e.known(now) != known {
+					t.Fatalf("seed %d: after one left it is known: %v", seed, !known)
+				}
+				seen["left"]++
+				continue
+			default: // what nobody judges
+				e.machine.Tick(now, nil)
+				if rng.IntN(3) == 0 {
+					e.enforceSafety(now)
+				}
+				continue
+			}
+			set, owners, _ := entries(now, e.machine.Active())
+			broken := false
+			for _, v := range safety.Check(now, limits, set) {
+				broken = broken || sound || slices.Contains(owners[v.Index], after.ID)
+			}
+			refusals := e.judgeChange(now, known, before, after)
+			if broken != (len(refusals) > 0) {
+				t.Fatalf("seed %d: %s to %s: refused for %v, and of the whole set for something: %v", seed, what, after.Routes[0], refusals, broken)
+			}
+			if broken {
+				if e.known(now) {
+					t.Fatalf("seed %d: %s to %s is refused and not taken back, and all is taken for known", seed, what, after.Routes[0])
+				}
+				undo()
+				e.unchanged()
+				what += " refused"
+				seen[string(refusals[0].Invariant)]++
+			}
+			if sound && !e.known(now) {
+				t.Fatalf("seed %d: %s to %s, and the judgement is not known", seed, what, after.Routes[0])
+			}
+			if asked() != sets {
+				seen["the whole set asked"]++
+				if known {
+					t.Fatalf("seed %d: %s to %s: the whole set was asked about again", seed, what, after.Routes[0])
+				}
+			}
+			seen[what]++
+			for _, m := range e.machine.ActiveAt(after.Target) {
+				if m.ID != after.ID && m.Routes[0].Equal(after.Routes[0]) {
+					seen[what+" of two"]++
+				}
+			}
+		}
+	}
+	for _, what := range []string{"start", "start refused", "rule", "rule refused", "left", "the whole set asked", "rule of two"} {
+		if seen[what] < 30 {
+			t.Errorf("%d times %s: too few to show anything: %v", seen[what], what, seen)
+		}
+	}
+}
+
+func first[A, B, C any](a A, _ B, _ C) A { return a }
 
 // What was judged is known until something else changes, a deadline passes, the clock goes back or another machine decides.
 func TestWhatWasJudgedIsKnownForAWhile(t *testing.T) {
@@ -132,6 +275,45 @@ func TestWhatWasJudgedIsKnownForAWhile(t *testing.T) {
 			b.judged.edition = b.machine.Edition()
 			return b.known(now)
 		})
+	})
+}
+
+// However many starts and steps are refused, the whole set is asked about once a look and not for each.
+func TestRefusalsAreJudgedByWhatChanges(t *testing.T) {
+	const n = 20
+	pol, err := policy.Parse("p.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: blackhole, after: 5s, if: evidence.reduction < 0.9}]}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	runWith(t, func(o *Options) { o.Policy, o.Safety.MaxOwnShare = pol, 0.001 }, func(b *bench) {
+		b.limit(func(l *safety.Limits) { l.Never = []netip.Prefix{netip.MustParsePrefix("192.0.2.128/25")} })
+		refused := func(i safety.Invariant) int {
+			return int(testutil.ToFloat64(b.metrics.refused.WithLabelValues(string(i))))
+		}
+		asked := func(about string) int { return int(testutil.ToFloat64(b.metrics.judgements.WithLabelValues(about))) }
+		began, sets, changes := time.Now(), asked(judgedSet), asked(judgedChange)
+		for refused(safety.QuotaOwnShare) < n && time.Since(began) < time.Minute {
+			now := time.Now()
+			r := traffic.Report{Sensor: "rack1", Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second}
+			for i := range n {
+				for _, host := range []byte{byte(i), 128 + byte(i)} {
+					r.Aggregates = append(r.Aggregates, traffic.Aggregate{Target: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, host}), 32), Vector: vector.DNS, Packets: 50_000, Bytes: 25_000_000})
+				}
+			}
+			b.Deliver(ingest.Delivery{Report: r, Received: now})
+			time.Sleep(time.Second)
+			synctest.Wait()
+		}
+		if refused(safety.Protected) < n || refused(safety.QuotaOwnShare) < n {
+			t.Fatalf("%d starts and %d steps were refused, of %d each", refused(safety.Protected), refused(safety.QuotaOwnShare), n)
+		}
+		looks := int(time.Since(began)/time.Second) + 2
+		if got := asked(judgedSet) - sets; got > 2*looks {
+			t.Errorf("the whole set was asked about %d times in about %d looks", got, looks)
+		}
+		if got := asked(judgedChange) - changes; got < 3*n {
+			t.Errorf("%d changes were asked about, of %d starts and %d steps", got, 2*n, n)
+		}
 	})
 }
 

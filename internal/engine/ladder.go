@@ -166,10 +166,10 @@ func (e *Engine) step(now time.Time, m mitigation.Mitigation, s *steps) (moved b
 	}
 	after := c.Put[0]
 	if after.State != mitigation.Active {
-		e.left(known)
-	} else if refusals := e.checkStep(now, known, before, after); len(refusals) > 0 {
+		e.left(now, known, before, after)
+	} else if refusals := e.judgeChange(now, known, before, after); len(refusals) > 0 {
 		e.machine.Restore(now, before)
-		e.unchanged(now, known)
+		e.unchanged()
 		s.then(func() {
 			e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
 			if text := fmt.Sprintf("%s is refused by the safety kernel, %s stays: %s: %s", after.Routes[0], before.Phase, refusals[0].Invariant, refusals[0].Reason); e.news(sight{m.Target, vector.Inbound, v}, text) {
@@ -208,7 +208,7 @@ func (e *Engine) store(all steps) bool {
 	for _, s := range all {
 		c.Put, c.Moves = append(c.Put, s.store.Put...), append(c.Moves, s.store.Moves...)
 	}
-	together := len(c.Put) > 1 && !e.apart
+	together := len(c.Put) > 1
 	if together {
 		_, err := e.write(c)
 		if together = err == nil; err != nil && !errors.Is(err, store.ErrInvalid) && !errors.Is(err, store.ErrTooLarge) {

@@ -25,24 +25,33 @@ import (
 
 // BenchmarkManyMitigations lets so many mitigations be active, so many more start one after the other, and then the ladders of these be
 // due at once. It measures each start, each look, and how many looks pass until the last step was taken; a look comes a second after the
-// one before where nothing else is due. What is stored is kept in memory.
+// one before where nothing else is due. Where they are refused, each step is, and a further start after each one. What is stored is kept
+// in memory.
 func BenchmarkManyMitigations(b *testing.B) {
-	for _, size := range []struct{ active, starting int }{{1000, 100}, {10_000, 100}} {
-		b.Run(fmt.Sprintf("active=%d/starting=%d", size.active, size.starting), func(b *testing.B) {
+	for _, size := range []struct {
+		active, starting int
+		refused          bool
+	}{{1000, 100, false}, {10_000, 100, false}, {1000, 100, true}, {10_000, 100, true}} {
+		b.Run(fmt.Sprintf("active=%d/starting=%d/refused=%v", size.active, size.starting, size.refused), func(b *testing.B) {
 			var starts, looks []time.Duration
 			taken := 0
 			var heap uint64
 			for b.Loop() {
-				e, steps := crowd(b, size.active)
+				e, steps := crowd(b, size.active, size.refused)
 				now := time.Now()
-				for i := range size.starting {
-					p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 32)
+				start := func(p netip.Prefix) {
 					began := time.Now()
 					e.report(ingest.Delivery{Received: began, Triggered: began, Report: traffic.Report{
 						Sensor: "rack1", Cause: traffic.Trigger, Start: began.Add(-33 * time.Millisecond), Span: 33 * time.Millisecond,
 						Aggregates: []traffic.Aggregate{{Target: p, Vector: vector.DNS, Packets: 25_000, Bytes: 25_000 * 500}},
 					}})
 					starts = append(starts, time.Since(began))
+				}
+				for i := range size.starting {
+					start(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 32))
+					if size.refused {
+						start(netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 201, byte(i >> 8), byte(i)}), 32))
+					}
 				}
 				if n := len(e.machine.Active()); n != size.active+size.starting {
 					b.Fatalf("%d are active, want %d", n, size.active+size.starting)
@@ -91,15 +100,22 @@ func BenchmarkManyMitigations(b *testing.B) {
 }
 
 // crowd is an engine that leads with so many active mitigations of single-step responses, under a policy whose second step is due after
-// five seconds; steps counts those taken.
-func crowd(b *testing.B, active int) (e *Engine, steps *int) {
-	pol, err := policy.Parse("bench.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n"))
+// five seconds. Steps counts those taken or, where they and starts in 10.201.0.0/16 are to be refused, those that are.
+func crowd(b *testing.B, active int, refused bool) (e *Engine, steps *int) {
+	second := "discard"
+	if refused {
+		second = "blackhole"
+	}
+	pol, err := policy.Parse("bench.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: "+second+", after: 5s, if: evidence.reduction < 0.9}]}]\n"))
 	if err != nil {
 		b.Fatal(err)
 	}
 	limits := safety.Defaults()
 	limits.Own = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
 	limits.MaxRules, limits.MaxNewPerMinute, limits.MaxRulesPerOwner, limits.MaxRulesPerResponse, limits.MaxRulesPerGroup = 100_000, 100_000, 100_000, 100_000, 100_000
+	if refused {
+		limits.Never, limits.MaxOwnShare = append(limits.Never, netip.MustParsePrefix("10.201.0.0/16")), 1e-9
+	}
 	steps = new(int)
 	e = New(Options{
 		Own: limits.Own, Safety: limits, Policy: pol,
@@ -107,8 +123,9 @@ func crowd(b *testing.B, active int) (e *Engine, steps *int) {
 		Keep:    time.Hour, CommitTimeout: time.Second, RetryAfter: 10 * time.Second, Direct: func(*ingest.Directive) {},
 		Emit: func(kind audit.Kind, text string, _ map[string]string) {
 			switch {
-			case kind == audit.MitigationEscalated:
+			case kind == audit.MitigationEscalated, refused && strings.Contains(text, string(safety.QuotaOwnShare)):
 				*steps++
+			case refused && strings.Contains(text, string(safety.Protected)):
 			case kind == audit.MitigationRefused && !strings.Contains(text, "withheld"):
 				b.Fatal(text)
 			}

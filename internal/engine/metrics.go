@@ -27,6 +27,7 @@ type metrics struct {
 	ended        *prometheus.CounterVec
 	refused      *prometheus.CounterVec
 	refined      *prometheus.CounterVec
+	judgements   *prometheus.CounterVec
 	withheld     prometheus.Counter
 	commitErrors prometheus.Counter
 	uncomputed   prometheus.Counter
@@ -82,6 +83,7 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 		ended:           counter("trafficmonitor_mitigations_ended_total", "Mitigations that ended, by why; counted by the leader.", "reason"),
 		refined:         counter("trafficmonitor_mitigations_refined_total", "Times automation gave a mitigation another rule: a narrower one that spares normal traffic, or one that follows an attack that changed.", "why"),
 		refused:         counter("trafficmonitor_safety_refusals_total", "Routes the safety kernel refused before commit, by invariant; engineers' requests included.", "invariant"),
+		judgements:      counter("trafficmonitor_safety_judgements_total", "Times the leader asked the safety kernel before commit, by about what: set, all that is announced, or change, one mitigation beside what was said of the others.", "about"),
 		withheld:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_automation_withheld_total", Help: "Answers automation withheld because of a freeze or a hold."}),
 		commitErrors:    prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_commit_errors_total", Help: "Decisions that could not be stored; nothing of them was announced."}),
 		notified:        prometheus.NewCounter(prometheus.CounterOpts{Name: "trafficmonitor_policy_notifications_total", Help: "Times the policy asked a person to look (action notify); counted by the leader."}),
@@ -110,6 +112,9 @@ func newMetrics(reg prometheus.Registerer, e *Engine) *metrics {
 	}
 	for _, outcome := range []string{shadowSame, shadowLess, shadowMore, shadowAction} {
 		m.shadowed.WithLabelValues(outcome)
+	}
+	for _, about := range []string{judgedSet, judgedChange} {
+		m.judgements.WithLabelValues(about)
 	}
 	for _, i := range safety.Invariants() {
 		m.refused.WithLabelValues(string(i))

@@ -160,12 +160,14 @@ func (e *Engine) Collateral(ctx context.Context, r route.Route) (share float64, 
 // replace stores the mitigation with another rule; false says that the term was given up.
 func (e *Engine) replace(now time.Time, m mitigation.Mitigation, match route.Match, kind, why string) bool {
 	r := route.Route{Match: match, Action: m.Routes[0].Action}
+	known := e.known(now)
 	before, after, ok := e.machine.Refine(now, m.ID, r, why)
 	if !ok {
 		return true
 	}
-	if refusals := e.check(now, m.ID); len(refusals) > 0 {
+	if refusals := e.judgeChange(now, known, before, after); len(refusals) > 0 {
 		e.machine.Unrefine(before)
+		e.unchanged()
 		e.metrics.refused.WithLabelValues(string(refusals[0].Invariant)).Inc()
 		e.log.Warn("a better rule is refused by the safety kernel; the one before stays", "mitigation", m.ID, "rule", r, "reason", refusals[0].Reason)
 		return true

@@ -5,14 +5,13 @@ import (
 	"time"
 )
 
-// Judge is Check for a set that changes little. What is older decides about what is younger and never the other way round, so
-// routes younger than all of a sound set need only be looked at themselves; and a set that is sound stays so when something
-// leaves it. It is not safe for concurrent use.
+// Judge is Check for a set that changes little. A set is sound where each of its entries is, no two conflict, and what is counted
+// stays within its limits; so of a sound set with another entry only that one and the counts need be looked at. It is not safe for
+// concurrent use.
 type Judge struct {
 	limits   Limits
 	tally    *tally // of the set judged last; nil when that is not known to be sound
-	youngest entry
-	over     bool // the tally counts what is no more
+	youngest entry  // of all that were in it
 }
 
 // NewJudge returns a judge by these limits.
@@ -21,7 +20,7 @@ func NewJudge(l Limits) *Judge { return &Judge{limits: l} }
 // Check is Check, and remembers the set.
 func (j *Judge) Check(now time.Time, set []Entry) []Violation {
 	out, t, youngest := check(now, j.limits, set)
-	j.tally, j.youngest, j.over = nil, entry{}, false
+	j.tally, j.youngest = nil, entry{}
 	if len(out) == 0 {
 		j.tally = t
 		j.remember(youngest)
@@ -58,66 +57,62 @@ func (j *Judge) Grow(now time.Time, more []Entry) bool {
 	return true
 }
 
-// Add returns what Check would find of one entry more beside the set judged last, and of no other; where that is nothing the
-// entry is in the set from now on. Ok is false where it cannot be told without the others: that set must be judged then.
-// Deadlines that passed since are the caller's to see, as with Grow.
-func (j *Judge) Add(now time.Time, more Entry) (broken []Violation, ok bool) {
+// Change returns what stands against the set judged last with out taken from it and in put into it, which it is from now on
+// where that is nothing; otherwise it stays as it was. Ok is false where that cannot be told without the others: the set judged last
+// was not sound, or the routes of out are not in it, or not wanted by one entry each, or one of in would be wanted by two. Check finds
+// something in the whole if and only if Change does. Where it is not the same, Change blames what comes, however old it says it is: a
+// violation's index is one of in. Deadlines that passed since are the caller's to see, as with Grow.
+func (j *Judge) Change(now time.Time, out, in []Entry) (broken []Violation, ok bool) {
 	t := j.tally
 	if t == nil {
 		return nil, false
 	}
 	t.now = now
-	e := newEntry(&more, 0)
-	if j.youngest.Entry != nil && byAge(&j.youngest, e) >= 0 || t.has(e) {
-		return nil, false
+	var gone, come []*entry
+	for i := range in {
+		e := newEntry(&in[i], i)
+		come, broken = append(come, e), append(broken, brokenBy(t.kernel, e)...)
 	}
-	if broken = brokenBy(t.kernel, e); len(broken) == 0 {
-		broken = brokenIn(t, e)
-	}
-	switch {
-	case len(broken) > 0 && j.over:
-		return nil, false
-	case len(broken) > 0:
+	if len(broken) > 0 {
 		return broken, true
 	}
-	t.add(e)
-	j.remember(e)
+	undo := func(come []*entry) {
+		for _, e := range come {
+			t.remove(e)
+		}
+		for _, e := range gone {
+			t.add(e)
+		}
+	}
+	for i := range out {
+		e := newEntry(&out[i], 0)
+		if !t.has(e) || t.twice[e.id] {
+			undo(nil)
+			return nil, false
+		}
+		t.remove(e)
+		gone = append(gone, e)
+	}
+	for i, e := range come {
+		if t.has(e) || slices.ContainsFunc(come[:i], func(o *entry) bool { return o.text == e.text }) {
+			undo(nil)
+			return nil, false
+		}
+	}
+	for i, e := range come {
+		if broken = brokenIn(t, e); len(broken) > 0 {
+			undo(come[:i])
+			return broken, true
+		}
+		t.add(e)
+	}
+	for _, e := range come {
+		if j.youngest.Entry == nil || byAge(&j.youngest, e) < 0 {
+			j.remember(e)
+		}
+	}
 	return nil, true
 }
-
-// Swap reports that Check would find no violation in the set judged last with next in the place of old, which it is from now on;
-// false says that it may find some, and changes nothing. Both must be of one owner, age and target, for then no quota but that of
-// our own space is touched. Deadlines that passed since are the caller's to see, as with Grow.
-func (j *Judge) Swap(now time.Time, old, next Entry) bool {
-	t := j.tally
-	if t == nil {
-		return false
-	}
-	was, e := newEntry(&old, 0), newEntry(&next, 0)
-	_, taken := t.action[e.id]
-	alike := was.Created.Equal(e.Created) && target(was) == target(e) && was.Manual == e.Manual &&
-		slices.Equal(was.Owners, e.Owners) && slices.Equal(was.Answers, e.Answers) && slices.Equal(was.Groups, e.Groups)
-	if !alike || !t.has(was) || t.shared[was.id] || taken && e.id != was.id {
-		return false
-	}
-	t.now = now
-	if len(brokenBy(t.kernel, e)) > 0 || quotaOwnShare(t, e) != "" {
-		return false
-	}
-	if cutsOff(e) && !t.has(e) {
-		t.cut[e.Route.Family()].add(e.destination())
-	}
-	j.over = j.over || cutsOff(was) && !(cutsOff(e) && was.destination() == e.destination()) // its space cannot be taken out
-	delete(t.action, was.id)
-	t.action[e.id] = e.Route.Action
-	if j.youngest.Entry != nil && byAge(&j.youngest, e) < 0 {
-		j.remember(e)
-	}
-	return true
-}
-
-// Left says that something left the set judged last. It is counted on, so Add and Swap cannot tell a little more often.
-func (j *Judge) Left() { j.over = true }
 
 // remember copies what it keeps: the set is the caller's.
 func (j *Judge) remember(e *entry) {

@@ -3,6 +3,7 @@ package safety
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -108,104 +109,165 @@ func TestJudgeTakesNoOlderRoute(t *testing.T) {
 	}
 }
 
-// What a judge says of one entry more, of one in the place of another, and after some left, is what Check says of the whole.
-// Where it cannot tell there is a reason.
-func TestJudgeOfOneChange(t *testing.T) {
+// What a judge says of some entries taken out and others put in is what Check says of the whole, and so on from there; after a
+// refusal it goes on from the set before. Where it cannot tell there is a reason.
+func TestJudgeOfAChange(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(9, 10))
-	added, broken, swapped, notSwapped, afterLeft := 0, 0, 0, 0, 0
-	for round := range 1_200 {
+	seen := map[string]int{}
+	for round := range 700 {
 		l := limits()
-		l.MaxRules, l.MaxNewPerMinute = 5+rnd.IntN(20), 2+rnd.IntN(10)
+		l.MaxRules, l.MaxNewPerMinute = 3+rnd.IntN(20), 2+rnd.IntN(10)
 		l.MaxRulesPerTarget, l.MaxRulesPerOwner = 1+rnd.IntN(3), 2+rnd.IntN(8)
-		l.MaxRulesPerResponse, l.MaxRulesPerGroup = 2+rnd.IntN(8), 2+rnd.IntN(8)
+		l.MaxRulesPerResponse, l.MaxRulesPerGroup = 1+rnd.IntN(5), 2+rnd.IntN(8)
 		l.Own = prefixes("192.0.2.0/24 203.0.113.0/24 2001:db8::/32")
 		l.MaxOwnShare = choose(rnd, 0.004, 0.01, 0.1, 0.25)
 		set := make([]Entry, rnd.IntN(12))
 		for i := range set {
 			set[i] = randomEntry(rnd)
+			if i > 0 && rnd.IntN(8) == 0 {
+				set[i].Route = set[i-1].Route // twice
+			}
 		}
 		set = pass(l, set)
 		j := NewJudge(l)
 		if v := j.Check(now, set); len(v) > 0 {
 			t.Fatal(v)
 		}
-		at, left, cut := now, false, false
-		for range 8 {
+		at := now
+		for range 12 {
 			at = at.Add(time.Duration(rnd.IntN(20)) * time.Second)
-			set = slices.DeleteFunc(set, func(e Entry) bool {
-				gone := !e.Deadline.After(at) || rnd.IntN(20) == 0
-				if gone {
-					j.Left()
-					left = true
+			var out, in, stay []Entry
+			for _, e := range set {
+				if !e.Deadline.After(at) || rnd.IntN(14) == 0 {
+					out = append(out, e)
+				} else {
+					stay = append(stay, e)
 				}
-				return gone
-			})
-			if len(set) == 0 || rnd.IntN(2) == 0 {
-				more := randomEntry(rnd)
-				if rnd.IntN(5) > 0 {
-					more.Created, more.Deadline = at, at.Add(time.Hour)
+			}
+			younger := true
+			for range rnd.IntN(3) {
+				e := randomEntry(rnd)
+				for rnd.IntN(60) > 0 && len(Check(now, l, []Entry{e})) > 0 {
+					e = randomEntry(rnd)
 				}
-				whole := append(slices.Clone(set), more)
-				want := Check(at, l, whole)
-				younger, twice := true, false
-				for k := range set {
-					younger = younger && byAge(newEntry(&set[k], 0), newEntry(&more, 0)) < 0
-					twice = twice || set[k].Route.Equal(more.Route)
+				if rnd.IntN(3) > 0 {
+					e.Created, e.Deadline = at, at.Add(time.Hour)
 				}
+				if len(out) > 0 && rnd.IntN(2) == 0 { // a step: another rule of the same age
+					was := choose(rnd, out...)
+					e.Owners, e.Answers, e.Groups, e.Created, e.Manual, e.Deadline = was.Owners, was.Answers, was.Groups, was.Created, was.Manual, at.Add(time.Hour)
+					if rnd.IntN(2) == 0 {
+						e.Route.Match = was.Route.Match
+					}
+				}
+				if rnd.IntN(4) == 0 { // two want it
+					e.Owners = []string{"m-1", "m-2"}
+				}
+				if len(set) > 0 && rnd.IntN(6) == 0 {
+					e.Route = choose(rnd, set...).Route
+				} else if len(set) > 0 && rnd.IntN(4) == 0 {
+					e.Route.Match = choose(rnd, set...).Route.Match
+				}
+				in = append(in, e)
+			}
+			for i := range in {
+				for k := range stay {
+					younger = younger && byAge(newEntry(&stay[k], 0), newEntry(&in[i], 0)) < 0
+				}
+			}
+			whole := append(slices.Clone(stay), in...)
+			want := Check(at, l, whole)
+			got, ok := j.Change(at, out, in)
+			what := fmt.Sprintf("round %d: %v out of %v, and in %v", round, texts(out), texts(set), texts(in))
+			switch {
+			case !ok && !double(append(slices.Clone(set), in...)):
+				t.Fatalf("%s: it cannot tell, and nothing is in the way", what)
+			case ok && (len(got) > 0) != (len(want) > 0):
+				t.Fatalf("%s: it says %v, and Check %v", what, got, want)
+			case ok && len(in) == 1 && younger && len(got) > 0:
 				for i := range want {
-					if want[i].Index != len(set) && younger && !twice {
-						t.Fatalf("round %d: %v of what was sound", round, want[i])
+					if want[i].Index != len(stay) {
+						t.Fatalf("%s: %v of what was sound", what, want[i])
 					}
 					want[i].Index = 0
 				}
-				got, ok := j.Add(at, more)
-				switch {
-				case ok && !slices.Equal(got, want):
-					t.Fatalf("round %d: %v, and Check says %v", round, got, want)
-				case !ok && younger && !twice && !left && !cut:
-					t.Fatalf("round %d: it cannot tell of %v, and nothing is in the way", round, more)
-				case ok && len(got) > 0:
-					broken++
-				case ok:
-					added++
-					set = whole
-					if left {
-						afterLeft++
+				if !slices.Equal(got, want) {
+					t.Fatalf("%s: it says %v, and Check %v", what, got, want)
+				}
+			}
+			for _, v := range got {
+				seen[string(v.Invariant)]++
+			}
+			switch {
+			case !ok || len(got) > 0:
+				if len(out) > 0 {
+					seen["refused, and nothing taken out"]++
+				}
+			case len(out) == 0 && len(in) > 0:
+				seen["added"]++
+				set = whole
+			case len(in) == 0 && len(out) > 0:
+				seen["left"]++
+				set = whole
+			default:
+				seen["swapped"]++
+				set = whole
+			}
+			if !ok {
+				seen["not told"]++
+			}
+			// What has passed is for the caller to see.
+			set = slices.DeleteFunc(set, func(e Entry) bool {
+				gone := !e.Deadline.After(at)
+				if _, ok := j.Change(at, []Entry{e}, nil); gone && !ok && !double(set) {
+					t.Fatalf("%s: it does not let go of %v", what, e)
+				} else if !gone && ok {
+					if v, ok := j.Change(at, nil, []Entry{e}); !ok || len(v) > 0 {
+						t.Fatalf("%s: what was taken out may not come back: %v", what, v)
 					}
 				}
-				continue
-			}
-			i := rnd.IntN(len(set))
-			next := set[i]
-			next.Route = randomEntry(rnd).Route
-			if rnd.IntN(3) > 0 {
-				next.Route.Match = set[i].Route.Match
-			}
-			next.Deadline = at.Add(time.Duration(rnd.IntN(100)) * time.Minute)
-			whole := slices.Clone(set)
-			whole[i] = next
-			want := Check(at, l, whole)
-			was, e := newEntry(&set[i], 0), newEntry(&next, 0)
-			alone := len(next.Owners) == 1 && target(was) == target(e) && !left && !cut
-			for k := range set {
-				alone = alone && (k == i || newEntry(&set[k], 0).id != was.id && newEntry(&set[k], 0).id != e.id)
-			}
-			switch got := j.Swap(at, set[i], next); {
-			case got && len(want) > 0:
-				t.Fatalf("round %d: passed, and Check says %v", round, want)
-			case !got && len(want) == 0 && alone && !cutsOff(was):
-				t.Fatalf("round %d: it cannot tell of %v for %v, and nothing is in the way", round, next.Route, set[i].Route)
-			case got:
-				swapped++
-				set, cut = whole, cut || cutsOff(was)
-			default:
-				notSwapped++
-			}
+				return gone
+			})
 		}
 	}
-	for what, n := range map[string]int{"added": added, "refused": broken, "swapped": swapped, "not swapped": notSwapped, "added after others left": afterLeft} {
-		if n < 100 {
-			t.Errorf("%d entries %s: too few to show anything", n, what)
+	for _, what := range []string{"added", "left", "swapped", "refused, and nothing taken out", "not told", string(Conflict), string(QuotaRules), string(QuotaNew), string(QuotaTarget), string(QuotaOwner), string(QuotaAnswer), string(QuotaGroup), string(QuotaOwnShare)} {
+		if seen[what] < 50 {
+			t.Errorf("%d times %s: too few to show anything", seen[what], what)
+		}
+	}
+}
+
+// double tells whether two entries want one route.
+func double(set []Entry) bool {
+	seen := map[string]bool{}
+	for _, e := range set {
+		if seen[e.Route.String()] {
+			return true
+		}
+		seen[e.Route.String()] = true
+	}
+	return false
+}
+
+// An area from which prefixes are taken is that of those that are left.
+func TestAreaOfWhatIsLeft(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(11, 12))
+	for range 500 {
+		a := newArea()
+		var left []netip.Prefix
+		for range 40 {
+			if n := len(left); n > 0 && rnd.IntN(3) == 0 {
+				i := rnd.IntN(n)
+				a.remove(left[i])
+				left = slices.Delete(left, i, i+1)
+			} else {
+				p := netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(rnd.IntN(256))}), 24+rnd.IntN(9)).Masked()
+				a.add(p)
+				left = append(left, p)
+			}
+			if want := newPrefixSet(left); !slices.Equal(a.set, want) || a.space != want.space(false) {
+				t.Fatalf("%v takes %v, and %v takes %v", a.set, a.space, want, want.space(false))
+			}
 		}
 	}
 }

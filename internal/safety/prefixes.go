@@ -95,11 +95,14 @@ func (s prefixSet) space(v6 bool) float64 {
 
 func space(p netip.Prefix) float64 { return math.Ldexp(1, -p.Bits()) }
 
-// area is a growing prefixSet of one family that knows how much space it takes.
+// area is what prefixes of one family cover together, and how much space that takes.
 type area struct {
+	count map[netip.Prefix]int // how often each was added
 	set   prefixSet
 	space float64
 }
+
+func newArea() *area { return &area{count: map[netip.Prefix]int{}} }
 
 // inside returns the bounds of the members that p covers.
 func (a *area) inside(p netip.Prefix) (from, to int) {
@@ -123,6 +126,12 @@ func (a *area) gain(p netip.Prefix) float64 {
 }
 
 func (a *area) add(p netip.Prefix) {
+	a.count[p]++
+	a.cover(p)
+}
+
+// cover makes p covered.
+func (a *area) cover(p netip.Prefix) {
 	g := a.gain(p)
 	if _, ok := a.set.covering(p); ok {
 		return
@@ -130,4 +139,31 @@ func (a *area) add(p netip.Prefix) {
 	from, to := a.inside(p)
 	a.set = slices.Replace(a.set, from, to, p)
 	a.space += g
+}
+
+// remove takes one add of p back.
+func (a *area) remove(p netip.Prefix) {
+	if a.count[p]--; a.count[p] > 0 {
+		return
+	}
+	delete(a.count, p)
+	i, found := slices.BinarySearchFunc(a.set, p, comparePrefix)
+	if !found { // a wider one covers it
+		return
+	}
+	a.set = slices.Delete(a.set, i, i+1)
+	a.space -= space(p)
+	if p.IsSingleIP() {
+		return
+	}
+	var under []netip.Prefix
+	for q := range a.count {
+		if covers(p, q) {
+			under = append(under, q)
+		}
+	}
+	slices.SortFunc(under, comparePrefix)
+	for _, q := range under {
+		a.cover(q)
+	}
 }

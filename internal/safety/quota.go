@@ -36,7 +36,7 @@ func byAge(a, b *entry) int {
 type tally struct {
 	*kernel
 	action  map[string]route.Action // by identity
-	shared  map[string]bool         // identities that not exactly one owner wants
+	twice   map[string]bool         // identities that more than one entry was counted of
 	created []time.Time             // of each route, in order
 	targets map[netip.Prefix]int
 	owners  map[string]int
@@ -51,12 +51,12 @@ func newTally(k *kernel, n int) *tally {
 		kernel:  k,
 		action:  make(map[string]route.Action, n),
 		created: make([]time.Time, 0, n),
-		shared:  map[string]bool{},
+		twice:   map[string]bool{},
 		targets: make(map[netip.Prefix]int, n),
 		owners:  make(map[string]int, n),
 		answers: map[string]int{},
 		groups:  map[string]int{},
-		cut:     map[route.Family]*area{route.IPv4: {}, route.IPv6: {}},
+		cut:     map[route.Family]*area{route.IPv4: newArea(), route.IPv6: newArea()},
 		own:     map[route.Family]float64{route.IPv4: k.own.space(false), route.IPv6: k.own.space(true)},
 	}
 }
@@ -66,14 +66,12 @@ func (t *tally) add(e *entry) {
 	for _, o := range owners(e) {
 		t.owners[o]++
 	}
-	if len(e.Owners) != 1 || t.has(e) {
-		t.shared[e.id] = true
-	}
 	if t.has(e) {
+		t.twice[e.id] = true
 		return
 	}
 	t.action[e.id] = e.Route.Action
-	t.created = append(t.created, e.Created)
+	t.created = slices.Insert(t.created, t.after(e.Created), e.Created)
 	t.targets[target(e)]++
 	for _, a := range answers(e) {
 		t.answers[a]++
@@ -84,6 +82,45 @@ func (t *tally) add(e *entry) {
 	if cutsOff(e) {
 		t.cut[e.Route.Family()].add(e.destination())
 	}
+}
+
+// remove takes back the add of an entry of which there is no twice.
+func (t *tally) remove(e *entry) {
+	less := func(of map[string]int, names []string) {
+		for _, n := range names {
+			if of[n]--; of[n] <= 0 {
+				delete(of, n)
+			}
+		}
+	}
+	less(t.owners, owners(e))
+	less(t.answers, answers(e))
+	less(t.groups, once(e.Groups))
+	delete(t.action, e.id)
+	if i := t.after(e.Created) - 1; i >= 0 && t.created[i].Equal(e.Created) {
+		t.created = slices.Delete(t.created, i, i+1)
+	}
+	if t.targets[target(e)]--; t.targets[target(e)] <= 0 {
+		delete(t.targets, target(e))
+	}
+	if cutsOff(e) {
+		t.cut[e.Route.Family()].remove(e.destination())
+	}
+}
+
+// after is the index of the first route that was created after a time.
+func (t *tally) after(at time.Time) int {
+	n := len(t.created)
+	if n == 0 || !t.created[n-1].After(at) {
+		return n
+	}
+	i, _ := slices.BinarySearchFunc(t.created, at, func(c, at time.Time) int {
+		if c.After(at) {
+			return 1
+		}
+		return -1
+	})
+	return i
 }
 
 // has reports whether the very route is accepted already.
@@ -97,7 +134,7 @@ func conflict(t *tally, e *entry) string {
 	if !ok || a == e.Route.Action {
 		return ""
 	}
-	return fmt.Sprintf("an older route with the same match says %q: a router would keep only one; withdraw that first", a)
+	return fmt.Sprintf("another route with the same match says %q: a router would keep only one; withdraw that first", a)
 }
 
 func quotaRules(t *tally, e *entry) string {
@@ -108,19 +145,21 @@ func quotaRules(t *tally, e *entry) string {
 }
 
 // quotaNew looks at the minute that ends with the entry's creation, not at the present one. So the verdict stays the same
-// however often it is asked: what came in a storm is not let through a minute later.
+// however often it is asked: what came in a storm is not let through a minute later. Where younger ones are counted already, it looks
+// at the minutes that end with them, too.
 func quotaNew(t *tally, e *entry) string {
 	if t.has(e) {
 		return ""
 	}
-	since := e.Created.Add(-time.Minute)
-	i, _ := slices.BinarySearchFunc(t.created, since, func(c, since time.Time) int {
-		if c.After(since) {
-			return 1
+	from, to := t.after(e.Created.Add(-time.Minute)), t.after(e.Created)
+	most := to - from
+	for end := to; end < len(t.created) && t.created[end].Before(e.Created.Add(time.Minute)); end++ {
+		for !t.created[from].After(t.created[end].Add(-time.Minute)) {
+			from++
 		}
-		return -1
-	})
-	if n := len(t.created) - i; n < t.limits.MaxNewPerMinute {
+		most = max(most, end+1-from)
+	}
+	if most < t.limits.MaxNewPerMinute {
 		return ""
 	}
 	return fmt.Sprintf("%d new routes a minute are the most allowed: find out what asks for so many, or raise max new rules per minute", t.limits.MaxNewPerMinute)
