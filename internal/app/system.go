@@ -52,6 +52,9 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 		if !p.StoreWait.IsZero() {
 			st.PeersWaiting++
 		}
+		if !p.Stalled.IsZero() {
+			st.PeersStalled++
+		}
 		for _, h := range p.Held {
 			st.HeldFamilies = append(st.HeldFamilies, p.Name+" "+string(h.Table))
 		}
@@ -143,7 +146,7 @@ func (s *system) Peers(context.Context) ([]console.Peer, string, error) {
 			Name: p.Name, Group: p.Group, Address: p.Address, ASN: p.ASN, State: sessionStates[p.State], Since: p.Since, DesiredRoutes: p.Desired,
 			SentRoutes: p.Routes[speaker.Sent], PendingRoutes: p.Routes[speaker.Pending], UnsupportedRoutes: p.Routes[speaker.Unsupported],
 			Profile: p.Profile, HardwareEntries: p.Cost, InstalledRules: p.Probed.Installed, NotInstalledRules: p.Probed.NotInstalled,
-			StoreWait:  p.StoreWait,
+			StoreWait: p.StoreWait, Stalled: p.Stalled,
 			HitPackets: p.Probed.Packets, ProbeTime: p.Probed.At, ProbeError: p.Probed.Error,
 			NotPlacedRoutes: p.Routes[speaker.NotPlaced], QuarantinedRoutes: p.Routes[speaker.Quarantined], FailedRoutes: p.Routes[speaker.Failed],
 			EstablishedCount: p.Established, LastError: p.LastError, LastErrorTime: p.LastErrorTime,

@@ -34,7 +34,7 @@ func statusProto(s Status) *tmv1.GetStatusResponse {
 		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
 		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen), Breaker: breakerProto(s.Breaker), ShadowPolicy: shadowProto(s.Shadow),
 		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
-		HeldFamilies: s.HeldFamilies, PeersWaiting: uint32(s.PeersWaiting),
+		HeldFamilies: s.HeldFamilies, PeersWaiting: uint32(s.PeersWaiting), PeersStalled: uint32(s.PeersStalled),
 		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
 		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
 		RoutesDesired: uint32(s.RoutesDesired), RoutesSent: uint32(s.RoutesSent),
@@ -139,8 +139,8 @@ func peerProto(p Peer) *tmv1.Peer {
 			return &tmv1.HeldFamily{Family: h.Family, UntilTime: timeProto(h.Until), Reason: h.Reason}
 		}),
 		Profile: p.Profile, HardwareEntries: uint32(p.HardwareEntries), InstalledRules: uint32(p.InstalledRules), NotInstalledRules: uint32(p.NotInstalledRules),
-		StoreWaitUntilTime: timeProto(p.StoreWait),
-		HitPackets:         p.HitPackets, ProbeTime: timeProto(p.ProbeTime), ProbeError: p.ProbeError,
+		StoreWaitUntilTime: timeProto(p.StoreWait), StallTime: timeProto(p.Stalled),
+		HitPackets: p.HitPackets, ProbeTime: timeProto(p.ProbeTime), ProbeError: p.ProbeError,
 	}
 }
 

@@ -76,6 +76,7 @@ type Status struct {
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
 	PeersWaiting                       int      // established, and nothing is announced before the routes are confirmed
+	PeersStalled                       int      // established, and acknowledge nothing of what they are sent
 	HeldFamilies                       []string // router and family, with a space between
 	IncidentsActive, MitigationsActive int
 	RoutesDesired                      int
@@ -201,6 +202,7 @@ type Peer struct {
 	HeldFamilies []HeldFamily // of which it takes nothing, so that nothing of them is sent to it
 
 	StoreWait time.Time // until when nothing is announced to it unless the routes are confirmed before; zero while it does not wait
+	Stalled   time.Time // since when it has acknowledged nothing of what it is sent; zero while it does
 
 	Profile         string // what kind of router it is
 	HardwareEntries int    // the rules it is to have take, as the profile counts

@@ -44,7 +44,7 @@ func statusToProto(s Status) *pb.SpeakerStatus {
 			held = append(held, &pb.HeldFamily{Family: string(h.Table), UntilTime: toTime(h.Until), Reason: h.Reason})
 		}
 		out.Peers = append(out.Peers, &pb.Peer{
-			HeldFamilies: held, StoreWaitUntilTime: toTime(p.StoreWait),
+			HeldFamilies: held, StoreWaitUntilTime: toTime(p.StoreWait), StallTime: toTime(p.Stalled),
 			Name: p.Name, Group: p.Group, Address: p.Address, Asn: p.ASN, State: pb.Peer_SessionState(p.State), StateTime: toTime(p.Since),
 			Families: fromTables(p.Families), MissingFamilies: fromTables(p.Missing),
 			DesiredRoutes: uint32(p.Desired), SentRoutes: uint32(p.Routes[Sent]), PendingRoutes: uint32(p.Routes[Pending]),
@@ -91,7 +91,7 @@ func statusFromProto(in *pb.SpeakerStatus) Status {
 			held = append(held, HeldFamily{compile.Table(h.GetFamily()), fromTime(h.GetUntilTime()), h.GetReason()})
 		}
 		s.Peers = append(s.Peers, PeerStatus{
-			Held: held, StoreWait: fromTime(p.GetStoreWaitUntilTime()),
+			Held: held, StoreWait: fromTime(p.GetStoreWaitUntilTime()), Stalled: fromTime(p.GetStallTime()),
 			Name: p.GetName(), Group: p.GetGroup(), Address: p.GetAddress(), ASN: p.GetAsn(), State: SessionState(p.GetState()), Since: fromTime(p.GetStateTime()),
 			Families: toTables(p.GetFamilies()), Missing: toTables(p.GetMissingFamilies()),
 			Desired: int(p.GetDesiredRoutes()), Established: p.GetEstablishedCount(),

@@ -63,6 +63,7 @@ type session struct {
 	established uint64
 	lastError   string
 	lastErrorAt time.Time
+	stalled     time.Time // since when the router takes nothing of what it is sent; zero while it does
 }
 
 // localConn is a connection from GoBGP that has sent its OPEN.
@@ -74,12 +75,12 @@ type localConn struct {
 }
 
 const (
-	openTimeout   = 30 * time.Second // for the router's OPEN after the connection
-	localTimeout  = 20 * time.Second // for GoBGP, which may have to sit out its idle hold time
-	writeTimeout  = 30 * time.Second // for a router that does not read
-	minReconnect  = time.Second
-	maxReconnect  = 30 * time.Second
-	stableSession = time.Minute // a session that lived longer starts the backoff anew
+	openTimeout       = 30 * time.Second // for the router's OPEN after the connection
+	localTimeout      = 20 * time.Second // for GoBGP, which may have to sit out its idle hold time
+	localWriteTimeout = 30 * time.Second // for GoBGP to read
+	minReconnect      = time.Second
+	maxReconnect      = 30 * time.Second
+	stableSession     = time.Minute // a session that lived longer starts the backoff anew
 )
 
 func newGuard(p Peer, asn uint32, log *slog.Logger, m *metrics, changed func()) (*guard, error) {
@@ -206,7 +207,10 @@ func (g *guard) serve(ctx context.Context, router net.Conn) (up, served bool) {
 	stop := context.AfterFunc(ctx, func() { router.Close(); local.Close() })
 	defer stop()
 
-	p := &pair{guard: g, router: router, local: local, holdOff: time.Now()}
+	p := newPair(g, router, local)
+	if c, ok := router.(syscall.Conn); ok {
+		p.taken = func() (uint64, bool, error) { return tcpTaken(c) }
+	}
 	err := p.run()
 	if ctx.Err() != nil {
 		return p.isUp(), true
@@ -307,7 +311,7 @@ func (g *guard) setState(s SessionState) {
 		g.mu.Unlock()
 		return
 	}
-	g.session.state, g.session.since = s, time.Now()
+	g.session.state, g.session.since, g.session.stalled = s, time.Now(), time.Time{}
 	if s != Established {
 		g.session.families, g.session.missing = nil, nil
 	}

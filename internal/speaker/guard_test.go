@@ -183,10 +183,8 @@ func TestOurNotificationIsTheCause(t *testing.T) {
 	gobgp, local := net.Pipe()
 	t.Cleanup(func() { gobgp.Close() })
 	go func() { _, _ = gobgp.Write(appendMessage(nil, msgNotification, []byte{4, 0})) }()
-	p := &pair{
-		guard: &guard{peer: Peer{Name: "r"}, metrics: m, changed: func() {}}, router: &closesAtOnce{told: make(chan struct{}), gone: make(chan struct{})},
-		local: &localConn{Conn: local, r: bufio.NewReader(local), gone: make(chan struct{})},
-	}
+	p := newPair(&guard{peer: Peer{Name: "r"}, metrics: m, changed: func() {}}, &closesAtOnce{told: make(chan struct{}), gone: make(chan struct{})},
+		&localConn{Conn: local, r: bufio.NewReader(local), gone: make(chan struct{})})
 	err = p.run()
 	if err == nil || !strings.Contains(err.Error(), "we closed the session: hold timer expired: nothing came from the router") || endingOf(err) != silent {
 		t.Errorf("got %v, %v", err, endingOf(err))

@@ -39,6 +39,7 @@ const (
 	errHold     = 4
 	errFSM      = 5
 	errCease    = 6
+	errSendHold = 8 // RFC 9687
 	asTrans     = 23456
 	minHoldTime = 3
 )

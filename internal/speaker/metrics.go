@@ -2,6 +2,7 @@ package speaker
 
 import (
 	"slices"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -184,6 +185,8 @@ var (
 		"1 while no route of the family is sent to the peer, because it reset the session upon one after the other.", []string{"peer", "family"}, nil)
 	storeWaitDesc = prometheus.NewDesc("trafficmonitor_speaker_store_wait",
 		"1 while nothing is announced on the peer's session, because the controller has not said yet that the routes are those of the store.", []string{"peer"}, nil)
+	stalledDesc = prometheus.NewDesc("trafficmonitor_speaker_peer_stalled_seconds",
+		"For how long the peer has acknowledged nothing of what it is sent, by TCP; 0 while it does, and below 5 s.", []string{"peer"}, nil)
 	installedDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_installed",
 		"FlowSpec rules of which the peer said at the last probe that they are installed; probed peers only.", []string{"peer"}, nil)
 	notInstalledDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_not_installed",
@@ -203,7 +206,7 @@ func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, storeWaitDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
+	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, storeWaitDesc, stalledDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
 		ch <- d
 	}
 }
@@ -214,7 +217,8 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 		return
 	}
 	for _, r := range c.s.routers {
-		_, in := r.counts(r.guard.snapshot())
+		session := r.guard.snapshot()
+		_, in := r.counts(session)
 		for state, d := range routeDescs {
 			ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(in[state]), r.peer.Name)
 		}
@@ -227,6 +231,11 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 			waits = 1
 		}
 		gauge(storeWaitDesc, waits)
+		stalled := 0.0
+		if !session.stalled.IsZero() {
+			stalled = time.Since(session.stalled).Seconds()
+		}
+		gauge(stalledDesc, stalled)
 		held := r.heldFamilies()
 		for _, t := range r.peer.tables() {
 			v := 0.0

@@ -20,19 +20,28 @@ type pair struct {
 	router net.Conn
 	local  *localConn
 
-	writing sync.Mutex
-	torn    error // why the stream to the router ended, perhaps within a message; guarded by writing
+	writing chan struct{} // holds one value while somebody writes to the router
+	torn    error         // why the stream to the router ended, perhaps within a message; guarded by writing
 
-	holdOff time.Time // when the next KEEPALIVE may stand in for an UPDATE; used by fromRouter only
+	// taken returns how many octets the router has acknowledged, and whether more wait for that; nil: nobody looks.
+	taken func() (acked uint64, waits bool, err error)
+
+	due     chan struct{} // GoBGP sent a KEEPALIVE, which is to be written
+	holdOff time.Time     // when the next KEEPALIVE may stand in for an UPDATE; used by fromRouter only
 
 	mu         sync.Mutex
 	tables     []compile.Table // both sides offered; set by the router's OPEN
 	keeps      bool            // the router speaks graceful restart, so it may hold routes of an earlier session
 	twoOctets  bool            // it knows no AS numbers of four octets
+	hold       time.Duration   // the negotiated hold time; 0: there is none
 	ourAlive   bool            // GoBGP sent its first KEEPALIVE
 	theirAlive bool            // the router did
 	up         bool
 	cause      error // the first reason the session ended
+}
+
+func newPair(g *guard, router net.Conn, local *localConn) *pair {
+	return &pair{guard: g, router: router, local: local, writing: make(chan struct{}, 1), due: make(chan struct{}, 1), holdOff: time.Now()}
 }
 
 func (p *pair) isUp() bool {
@@ -63,8 +72,7 @@ func (p *pair) run() error {
 
 	var wg sync.WaitGroup
 	read := make(chan struct{})
-	wg.Go(func() {
-		err := p.fromLocal()
+	ended := func(err error) {
 		var gone *routerGone
 		if errors.As(err, &gone) { // what it said before it went may still be there to be read
 			p.note(err)
@@ -72,7 +80,19 @@ func (p *pair) run() error {
 			<-read
 		}
 		p.finish(err)
+	}
+	wg.Go(func() {
+		defer close(p.due)
+		ended(p.fromLocal())
 	})
+	wg.Go(func() {
+		if err := p.keepAlive(); err != nil {
+			ended(err)
+		}
+	})
+	if p.taken != nil {
+		wg.Go(func() { p.watch(read) })
+	}
 	err := p.fromRouter()
 	p.finish(err)
 	close(read)
@@ -108,7 +128,7 @@ func (p *pair) note(err error) (first bool) {
 	return first
 }
 
-// writePiece is about how much is written at a time: a slow router has writeTimeout for each, and KEEPALIVEs come between.
+// writePiece is about how much is written at a time: KEEPALIVEs come between.
 const writePiece = 16 << 10
 
 // send writes UPDATEs to the router and tells wrote, piece by piece, how many more of them are out as a whole, also of a piece
@@ -119,7 +139,7 @@ func (p *pair) send(b []byte, wrote func(updates int)) error {
 		for n < len(b) && n < writePiece {
 			n += messageLen(b[n:])
 		}
-		out, err := p.write(b[:n], writeTimeout, nil)
+		out, err := p.write(b[:n], nil)
 		whole := 0
 		for at := 0; at < out; whole++ {
 			if at += messageLen(b[at:]); at > out {
@@ -145,26 +165,27 @@ func messageLen(b []byte) int { return int(binary.BigEndian.Uint16(b[16:])) }
 
 // toRouter writes whole messages.
 func (p *pair) toRouter(b []byte) error {
-	_, err := p.write(b, writeTimeout, nil)
+	_, err := p.write(b, nil)
 	return err
 }
 
 // lastMessage writes a NOTIFICATION, behind which nothing is written, and does not wait long for what is being written.
 func (p *pair) lastMessage(b []byte) error {
 	_ = p.router.SetWriteDeadline(time.Now().Add(lastWords))
-	_, err := p.write(b, lastWords, errors.New("we closed the session"))
+	_, err := p.write(b, errors.New("we closed the session"))
 	return err
 }
 
 // write writes whole messages and returns how many octets are out; over is what a later write gets, nil where another one may
 // follow.
-func (p *pair) write(b []byte, timeout time.Duration, over error) (out int, err error) {
-	p.writing.Lock()
-	defer p.writing.Unlock()
+//
+// It waits for as long as the router takes nothing: watch ends that.
+func (p *pair) write(b []byte, over error) (out int, err error) {
+	p.writing <- struct{}{}
+	defer func() { <-p.writing }()
 	if p.torn != nil {
 		return 0, p.torn
 	}
-	_ = p.router.SetWriteDeadline(time.Now().Add(timeout))
 	out, err = p.router.Write(b)
 	if p.torn = err; err == nil {
 		p.torn = over
@@ -172,7 +193,8 @@ func (p *pair) write(b []byte, timeout time.Duration, over error) (out int, err 
 	return out, err
 }
 
-// fromLocal passes what GoBGP says to keep the session. Routes it has none of.
+// fromLocal passes what GoBGP says to keep the session. Routes it has none of. It does not wait for a router that takes
+// nothing, so that GoBGP can end the session of one that says nothing either.
 func (p *pair) fromLocal() error {
 	buf := make([]byte, maxMessage)
 	for {
@@ -183,28 +205,37 @@ func (p *pair) fromLocal() error {
 		case err != nil:
 			return fmt.Errorf("GoBGP sent what is not BGP: %w", errors.New(err.Error()))
 		}
-		msg := appendMessage(nil, typ, body)
-		if typ == msgUpdate {
-			if !isEndOfRIB(msg) { // GoBGP says that before the router has our routes; the router gets ours
-				p.guard.log.Error("GoBGP sent an UPDATE of its own, which the router does not get: a fault of this program", "update", fmt.Sprintf("%x", body))
+		switch typ {
+		case msgKeepalive:
+			select {
+			case p.due <- struct{}{}:
+			default: // one waits already
 			}
-			continue
-		}
-		if typ == msgNotification {
+		case msgNotification:
 			last := fmt.Errorf("we closed the session: %s", p.explain(body[0], body[1]))
 			p.note(last) // before the router has it: one that closes at once is not the one that ended the session
-			if err := p.lastMessage(msg); err != nil {
+			if err := p.lastMessage(appendMessage(nil, typ, body)); err != nil {
 				return &routerGone{err}
 			}
 			return last
+		default:
+			if !isEndOfRIB(appendMessage(nil, typ, body)) { // GoBGP says that before the router has our routes; the router gets ours
+				p.guard.log.Error("GoBGP sent a message of its own, which the router does not get: a fault of this program", "type", typ, "body", fmt.Sprintf("%x", body))
+			}
 		}
+	}
+}
+
+// keepAlive writes KEEPALIVEs as they are due.
+func (p *pair) keepAlive() error {
+	msg := appendMessage(nil, msgKeepalive, nil)
+	for range p.due {
 		if err := p.toRouter(msg); err != nil {
 			return &routerGone{err}
 		}
-		if typ == msgKeepalive {
-			p.alive(&p.ourAlive) // after the router has it: UPDATEs come behind it
-		}
+		p.alive(&p.ourAlive) // after the router has it: UPDATEs come behind it
 	}
+	return nil
 }
 
 // explain adds to a NOTIFICATION of ours what we know and GoBGP does not say.
@@ -305,7 +336,7 @@ func (p *pair) fromRouter() error {
 }
 
 func (p *pair) toLocal(b []byte) error {
-	_ = p.local.SetWriteDeadline(time.Now().Add(writeTimeout))
+	_ = p.local.SetWriteDeadline(time.Now().Add(localWriteTimeout))
 	_, err := p.local.Write(b)
 	return err
 }
@@ -347,6 +378,7 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 	o.longLived = 0 // ours to offer, and nothing GoBGP should act on
 	p.mu.Lock()
 	p.tables, p.keeps, p.twoOctets = both, o.graceful, !o.fourOctet
+	p.hold = time.Duration(min(o.hold, p.local.open.hold)) * time.Second // RFC 4271, section 4.2
 	p.mu.Unlock()
 	if len(both) == 0 {
 		return nil, &notification{errOpen, 7, "the router offers none of our families: activate them there for this neighbour"}

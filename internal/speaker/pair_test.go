@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ func (*tornConn) Close() error                     { return nil }
 // Behind a message of which a part was written nothing is: the router would take it for the rest.
 func TestNothingIsWrittenBehindATornMessage(t *testing.T) {
 	c := &tornConn{room: 30}
-	p := &pair{router: c}
+	p := newPair(nil, c, nil)
 	keepalive := appendMessage(nil, msgKeepalive, nil)
 	if err := p.send(keepalive, func(int) {}); err != nil {
 		t.Fatal(err)
@@ -71,7 +72,7 @@ func TestNothingIsWrittenBehindATornMessage(t *testing.T) {
 // Behind a NOTIFICATION nothing is said (RFC 4271, section 6).
 func TestNothingIsWrittenBehindANotification(t *testing.T) {
 	c := &tornConn{room: 1000}
-	p := &pair{router: c, local: &localConn{Conn: c}}
+	p := newPair(nil, c, &localConn{Conn: c})
 	p.finish(&notification{errCease, 4, "over"})
 	want := appendMessage(nil, msgNotification, []byte{errCease, 4})
 	if err := p.send(appendMessage(nil, msgUpdate, []byte{0, 0, 0, 0}), func(int) {}); err == nil || !bytes.Equal(c.got.Bytes(), want) {
@@ -82,7 +83,7 @@ func TestNothingIsWrittenBehindANotification(t *testing.T) {
 // Much is written in pieces of whole messages: a router that takes an hour for all of it is not gone.
 func TestPieces(t *testing.T) {
 	c := &tornConn{room: 1 << 20}
-	p := &pair{router: c}
+	p := newPair(nil, c, nil)
 	var all []byte
 	told := 0
 	for i := range 3000 {
@@ -104,12 +105,22 @@ func TestPieces(t *testing.T) {
 func TestGoBGPHasNoRoutes(t *testing.T) {
 	var log bytes.Buffer
 	c := &tornConn{room: 1000}
-	p := &pair{router: c, guard: &guard{log: slog.New(slog.NewTextHandler(&log, nil))}}
+	p := newPair(&guard{log: slog.New(slog.NewTextHandler(&log, nil))}, c, nil)
 	p.ourAlive = true // and not the first of its KEEPALIVEs
+	p.due = make(chan struct{}, 2)
 	keepalive := appendMessage(nil, msgKeepalive, nil)
 	said := bytes.Join([][]byte{
-		endOfRIB(compile.IPv4FlowSpec), keepalive, appendWithdrawal(nil, encoded{compile.IPv4Unicast, []byte{32, 192, 0, 2, 1}}), keepalive, appendMessage(nil, msgNotification, []byte{6, 2}), keepalive,
+		endOfRIB(compile.IPv4FlowSpec), keepalive, appendWithdrawal(nil, encoded{compile.IPv4Unicast, []byte{32, 192, 0, 2, 1}}), keepalive,
 	}, nil)
+	p.local = &localConn{r: bufio.NewReader(bytes.NewReader(said))}
+	if err := p.fromLocal(); err == nil || !strings.Contains(err.Error(), "GoBGP closed the session") {
+		t.Errorf("%v", err)
+	}
+	close(p.due)
+	if err := p.keepAlive(); err != nil {
+		t.Error(err)
+	}
+	said = slices.Concat(appendMessage(nil, msgNotification, []byte{6, 2}), keepalive)
 	p.local = &localConn{r: bufio.NewReader(bytes.NewReader(said))}
 	if err := p.fromLocal(); err == nil || !strings.Contains(err.Error(), "we closed the session") {
 		t.Errorf("%v", err)
@@ -117,7 +128,7 @@ func TestGoBGPHasNoRoutes(t *testing.T) {
 	if want := bytes.Join([][]byte{keepalive, keepalive, appendMessage(nil, msgNotification, []byte{6, 2})}, nil); !bytes.Equal(c.got.Bytes(), want) {
 		t.Errorf("the router got %x", c.got.Bytes())
 	}
-	if n := strings.Count(log.String(), "an UPDATE of its own"); n != 1 {
+	if n := strings.Count(log.String(), "a message of its own"); n != 1 {
 		t.Errorf("said %d times:\n%s", n, &log)
 	}
 	for _, rest := range [][]byte{nil, keepalive[:5]} {
@@ -133,14 +144,19 @@ func TestEstablishedAfterOurKeepalive(t *testing.T) {
 	_, r := bareSpeaker(t)
 	c := &tornConn{room: 1000}
 	keepalive := appendMessage(nil, msgKeepalive, nil)
-	p := &pair{router: c, guard: r.guard, theirAlive: true, tables: compile.Tables(), local: &localConn{r: bufio.NewReader(bytes.NewReader(keepalive))}}
+	p := newPair(r.guard, c, &localConn{r: bufio.NewReader(bytes.NewReader(keepalive))})
+	p.theirAlive, p.tables = true, compile.Tables()
 	up := 0
 	r.guard.up = func(*pair) {
 		if up++; !bytes.Equal(c.got.Bytes(), keepalive) {
 			t.Errorf("the session is established and the router got %x", c.got.Bytes())
 		}
 	}
-	if err := p.fromLocal(); err == nil || up != 1 {
+	if err := p.fromLocal(); err == nil || up != 0 {
+		t.Errorf("%v, established %d times before the KEEPALIVE was written", err, up)
+	}
+	close(p.due)
+	if err := p.keepAlive(); err != nil || up != 1 {
 		t.Errorf("%v, established %d times", err, up)
 	}
 }
@@ -246,7 +262,8 @@ func TestTornUpdatesAreSuspect(t *testing.T) {
 	_, r := bareSpeaker(t)
 	items := encodedItems(t, 3*sendBatch)
 	r.patience = 0
-	p := &pair{router: &tornConn{room: 100}, tables: compile.Tables(), keeps: true}
+	p := newPair(r.guard, &tornConn{room: 100}, nil)
+	p.tables, p.keeps = compile.Tables(), true
 	r.apply(items)
 	r.sessionUp(p)
 	if wait := r.sendAll(t.Context()); wait != 0 {
@@ -278,7 +295,7 @@ func TestRoutesAreWrittenPieceByPiece(t *testing.T) {
 	r.patience = 0
 	updates, seconds := r.m.updates.WithLabelValues("edge1"), r.m.routeSeconds.WithLabelValues("edge1").(prometheus.Histogram)
 	sent, pieces := 0, 0
-	p := &pair{tables: compile.Tables(), keeps: true, router: &tellingConn{before: func(b []byte) {
+	p := newPair(r.guard, &tellingConn{before: func(b []byte) {
 		var m dto.Metric
 		if err := seconds.Write(&m); err != nil {
 			t.Error(err)
@@ -292,7 +309,8 @@ func TestRoutesAreWrittenPieceByPiece(t *testing.T) {
 		for pieces++; len(b) > 0; sent++ {
 			b = b[messageLen(b):]
 		}
-	}}}
+	}}, nil)
+	p.tables, p.keeps = compile.Tables(), true
 	r.sessionUp(p)
 	r.mu.Lock()
 	r.out.began = r.out.began.Add(-time.Second) // so that the routes are new
@@ -317,7 +335,9 @@ func TestUpdatesAreCounted(t *testing.T) {
 	items := encodedItems(t, 3)
 	c := &tornConn{room: 1 << 20}
 	r.apply(items)
-	r.sessionUp(&pair{tables: compile.Tables(), keeps: true, router: c})
+	p := newPair(r.guard, c, nil)
+	p.tables, p.keeps = compile.Tables(), true
+	r.sessionUp(p)
 	r.sendAll(t.Context())
 	updates := r.m.updates.WithLabelValues("edge1")
 	if n, want := testutil.ToFloat64(updates), float64(3+len(compile.Tables())); n != want {
@@ -327,7 +347,9 @@ func TestUpdatesAreCounted(t *testing.T) {
 	r.sessionDown(silent, "gone", nil)
 
 	c = &tornConn{room: one / 4}
-	r.sessionUp(&pair{tables: compile.Tables(), keeps: true, router: c})
+	p = newPair(r.guard, c, nil)
+	p.tables, p.keeps = compile.Tables(), true
+	r.sessionUp(p)
 	r.sendAll(t.Context())
 	whole := 0
 	for b := c.got.Bytes(); len(b) >= headerLen && len(b) >= messageLen(b); whole++ {

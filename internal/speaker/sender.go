@@ -489,6 +489,8 @@ func (r *router) ruleState(it *item, s session) PeerRoute {
 		p.State, p.Sent = Sent, h.written
 	case r.out.blame.suspect(it):
 		p.Reason = "the router may have reset the session upon it: it is sent after the others, a few at a time, to find out"
+	case !s.stalled.IsZero():
+		p.Reason = "it waits for the router, which has taken nothing of what it is sent since " + s.stalled.UTC().Format(time.RFC3339)
 	default:
 		p.Reason = "it waits for its turn"
 	}

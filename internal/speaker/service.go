@@ -216,8 +216,8 @@ func (s *speaker) status() Status {
 			State: sessions[i].state, Since: sessions[i].since, Families: sessions[i].families, Missing: sessions[i].missing,
 			Desired: desired, Routes: in, Established: sessions[i].established,
 			LastError: sessions[i].lastError, LastErrorTime: sessions[i].lastErrorAt,
-			StoreWait: until,
-			Held:      r.heldFamilies(), Profile: r.peer.Profile.Name, Cost: r.cost(), Probed: r.prober.all(),
+			StoreWait: until, Stalled: sessions[i].stalled,
+			Held: r.heldFamilies(), Profile: r.peer.Profile.Name, Cost: r.cost(), Probed: r.prober.all(),
 		})
 	}
 	out.Routes = make([]RouteStatus, 0, len(st.items))

@@ -123,6 +123,24 @@ func (p Peer) prepareAccepted(c net.Conn) error {
 	return onFD(raw, p.setHops)
 }
 
+// tcpTaken returns how many octets the other side of a TCP connection has acknowledged, and whether more wait to be sent or
+// acknowledged.
+func tcpTaken(c syscall.Conn) (acked uint64, waits bool, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, false, err
+	}
+	err = onFD(raw, func(fd int) error {
+		i, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			return fmt.Errorf("read the state of the connection (TCP_INFO): %w", err)
+		}
+		acked, waits = i.Bytes_acked, i.Unacked > 0 || i.Notsent_bytes > 0
+		return nil
+	})
+	return acked, waits, err
+}
+
 // ownSocket makes sure that the other end of a loopback connection is a socket of this process. Whoever else could
 // connect there would speak BGP to a router with our address and password.
 func ownSocket(c net.Conn) error {

@@ -127,6 +127,8 @@ type PeerStatus struct {
 
 	StoreWait time.Time // until when nothing is announced to it unless Client.Confirm comes first; zero while it does not wait
 
+	Stalled time.Time // since when it has acknowledged nothing of what it is sent, by TCP; zero while it does
+
 	Profile string // what kind of router it is
 	Cost    int    // entries of its hardware, as the profile counts
 	Probed  Probed // what it said of its rules

@@ -10,7 +10,7 @@ import (
 )
 
 // notificationWords says what a NOTIFICATION of the router means and what to do about it. The codes are of RFC 4271, section 4.5, RFC
-// 4486, RFC 5492 and RFC 8538.
+// 4486, RFC 5492, RFC 8538 and RFC 9687.
 func notificationWords(code, sub byte) string {
 	type key struct{ code, sub byte }
 	words := map[key]string{
@@ -47,13 +47,14 @@ func notificationWords(code, sub byte) string {
 		{6, 9}:  "hard reset: routes are gone from the router until the session is back",
 		{6, 10}: "BFD down: the path to the router is interrupted",
 		{7, 1}:  "ROUTE-REFRESH refused, invalid length",
+		{8, 0}:  "send hold timer expired: this speaker took nothing of what the router sent it for minutes; look at this host (out of CPU, stopped) and for packet loss or an attack on the path from the router to here",
 	}
 	text, ok := words[key{code, sub}]
 	if !ok {
 		if text, ok = words[key{code, 0}]; ok {
 			text = fmt.Sprintf("%s, subcode %d", text, sub)
 		} else {
-			text = "not a code of RFC 4271"
+			text = "not a code we know"
 		}
 	}
 	return fmt.Sprintf("%s (NOTIFICATION %d/%d)", text, code, sub)

@@ -71,6 +71,9 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if st.PeersWaiting > 0 {
 		add("%d of %d routers have a session and get nothing yet, for the routes are not confirmed to be those of the store: tmctl peers says until when at most", st.PeersWaiting, st.PeersConfigured)
 	}
+	if st.PeersStalled > 0 {
+		add("%d of %d routers have a session and take nothing of what they are sent, neither rules nor withdrawals: tmctl peers", st.PeersStalled, st.PeersConfigured)
+	}
 	for _, held := range st.HeldFamilies {
 		router, family, _ := strings.Cut(held, " ")
 		add("%s resets its session upon whatever it gets of %s, so nothing of that is sent there: tmctl peers says until when and what to do", clean(router), clean(family))
@@ -214,6 +217,10 @@ func (c *cli) peersTable(r *tmv1.ListPeersResponse) string {
 		if p.StoreWaitUntilTime != nil {
 			fmt.Fprintf(&notes, "%s: nothing is announced yet: the controller has not said that the routes are those of the store; they are sent then, or at %s at the latest (speaker.store_wait)\n",
 				clean(p.Name), p.StoreWaitUntilTime.AsTime().Format(time.RFC3339))
+		}
+		if p.StallTime != nil {
+			fmt.Fprintf(&notes, "%s: the session is up and the router has taken nothing of what it is sent for %s: rules and withdrawals wait on the way; look at its load and at the path to it\n",
+				clean(p.Name), c.ago(p.StallTime))
 		}
 		for _, h := range p.HeldFamilies {
 			fmt.Fprintf(&notes, "%s: %s\n", clean(p.Name), clean(h.Reason))

@@ -169,7 +169,7 @@ var goldens = []struct {
 	}},
 	{"status-held", ExitDegraded, []string{"status"}, func(f *consoletest.Fake) {
 		f.StatusNow.SensorsStale, f.StatusNow.PeersEstablished = 0, 2
-		f.StatusNow.PeersWaiting = 1
+		f.StatusNow.PeersWaiting, f.StatusNow.PeersStalled = 1, 1
 		f.StatusNow.HeldFamilies = []string{"edge1 ipv6-flowspec"}
 	}},
 	{"status-breaker", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {
@@ -191,6 +191,7 @@ var goldens = []struct {
 	{"peers-group-unknown", ExitUsage, []string{"peers", "--group", "edge"}, nil},
 	{"peers-held", ExitOK, []string{"peers"}, func(f *consoletest.Fake) {
 		f.PeerList[0].StoreWait = time.Date(2026, 7, 26, 15, 4, 5, 0, time.UTC)
+		f.PeerList[0].Stalled = consoletest.Now.Add(-72 * time.Second)
 		f.PeerList[0].HeldFamilies = []console.HeldFamily{{Family: "ipv6-flowspec", Reason: "all ipv6-flowspec routes are kept from this router"}}
 	}},
 	{"quarantine-of-a-family", ExitOK, []string{"release-quarantine", "edge1", "ipv6-flowspec", "--reason", "upgraded"}, nil},

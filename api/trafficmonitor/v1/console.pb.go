@@ -378,7 +378,9 @@ type GetStatusResponse struct {
 	HeldFamilies []string `protobuf:"bytes,36,rep,name=held_families,json=heldFamilies,proto3" json:"held_families,omitempty"`
 	// Routers with an established session on which this controller's speaker announces nothing yet, because the controller has
 	// not confirmed that the routes are those of the store.
-	PeersWaiting  uint32 `protobuf:"varint,37,opt,name=peers_waiting,json=peersWaiting,proto3" json:"peers_waiting,omitempty"`
+	PeersWaiting uint32 `protobuf:"varint,37,opt,name=peers_waiting,json=peersWaiting,proto3" json:"peers_waiting,omitempty"`
+	// Routers with an established session that acknowledge nothing of what this controller's speaker sends them.
+	PeersStalled  uint32 `protobuf:"varint,38,opt,name=peers_stalled,json=peersStalled,proto3" json:"peers_stalled,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -577,6 +579,13 @@ func (x *GetStatusResponse) GetHeldFamilies() []string {
 func (x *GetStatusResponse) GetPeersWaiting() uint32 {
 	if x != nil {
 		return x.PeersWaiting
+	}
+	return 0
+}
+
+func (x *GetStatusResponse) GetPeersStalled() uint32 {
+	if x != nil {
+		return x.PeersStalled
 	}
 	return 0
 }
@@ -4287,7 +4296,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xd4\a\n" +
+	"\x10GetStatusRequest\"\xf9\a\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -4318,7 +4327,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\abreaker\x18\x1f \x01(\v2\x1a.trafficmonitor.v1.BreakerR\abreaker\x12D\n" +
 	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\x12#\n" +
 	"\rheld_families\x18$ \x03(\tR\fheldFamilies\x12#\n" +
-	"\rpeers_waiting\x18% \x01(\rR\fpeersWaiting\"\xdd\x01\n" +
+	"\rpeers_waiting\x18% \x01(\rR\fpeersWaiting\x12#\n" +
+	"\rpeers_stalled\x18& \x01(\rR\fpeersStalled\"\xdd\x01\n" +
 	"\fShadowPolicy\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x127\n" +

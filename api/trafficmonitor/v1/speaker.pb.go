@@ -1449,8 +1449,10 @@ type Peer struct {
 	// Until when nothing is announced to it unless the controller says before that the routes are those of the store; missing
 	// when it does not wait for that.
 	StoreWaitUntilTime *timestamppb.Timestamp `protobuf:"bytes,39,opt,name=store_wait_until_time,json=storeWaitUntilTime,proto3" json:"store_wait_until_time,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// Since when the router has acknowledged nothing of what it is sent, while the session is up; missing while it does.
+	StallTime     *timestamppb.Timestamp `protobuf:"bytes,40,opt,name=stall_time,json=stallTime,proto3" json:"stall_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Peer) Reset() {
@@ -1668,6 +1670,13 @@ func (x *Peer) GetHeldFamilies() []*HeldFamily {
 func (x *Peer) GetStoreWaitUntilTime() *timestamppb.Timestamp {
 	if x != nil {
 		return x.StoreWaitUntilTime
+	}
+	return nil
+}
+
+func (x *Peer) GetStallTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StallTime
 	}
 	return nil
 }
@@ -2005,8 +2014,7 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\x04R\brevision\x12(\n" +
 	"\x10withdrawn_all_by\x18\n" +
 	" \x01(\tR\x0ewithdrawnAllBy\x12\x12\n" +
-	"\x04asks\x18\v \x01(\x04R\x04asks\"\xcf\n" +
-	"\n" +
+	"\x04asks\x18\v \x01(\x04R\x04asks\"\x8a\v\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x10\n" +
@@ -2041,7 +2049,9 @@ const file_trafficmonitor_v1_speaker_proto_rawDesc = "" +
 	"probeError\x12\x14\n" +
 	"\x05group\x18% \x01(\tR\x05group\x12B\n" +
 	"\rheld_families\x18& \x03(\v2\x1d.trafficmonitor.v1.HeldFamilyR\fheldFamilies\x12M\n" +
-	"\x15store_wait_until_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\x12storeWaitUntilTime\"\xd6\x01\n" +
+	"\x15store_wait_until_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\x12storeWaitUntilTime\x129\n" +
+	"\n" +
+	"stall_time\x18( \x01(\v2\x1a.google.protobuf.TimestampR\tstallTime\"\xd6\x01\n" +
 	"\fSessionState\x12\x1d\n" +
 	"\x19SESSION_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12SESSION_STATE_IDLE\x10\x01\x12\x19\n" +
@@ -2162,34 +2172,35 @@ var file_trafficmonitor_v1_speaker_proto_depIdxs = []int32{
 	26, // 14: trafficmonitor.v1.Peer.probe_time:type_name -> google.protobuf.Timestamp
 	23, // 15: trafficmonitor.v1.Peer.held_families:type_name -> trafficmonitor.v1.HeldFamily
 	26, // 16: trafficmonitor.v1.Peer.store_wait_until_time:type_name -> google.protobuf.Timestamp
-	26, // 17: trafficmonitor.v1.HeldFamily.until_time:type_name -> google.protobuf.Timestamp
-	3,  // 18: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
-	25, // 19: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
-	1,  // 20: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
-	26, // 21: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
-	2,  // 22: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
-	26, // 23: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
-	4,  // 24: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
-	6,  // 25: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
-	8,  // 26: trafficmonitor.v1.SpeakerService.ConfirmRoutes:input_type -> trafficmonitor.v1.ConfirmRoutesRequest
-	11, // 27: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
-	13, // 28: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
-	15, // 29: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
-	17, // 30: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
-	19, // 31: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
-	5,  // 32: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
-	7,  // 33: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
-	9,  // 34: trafficmonitor.v1.SpeakerService.ConfirmRoutes:output_type -> trafficmonitor.v1.ConfirmRoutesResponse
-	12, // 35: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
-	14, // 36: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
-	16, // 37: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
-	18, // 38: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
-	20, // 39: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
-	32, // [32:40] is the sub-list for method output_type
-	24, // [24:32] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	26, // 17: trafficmonitor.v1.Peer.stall_time:type_name -> google.protobuf.Timestamp
+	26, // 18: trafficmonitor.v1.HeldFamily.until_time:type_name -> google.protobuf.Timestamp
+	3,  // 19: trafficmonitor.v1.SpeakerRoute.spec:type_name -> trafficmonitor.v1.RouteSpec
+	25, // 20: trafficmonitor.v1.SpeakerRoute.peers:type_name -> trafficmonitor.v1.PeerRoute
+	1,  // 21: trafficmonitor.v1.PeerRoute.state:type_name -> trafficmonitor.v1.PeerRoute.State
+	26, // 22: trafficmonitor.v1.PeerRoute.send_time:type_name -> google.protobuf.Timestamp
+	2,  // 23: trafficmonitor.v1.PeerRoute.installed:type_name -> trafficmonitor.v1.PeerRoute.Installed
+	26, // 24: trafficmonitor.v1.PeerRoute.probe_time:type_name -> google.protobuf.Timestamp
+	4,  // 25: trafficmonitor.v1.SpeakerService.SetRoutes:input_type -> trafficmonitor.v1.SetRoutesRequest
+	6,  // 26: trafficmonitor.v1.SpeakerService.ChangeRoutes:input_type -> trafficmonitor.v1.ChangeRoutesRequest
+	8,  // 27: trafficmonitor.v1.SpeakerService.ConfirmRoutes:input_type -> trafficmonitor.v1.ConfirmRoutesRequest
+	11, // 28: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:input_type -> trafficmonitor.v1.GetSpeakerStatusRequest
+	13, // 29: trafficmonitor.v1.SpeakerService.WatchSpeaker:input_type -> trafficmonitor.v1.WatchSpeakerRequest
+	15, // 30: trafficmonitor.v1.SpeakerService.WithdrawAll:input_type -> trafficmonitor.v1.WithdrawAllRequest
+	17, // 31: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:input_type -> trafficmonitor.v1.ReleaseWithdrawAllRequest
+	19, // 32: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:input_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineRequest
+	5,  // 33: trafficmonitor.v1.SpeakerService.SetRoutes:output_type -> trafficmonitor.v1.SetRoutesResponse
+	7,  // 34: trafficmonitor.v1.SpeakerService.ChangeRoutes:output_type -> trafficmonitor.v1.ChangeRoutesResponse
+	9,  // 35: trafficmonitor.v1.SpeakerService.ConfirmRoutes:output_type -> trafficmonitor.v1.ConfirmRoutesResponse
+	12, // 36: trafficmonitor.v1.SpeakerService.GetSpeakerStatus:output_type -> trafficmonitor.v1.GetSpeakerStatusResponse
+	14, // 37: trafficmonitor.v1.SpeakerService.WatchSpeaker:output_type -> trafficmonitor.v1.WatchSpeakerResponse
+	16, // 38: trafficmonitor.v1.SpeakerService.WithdrawAll:output_type -> trafficmonitor.v1.WithdrawAllResponse
+	18, // 39: trafficmonitor.v1.SpeakerService.ReleaseWithdrawAll:output_type -> trafficmonitor.v1.ReleaseWithdrawAllResponse
+	20, // 40: trafficmonitor.v1.SpeakerService.ReleaseQuarantine:output_type -> trafficmonitor.v1.SpeakerServiceReleaseQuarantineResponse
+	33, // [33:41] is the sub-list for method output_type
+	25, // [25:33] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_speaker_proto_init() }
