@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/document"
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // check reports what is well written and makes no sense, or is dangerous.
@@ -50,14 +51,20 @@ func (c *Controller) check(r *document.Report) {
 	}
 	c.Breaker.check(r, c.Sensors.ReportInterval)
 	twice(r, "sensors.allowed", c.Sensors.Allowed)
-	ports := map[uint16]int{}
+	ports, of := map[uint16]int{}, map[vector.ID]int{}
 	for i, p := range c.Sensors.ReflectionPorts {
+		if of[p.Vector]++; of[p.Vector] == mostPorts+1 {
+			r.Add(fmt.Sprintf("sensors.reflection_ports[%d].vector", i), "%s has %d ports before this one, and a rule against it has room for no more: give this one another vector", p.Vector, mostPorts)
+		}
 		if j, ok := ports[p.Port]; ok && p.Port != 0 {
 			r.Add(fmt.Sprintf("sensors.reflection_ports[%d].port", i), "%d is sensors.reflection_ports[%d] already", p.Port, j)
 		}
 		ports[p.Port] = i
 	}
 }
+
+// mostPorts is how many ports may be added to a vector: a FlowSpec rule of 238 octets names 76.
+const mostPorts = 64
 
 type place struct {
 	at      string

@@ -338,7 +338,8 @@ func (s *Sensors) schema() document.Value {
 			Help: "How many of its busiest targets each sensor describes (sizes, ports, sources, flags) at the report interval; targets that passed a trigger it always does.",
 		},
 		document.Field{
-			Key: "reflection_ports", Help: "UDP source ports of reflection beside those that vectors name; a port named here counts under this vector instead.",
+			Key: "reflection_ports", Help: "UDP source ports of reflection beside those that vectors name; a port named here counts under this vector instead, and rules against the vector match it; at most 64 for one vector.",
+			Danger: "What customers use such a port for is limited with an attack from it.",
 			Value: document.List(&s.ReflectionPorts, func() ReflectionPort { return ReflectionPort{Vector: vector.OtherReflection} }, func(p *ReflectionPort) document.Value {
 				return document.Section(
 					document.Field{Key: "port", Value: document.Scalar(&p.Port, document.Number[uint16](1, 65535)), Required: true, Help: "The port."},

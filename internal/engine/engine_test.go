@@ -486,3 +486,17 @@ func TestANetworkIsOnlyObserved(t *testing.T) {
 		}
 	})
 }
+
+// TestRuleFollowsThePortsSensorsAreTold: what they count for a vector is what its rule has to match.
+func TestRuleFollowsThePortsSensorsAreTold(t *testing.T) {
+	told := func(o *Options) {
+		o.Watch.ReflectionPorts = map[uint16]vector.ID{53: vector.OtherReflection, 9999: vector.DNS}
+	}
+	runWith(t, told, func(b *bench) {
+		b.report(traffic.Trigger, 33*time.Millisecond, 25_000)
+		want := strings.Replace(dnsRule, "source-port 53", "source-port 9999", 1)
+		if got := b.announced(); len(got) != 1 || got[0] != want {
+			t.Errorf("announced %q, want %q", got, want)
+		}
+	})
+}

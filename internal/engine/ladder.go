@@ -25,7 +25,7 @@ func (e *Engine) plan(now time.Time, inc detect.Incident, v vector.ID, answer po
 		return mitigation.Plan{}, ""
 	}
 	s := answer.Steps[i]
-	r := route.Route{Match: signature.For(inc.Target, v).Match, Action: s.Action}
+	r := route.Route{Match: e.ports().For(inc.Target, v).Match, Action: s.Action}
 	switch {
 	case s.Action.Kind == route.Blackhole:
 		r.Match = route.Match{Destination: inc.Target}
@@ -54,6 +54,9 @@ func (e *Engine) plan(now time.Time, inc detect.Incident, v vector.ID, answer po
 func unmarked(m route.Match, v vector.ID) bool {
 	return v != vector.Total && m.Equal(route.Match{Destination: m.Destination})
 }
+
+// ports are the source ports of reflection that our directive tells sensors of.
+func (e *Engine) ports() signature.Ports { return e.o.Watch.ReflectionPorts }
 
 // propose stores a mitigation that announces nothing yet, and lets its ladder begin; false says that the term was given up.
 func (e *Engine) propose(now time.Time, m mitigation.Mitigation, answer policy.Response, about map[string]string) bool {
@@ -145,7 +148,7 @@ func (e *Engine) step(now time.Time, m mitigation.Mitigation, s *steps) (moved b
 	}
 	answer := e.policy.Answer(asked, now)
 	s.then(func() { e.uncomputed(answer.Problems) })
-	mark := signature.For(m.Target, v).Match
+	mark := e.ports().For(m.Target, v).Match
 	f := mitigation.Facts{Live: live, Collateral: -1, Mark: mark, Unmarked: unmarked(mark, v), MaxAge: e.o.Safety.MaxAge}
 	if live {
 		f.Duration = now.Sub(inc.Onset)

@@ -77,7 +77,7 @@ func (e *Engine) better(inc detect.Incident, m mitigation.Mitigation, since time
 	v, present := m.Vectors[0], m.Routes[0].Match
 	attack := e.samples.Attack(inc.Target, inc.Direction, v, inc.Onset)
 	normal := e.samples.Normal(inc.Target, inc.Direction, inc.Onset)
-	p := signature.Synthesize(signature.Options{MaxRules: 1}, inc.Target, inc.Direction, v, attack, normal)
+	p := signature.Synthesize(signature.Options{MaxRules: 1, Ports: e.ports()}, inc.Target, inc.Direction, v, attack, normal)
 	i := slices.IndexFunc(p.Candidates, func(c signature.Candidate) bool { return len(c.More) == 0 })
 	if i < 0 || p.Candidates[i].Match.Equal(present) {
 		return route.Match{}, "", ""
@@ -134,7 +134,7 @@ const margin = 3
 // collateral is the share of the target's normal traffic that the mark of a vector hits at most, by its samples; negative
 // when there are none.
 func (e *Engine) collateral(inc detect.Incident, v vector.ID) float64 {
-	hit, n := matched(signature.For(inc.Target, v).Match, e.samples.Normal(inc.Target, inc.Direction, inc.Onset))
+	hit, n := matched(e.ports().For(inc.Target, v).Match, e.samples.Normal(inc.Target, inc.Direction, inc.Onset))
 	if n == 0 {
 		return -1
 	}

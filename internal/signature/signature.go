@@ -6,6 +6,7 @@ package signature
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -20,8 +21,27 @@ type Signature struct {
 	Says  string // the match in words
 }
 
+// Ports are the UDP source ports that sensors are told to count under another reflection vector than the vector table
+// says, or that it does not know; nil is none.
+type Ports map[uint16]vector.ID
+
+// of returns the source ports whose packets count under a vector, sorted.
+func (p Ports) of(v vector.Vector) []uint16 {
+	ports := slices.DeleteFunc(slices.Clone(v.SourcePorts), func(n uint16) bool { _, told := p[n]; return told })
+	for n, to := range p {
+		if to == v.ID {
+			ports = append(ports, n)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+// For returns the narrowest match this package knows for a vector at a target, where sensors follow the vector table.
+func For(target netip.Prefix, v vector.ID) Signature { return Ports(nil).For(target, v) }
+
 // For returns the narrowest match this package knows for a vector at a target.
-func For(target netip.Prefix, v vector.ID) Signature {
+func (p Ports) For(target netip.Prefix, v vector.ID) Signature {
 	m := route.Match{Destination: target}
 	info, known := vector.Get(v)
 	if !known {
@@ -67,7 +87,7 @@ func For(target netip.Prefix, v vector.ID) Signature {
 				m.ICMPType = append(m.ICMPType, only(uint32(n))...)
 			}
 		}
-		for _, n := range info.SourcePorts {
+		for _, n := range p.of(info) {
 			m.SourcePort, broad = append(m.SourcePort, only(uint32(n))...), info.Carries
 		}
 		for _, n := range info.DestinationPorts {

@@ -29,6 +29,8 @@ type Options struct {
 	// MinAttack samples of the attack are needed to look for more than the mark, MinNormal ones to believe the profile
 	// when it says that the target receives nothing of the kind.
 	MinAttack, MinNormal int
+	// Ports are those sensors are told of beside the vector table; nil is none.
+	Ports Ports
 	// NormalPPS and CurrentPPS are the vector's packets per second at the target before the onset and now. Their ratio is
 	// the share of the attack samples that is really normal; 0 means unknown, and then all of them count as the attack.
 	NormalPPS, CurrentPPS float64
@@ -182,7 +184,7 @@ type problem struct {
 func newProblem(o Options, target netip.Prefix, direction vector.Direction, v vector.ID, attack, normal []traffic.Sample) *problem {
 	p := &problem{o: o, target: target, direction: direction, vector: v}
 	p.info, _ = vector.Get(v)
-	p.mark, p.broad, p.says = markOf(target, direction, v)
+	p.mark, p.broad, p.says = markOf(o.Ports, target, direction, v)
 	p.base = p.mark
 
 	ours := func(s *traffic.Sample) bool { return s.Direction == direction && target.Contains(s.Target()) }
@@ -233,8 +235,8 @@ func newProblem(o Options, target netip.Prefix, direction vector.Direction, v ve
 }
 
 // markOf is the vector's own match, in the direction the packets go.
-func markOf(target netip.Prefix, direction vector.Direction, v vector.ID) (m route.Match, broad bool, says string) {
-	s := For(target, v)
+func markOf(ports Ports, target netip.Prefix, direction vector.Direction, v vector.ID) (m route.Match, broad bool, says string) {
+	s := ports.For(target, v)
 	m = s.Match
 	info, _ := vector.Get(v)
 	says = info.Says
@@ -243,7 +245,7 @@ func markOf(target netip.Prefix, direction vector.Direction, v vector.ID) (m rou
 	}
 	if direction == vector.Outbound {
 		m.Destination, m.Source = netip.Prefix{}, target
-		if len(info.SourcePorts) > 0 { // what a host of ours asks reflectors
+		if len(m.SourcePort) > 0 { // what a host of ours asks reflectors
 			m.SourcePort, m.DestinationPort = nil, m.SourcePort
 			says = "requests: " + says
 		}
