@@ -69,7 +69,8 @@ func (e *Engine) events(now time.Time, evs []detect.Event, from origin) {
 	}
 }
 
-// respond does what the policy wants about vectors of an incident, one mitigation a vector.
+// respond does what the policy wants about vectors of an incident, one mitigation a vector; what it comes to is for flush to store and
+// to tell.
 func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID, from origin) {
 	if e.machine == nil {
 		return
@@ -79,7 +80,7 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 		if now.Before(e.retry[k]) {
 			continue
 		}
-		if e.machine == nil { // a commit of an earlier vector failed
+		if e.machine == nil { // what was decided before could not be stored
 			return
 		}
 		e.retry[k] = now.Add(e.o.RetryAfter)
@@ -126,15 +127,16 @@ func (e *Engine) respond(now time.Time, inc detect.Incident, vectors []vector.ID
 			continue
 		}
 		e.pending.add(m.ID, from)
-		if _, err := e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}}); err != nil {
-			e.pending.take(m.ID)
-			return
+		e.decided.put(mitigation.Change{Put: []mitigation.Mitigation{m}}, func() {
+			delete(e.said, k)
+			e.metrics.decided.WithLabelValues(answer.Action.Kind.String()).Inc()
+			e.log.Info("mitigation announced", "mitigation", m.ID, "incident", inc.ID, "rule", r, "reason", m.Reason, "expires", m.Deadline)
+			about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
+			e.o.Emit(audit.MitigationCreated, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
+		})
+		if len(e.decided) >= maxSteps { // the first must not wait for thousands
+			e.flush()
 		}
-		delete(e.said, k)
-		e.metrics.decided.WithLabelValues(answer.Action.Kind.String()).Inc()
-		e.log.Info("mitigation announced", "mitigation", m.ID, "incident", inc.ID, "rule", r, "reason", m.Reason, "expires", m.Deadline)
-		about["mitigation"], about["route"], about["deadline"] = m.ID, r.String(), m.Deadline.UTC().Format(time.RFC3339Nano)
-		e.o.Emit(audit.MitigationCreated, fmt.Sprintf("%s until %s: %s", r, m.Deadline.UTC().Format(time.TimeOnly), answer.Reason), about)
 	}
 }
 
@@ -162,7 +164,10 @@ func (e *Engine) refuse(now time.Time, m mitigation.Mitigation, vs []safety.Viol
 		return
 	}
 	m = e.machine.Refuse(now, m.ID, detail)
-	_, _ = e.commit(mitigation.Change{Put: []mitigation.Mitigation{m}})
+	e.decided.put(mitigation.Change{Put: []mitigation.Mitigation{m}}, nil)
+	if of == nil {
+		e.flush()
+	}
 }
 
 // unanswered tells that nothing is announced, and asks a person to look where the policy says so.

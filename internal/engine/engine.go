@@ -91,6 +91,7 @@ type Engine struct {
 	judged    judgement           // on the whole set
 	lead      *leadership         // nil while we do not lead
 	mitigated map[netip.Prefix]bool
+	decided   steps               // starts and refusals that are not stored yet
 	retry     map[sight]time.Time // when automation may try again
 	problems  map[string]bool     // of the policy in force, told once
 	said      map[sight]string    // why automation did not act, as last recorded; gone with the incident
@@ -293,6 +294,7 @@ func (e *Engine) observe(now time.Time, from origin) {
 	sources := e.view.CollectSources()
 	e.events(now, e.detector.ObserveSources(now, sources), origin{})
 	e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.ObserveSources(now, sources) })
+	e.flush()
 }
 
 // wants tells whether an observation with such rates means anything to us: evidence for a mitigation, or to the detector.
@@ -320,6 +322,7 @@ func (e *Engine) tick(now time.Time) {
 	e.metrics.view(e.view.Targets())
 	e.events(now, e.detector.Tick(now), origin{})
 	e.shadowSees(now, func(d *detect.Detector) []detect.Event { return d.Tick(now) })
+	e.flush()
 	e.metrics.viewBytes.Set(float64(e.view.Bytes()))
 	if e.o.Baseline != nil {
 		e.metrics.baseline(e.o.Baseline)
@@ -390,7 +393,7 @@ func (e *Engine) depose(l *leadership, why error) {
 	if e.lead != l {
 		return
 	}
-	e.lead, e.machine = nil, nil
+	e.lead, e.machine, e.decided = nil, nil, nil
 	e.o.Direct(nil)
 	select {
 	case l.failed <- why:
@@ -486,6 +489,7 @@ var errNotLeading = errors.New("this controller does not lead")
 // commit stores a change; nothing of it is announced before. When it cannot be stored the term is given up: the next
 // one begins from what really is stored.
 func (e *Engine) commit(c mitigation.Change) (revision int64, err error) {
+	e.flush() // in the order of decisions
 	if revision, err = e.write(c); err != nil {
 		e.giveUp(err)
 	}

@@ -108,6 +108,12 @@ func (t *term) Commit(_ context.Context, c store.Change) (int64, error) {
 	return t.rev, nil
 }
 
+func (t *term) commits() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.made
+}
+
 // within tells whether a function called this one, by however many others.
 func within(function string) bool {
 	pcs := make([]uintptr, 32)

@@ -317,66 +317,6 @@ func TestRefusalsAreJudgedByWhatChanges(t *testing.T) {
 	})
 }
 
-// Steps that are due at once are stored at once; of what is not stored nothing is said, and the next term takes it again.
-func TestStepsAreStoredAtOnce(t *testing.T) {
-	const n = 5
-	pol, err := policy.Parse("p.yaml", []byte("version: 1\nthresholds: [{vectors: all-reflection, pps: 20 kpps}]\nresponses: [{vectors: all-reflection, ladder: [{action: rate-limit 1 Mbps}, {action: discard, after: 5s, if: evidence.reduction < 0.9}]}]\n"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	runWith(t, func(o *Options) { o.Policy = pol }, func(b *bench) {
-		attack := func(until func() bool) {
-			b.t.Helper()
-			for range 20 {
-				if until() {
-					return
-				}
-				now := time.Now()
-				r := traffic.Report{Sensor: "rack1", Cause: traffic.Interval, Start: now.Add(-time.Second), Span: time.Second}
-				for i := range n {
-					r.Aggregates = append(r.Aggregates, traffic.Aggregate{Target: netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32), Vector: vector.DNS, Packets: 50_000, Bytes: 25_000_000})
-				}
-				b.Deliver(ingest.Delivery{Report: r, Received: now})
-				time.Sleep(time.Second)
-				synctest.Wait()
-			}
-			b.t.Fatalf("it does not come to that: %s", b.kinds())
-		}
-		stored := func(step int) (n, commits int) {
-			b.term.mu.Lock()
-			defer b.term.mu.Unlock()
-			for _, m := range b.term.rec {
-				if m.Rung.Step == step {
-					n++
-				}
-			}
-			return n, b.term.made
-		}
-		escalated := func() int { return strings.Count(b.kinds(), string(audit.MitigationEscalated)) }
-		attack(func() bool { k, _ := stored(0); return k == n })
-		time.Sleep(2 * time.Second)
-		b.term.fail(errors.New("etcd lost its leader"))
-		attack(func() bool { return strings.Contains(b.kinds(), string(audit.LeaderLost)) })
-		if k, _ := stored(0); k != n || escalated() > 0 {
-			b.t.Errorf("%d are stored as they were, of %d, and %d steps are said to be taken", k, n, escalated())
-		}
-		b.term.fail(nil)
-		go func() { _ = b.lead() }()
-		synctest.Wait()
-		commits := 0
-		attack(func() bool {
-			k, made := stored(1)
-			if k == 0 {
-				commits = made
-			}
-			return k > 0
-		})
-		if k, made := stored(1); k != n || escalated() != n || made != commits+1 {
-			b.t.Errorf("%d steps are stored and %d are said, of %d, by %d commits", k, escalated(), n, made-commits)
-		}
-	})
-}
-
 // words is what a life said.
 type words struct {
 	mu   sync.Mutex

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/mitigation"
 	"github.com/amooglesoft/trafficmonitor/internal/route"
 	"github.com/amooglesoft/trafficmonitor/internal/signature"
-	"github.com/amooglesoft/trafficmonitor/internal/store"
 	"github.com/amooglesoft/trafficmonitor/internal/traffic"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 	"github.com/amooglesoft/trafficmonitor/policy"
@@ -182,8 +180,7 @@ func (e *Engine) step(now time.Time, m mitigation.Mitigation, s *steps) (moved b
 		})
 		return true
 	}
-	s.put(c)
-	s.then(func() {
+	s.put(c, func() {
 		e.tell(c)
 		if i := after.Rung.Step; i != before.Rung.Step && 0 <= i && i < len(answer.Steps) && answer.Steps[i].Notify {
 			e.metrics.notified.Inc()
@@ -191,43 +188,6 @@ func (e *Engine) step(now time.Time, m mitigation.Mitigation, s *steps) (moved b
 			e.o.Emit(audit.PolicyNotify, after.Evidence, e.about(after))
 		}
 	})
-	return true
-}
-
-// steps are what the ladders of several mitigations came to, in order: what to store, and what is done, or said, after that.
-type steps []struct {
-	store mitigation.Change // may be empty
-	then  func()
-}
-
-func (s *steps) put(c mitigation.Change) { *s = append(*s, steps{{store: c}}...) }
-
-func (s *steps) then(f func()) { *s = append(*s, steps{{then: f}}...) }
-
-// store stores steps at once, for the loop takes in nothing while it waits for the store; false says that the term was given up.
-// What the store finds no fault with must not wait for what it does: where it says that nothing was written, they go one by one.
-func (e *Engine) store(all steps) bool {
-	var c mitigation.Change
-	for _, s := range all {
-		c.Put, c.Moves = append(c.Put, s.store.Put...), append(c.Moves, s.store.Moves...)
-	}
-	together := len(c.Put) > 1
-	if together {
-		_, err := e.write(c)
-		if together = err == nil; err != nil && !errors.Is(err, store.ErrInvalid) && !errors.Is(err, store.ErrTooLarge) {
-			e.giveUp(err)
-		}
-	}
-	for _, s := range all {
-		if !s.store.Empty() && !together {
-			if _, err := e.commit(s.store); err != nil {
-				return false
-			}
-		}
-		if s.then != nil {
-			s.then()
-		}
-	}
 	return true
 }
 
