@@ -119,6 +119,7 @@ type captureView struct {
 	Headless    uint64         `json:"headless"`
 	Unprotected uint64         `json:"unprotected"`
 	NotRun      uint64         `json:"not_run"`
+	Beyond      int            `json:"beyond,omitempty"`
 	Broken      string         `json:"broken,omitempty"`
 	Agree       *bool          `json:"agree,omitempty"`
 	Differs     []string       `json:"differs,omitempty"`
@@ -137,7 +138,7 @@ type captureCount struct {
 func viewOf(file string, r *offline.Result, top int) captureView {
 	v := captureView{
 		File: file, Engine: r.Engine, Packets: r.Packets, Unreadable: r.Unreadable, NotIP: r.NotIP, Headless: r.Headless,
-		Unprotected: r.Unprotected, NotRun: r.NotRun, Differs: r.Differs, Counts: []captureCount{},
+		Unprotected: r.Unprotected, NotRun: r.NotRun, Beyond: r.Beyond, Differs: r.Differs, Counts: []captureCount{},
 	}
 	if r.Broken != nil {
 		v.Broken = r.Broken.Error()
@@ -209,6 +210,13 @@ func (v captureView) print(out io.Writer) error {
 	fmt.Fprintln(out, line)
 	if v.Agree != nil && *v.Agree {
 		fmt.Fprintln(out, "the programs in the kernel and the reference classifier agree")
+	}
+	if v.Beyond > 0 {
+		who := "they are counted by the reference classifier only"
+		if v.Engine == offline.Kernel {
+			who = "their packets count as to no target (--pcap-engine go counts all)"
+		}
+		fmt.Fprintf(out, "the kernel's tables have no room for the %d least busy targets: %s\n", v.Beyond, who)
 	}
 	for _, d := range v.Differs {
 		fmt.Fprintf(out, "the programs and the reference differ, please report it: %s\n", d)

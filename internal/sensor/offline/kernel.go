@@ -38,9 +38,16 @@ func load(o Options, targets []netip.Prefix, hosts int) (*kernel, error) {
 		slot := uint32(hosts + len(table))
 		table[p], prefixes[slot] = slot, p
 	}
+	// The table of IPv6 prefixes has eight nodes for each prefix there is room for, and a host by itself takes 29.
+	six := 0
+	for p := range table {
+		if p.Addr().Is6() {
+			six++
+		}
+	}
 	networks := len(table.Networks4(1 << 20))
 	s := bpf.Sizes{
-		CPUs: cpus, Hosts: hosts, Prefixes: max(1, len(table)), Networks4: max(1, networks), Blocks4: min(max(1, networks), 1<<16),
+		CPUs: cpus, Hosts: hosts, Prefixes: max(1, len(table), (29*six+7)/8), Networks4: max(1, networks), Blocks4: min(max(1, networks), 1<<16),
 		Triggers: 4096, Samples: 4096, Decapsulate: o.Decapsulate, Outbound: len(o.Targets) > 0,
 	}
 	loaded, err := bpf.Load(s)

@@ -77,6 +77,9 @@ type Result struct {
 	Counts map[Key]Tally
 	// Differs says in which counts the engines do not agree.
 	Differs []string
+	// Beyond is the destinations, the least busy ones, that the kernel's tables had no room for: with Both they are counted
+	// by the reference alone, with Kernel their packets are Unprotected.
+	Beyond int
 	// Broken says where the capture is; what came before is counted.
 	Broken error
 	// WhyNotKernel says why Auto took Reference.
@@ -86,14 +89,26 @@ type Result struct {
 // maxTargets bounds the destinations that become targets when none are named, and the hosts counted one by one.
 const maxTargets = 1 << 14
 
+// errOnce says why the programs are not asked.
+var errOnce = errors.New("it is no regular file, and the programs count in a second reading: copy it to one, or let the reference classifier count (go)")
+
 // Count reads the capture.
 func Count(ctx context.Context, o Options) (*Result, error) {
 	if o.Ports == nil {
 		o.Ports = classify.DefaultPorts()
 	}
+	var once error
+	if i, err := os.Stat(o.File); err == nil && !i.Mode().IsRegular() && !i.IsDir() && o.Engine != Reference {
+		if once = fmt.Errorf("%s: %w", o.File, errOnce); o.Engine != Auto {
+			return nil, once
+		}
+	}
 	named := len(o.Targets) > 0
 	first, hosts, err := reference(ctx, o)
-	if err != nil || o.Engine == Reference {
+	if err != nil || o.Engine == Reference || once != nil {
+		if err == nil {
+			first.WhyNotKernel = once
+		}
 		return first, err
 	}
 	targets := o.Targets
@@ -113,14 +128,18 @@ func Count(ctx context.Context, o Options) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !named {
+		second.Beyond = len(hosts) - len(targets)
+	}
 	if o.Engine == Kernel {
 		return second, nil
 	}
-	if len(targets) < len(hosts) && !named {
-		first = first.only(targets)
+	first.Engine, first.NotRun, first.Beyond = Both, second.NotRun, second.Beyond
+	compared := first.Counts
+	if second.Beyond > 0 {
+		compared = only(first.Counts, targets)
 	}
-	first.Engine, first.NotRun = Both, second.NotRun
-	first.Differs = differences(first, second)
+	first.Differs = differences(compared, second.Counts)
 	return first, nil
 }
 
@@ -217,30 +236,26 @@ func reference(ctx context.Context, o Options) (*Result, []netip.Prefix, error) 
 	return r, targets, err
 }
 
-// only drops what is not for the targets.
-func (r *Result) only(targets []netip.Prefix) *Result {
+// only returns the counts of some targets.
+func only(counts map[Key]Tally, targets []netip.Prefix) map[Key]Tally {
 	keep := map[netip.Prefix]bool{}
 	for _, t := range targets {
 		keep[t] = true
 	}
-	for k, t := range r.Counts {
-		if !keep[k.Target] {
-			delete(r.Counts, k)
-			r.Unprotected += t.Packets
-		}
-	}
-	return r
+	out := maps.Clone(counts)
+	maps.DeleteFunc(out, func(k Key, _ Tally) bool { return !keep[k.Target] })
+	return out
 }
 
 // differences compares the sums of each direction and vector, and every host the kernel counted one by one.
-func differences(ours, theirs *Result) (list []string) {
+func differences(ours, theirs map[Key]Tally) (list []string) {
 	type class struct {
 		vector.Direction
 		vector.ID
 	}
 	sums := map[class][2]Tally{}
-	for i, r := range []*Result{ours, theirs} {
-		for k, t := range r.Counts {
+	for i, counts := range []map[Key]Tally{ours, theirs} {
+		for k, t := range counts {
 			c := class{k.Direction, k.Vector}
 			s := sums[c]
 			s[i].add(t.Packets, t.Bytes)
@@ -254,10 +269,10 @@ func differences(ours, theirs *Result) (list []string) {
 			list = append(list, fmt.Sprintf("%s %s: go %+v, bpf %+v", c.Direction, c.ID, s[0], s[1]))
 		}
 	}
-	for k, t := range theirs.Counts {
+	for k, t := range theirs {
 		// What found no slot in time was counted for its prefix, so a host may have less there, never more.
-		if k.Target.IsSingleIP() && ours.Counts[k].Packets < t.Packets {
-			list = append(list, fmt.Sprintf("%s %s %s: go %+v, bpf %+v", k.Target.Addr(), k.Direction, k.Vector, ours.Counts[k], t))
+		if k.Target.IsSingleIP() && ours[k].Packets < t.Packets {
+			list = append(list, fmt.Sprintf("%s %s %s: go %+v, bpf %+v", k.Target.Addr(), k.Direction, k.Vector, ours[k], t))
 		}
 	}
 	return list

@@ -2,6 +2,7 @@ package offline
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/classify"
@@ -127,5 +129,77 @@ func TestDecapsulates(t *testing.T) {
 	r := count(t, Options{File: name, Decapsulate: classify.VXLAN})
 	if r.Counts[key("192.0.2.7/32", vector.Inbound, vector.NTP)] != (Tally{1, 28}) || len(r.Counts) != 1 {
 		t.Errorf("%+v", r)
+	}
+}
+
+// TestScatteredIPv6: hosts that share nothing of their addresses.
+func TestScatteredIPv6(t *testing.T) {
+	var frames [][]byte
+	for i := range byte(200) {
+		b := make([]byte, 14+48)
+		b[12], b[13] = 0x86, 0xdd
+		ip := b[14:]
+		ip[0], ip[5], ip[6] = 0x60, 8, 17
+		for j := range byte(16) {
+			ip[24+j] = i*(2*j+3) + 7*j
+		}
+		ip[24] = 0x20 | i>>4
+		binary.BigEndian.PutUint16(ip[40:], 53)
+		binary.BigEndian.PutUint16(ip[44:], 8)
+		frames = append(frames, b)
+	}
+	if r := count(t, Options{File: write(t, 0, nil, frames...)}); len(r.Counts) != len(frames) {
+		t.Errorf("%d targets, want %d", len(r.Counts), len(frames))
+	}
+}
+
+// TestMoreTargetsThanTheKernelHolds: they are all counted, and it is said for which nobody else did.
+func TestMoreTargetsThanTheKernelHolds(t *testing.T) {
+	const more = 100
+	var frames [][]byte
+	for i := range maxTargets/2 + more {
+		b := udp(1, 53, 9)
+		binary.BigEndian.PutUint16(b[14+18:], uint16(i))
+		frames = append(frames, b)
+	}
+	o := Options{File: write(t, 0, nil, frames...), Engine: Reference}
+	r, err := Count(t.Context(), o)
+	if err != nil || len(r.Counts) != len(frames) || r.Beyond != 0 {
+		t.Fatalf("%d targets and %d beyond, %v", len(r.Counts), r.Beyond, err)
+	}
+	lab.NeedRoot(t)
+	o.Engine = Both
+	if r, err = Count(t.Context(), o); err != nil || len(r.Counts) != len(frames) || r.Beyond != more || r.Unprotected != 0 || len(r.Differs) > 0 {
+		t.Errorf("both: %d targets, %d beyond, %d to none, %v, %v", len(r.Counts), r.Beyond, r.Unprotected, r.Differs, err)
+	}
+	o.Engine = Kernel
+	if r, err = Count(t.Context(), o); err != nil || r.Beyond != more || r.Unprotected != more {
+		t.Errorf("kernel: %d beyond, %d to none, %v", r.Beyond, r.Unprotected, err)
+	}
+}
+
+// TestPipe: what can be read only once is for the reference alone.
+func TestPipe(t *testing.T) {
+	whole, err := os.ReadFile(write(t, 0, nil, udp(1, 53, 9)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []Engine{Kernel, Both} {
+		if _, err := Count(t.Context(), Options{File: name, Engine: e}); !errors.Is(err, errOnce) {
+			t.Errorf("%s: %v", e, err)
+		}
+	}
+	written := make(chan error, 1)
+	go func() { written <- os.WriteFile(name, whole, 0o600) }()
+	r, err := Count(t.Context(), Options{File: name, Engine: Auto})
+	if err != nil || r.Engine != Reference || !errors.Is(r.WhyNotKernel, errOnce) || len(r.Counts) != 1 {
+		t.Errorf("auto: %+v, %v", r, err)
+	}
+	if err := <-written; err != nil {
+		t.Error(err)
 	}
 }
