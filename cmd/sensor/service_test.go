@@ -291,11 +291,11 @@ func TestService(t *testing.T) {
 				s := prepare(t, tc.user, tc.pinned, "{name: first}, {name: later, optional: true, mode: "+tc.mode+"}")
 				s.start(tc.before...)
 				s.hear("READY=1")
-				s.hear("STATUS=watches first, not later; streams to 0 of 1 controllers; has no directive yet")
+				s.hear("STATUS=watches first (down), not later; streams to 0 of 1 controllers; has no directive yet")
 				s.holds(set(tc.caps), set(tc.bound))
 				s.hear("WATCHDOG=1")
 				veth(t, "later")
-				s.hear("STATUS=watches first later;")
+				s.hear("STATUS=watches first (down) later (down);")
 				if pinned, err := filepath.Glob(filepath.Join(s.dir, "bpf", "*", "*")); err != nil || tc.pinned != (len(pinned) > 0) {
 					t.Errorf("pinned are %q (%v)", pinned, err)
 				}

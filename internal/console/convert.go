@@ -88,7 +88,7 @@ func sensorProto(s Sensor) *tmv1.Sensor {
 		if i.Mirror {
 			mode = tmv1.Interface_MODE_MIRROR
 		}
-		hello.Interfaces = append(hello.Interfaces, &tmv1.Interface{Name: i.Name, Mode: mode, Attachment: attachments[i.Attachment], Outbound: i.Outbound})
+		hello.Interfaces = append(hello.Interfaces, &tmv1.Interface{Name: i.Name, Mode: mode, Attachment: attachments[i.Attachment], Outbound: i.Outbound, Down: i.Down})
 	}
 	out := &tmv1.Sensor{
 		Hello: hello, Connected: s.Connected, Stale: s.Stale, LastReportTime: timeProto(s.LastReport), Address: s.Address,

@@ -136,6 +136,7 @@ type SensorInterface struct {
 	Mirror     bool
 	Attachment string // "tcx", "clsact", "xdp-native", "xdp-generic"; empty when it is not attached, or does not say
 	Outbound   bool
+	Down       bool // it is there, and down or without a carrier
 }
 
 // SensorClock is a sensor's clock minus ours, wrong by half the delay there and back at most.

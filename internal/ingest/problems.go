@@ -12,7 +12,7 @@ type Problem struct{ Kind, Text string }
 const (
 	problemGone      = "gone"      // no stream
 	problemStale     = "stale"     // a stream, and no report on it
-	problemInterface = "interface" // not attached to an interface
+	problemInterface = "interface" // not attached to an interface, or that is down
 	problemDirective = "directive" // the newest directive is refused, or not followed
 	problemTriggers  = "triggers"  // triggers were lost
 	problemSlots     = "slots"     // hosts are not told apart
@@ -67,6 +67,9 @@ func problems(now time.Time, st State, told time.Duration, asked *Directive) []P
 	for _, i := range st.Interfaces {
 		if i.Attachment == "" && (known || len(st.Counters.Maps) > 0) {
 			add(problemInterface, "interface %s is not attached: its packets are not seen", i.Name)
+		}
+		if i.Down {
+			add(problemInterface, "interface %s is down or has no carrier: no packet comes in through it", i.Name)
 		}
 	}
 	switch {

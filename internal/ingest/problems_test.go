@@ -81,6 +81,10 @@ func TestProblems(t *testing.T) {
 	check(now.Add(recently), problemInterface, problemSampling)
 	x.note(now, every(3, &pb.SensorCounters{LostTriggers: 6, SlotExhaustedPackets: 6, LostSamples: 1, DroppedReports: 1, MergedReports: 1, Maps: maps}))
 	check(now.Add(recently), problemInterface, problemSampling)
+	x.note(now, every(4, &pb.SensorCounters{LostTriggers: 6, SlotExhaustedPackets: 6, LostSamples: 1, DroppedReports: 1, MergedReports: 1, Maps: maps, Interfaces: []*pb.Interface{
+		tcx, {Name: "eth1", Attachment: pb.Interface_ATTACHMENT_TCX, Down: true},
+	}}))
+	check(now.Add(recently), problemInterface, problemSampling)
 	f.Direct(&Directive{Term: 7, Revision: 3})
 	check(now.Add(recently), problemInterface, problemDirective)
 	f.Direct(&Directive{Term: 7, Revision: 3})

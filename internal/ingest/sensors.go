@@ -67,6 +67,7 @@ type Interface struct {
 	Mirror     bool
 	Attachment string // "tcx", "clsact", "xdp-native", "xdp-generic"; empty when it is not attached, or does not say
 	Outbound   bool
+	Down       bool // it is there, and down or without a carrier
 }
 
 // Counters are a sensor's running totals since they began, but for the sizes.
@@ -119,7 +120,7 @@ func interfaces(list []*pb.Interface) []Interface {
 	for _, i := range list[:min(len(list), maxInterfaces)] {
 		out = append(out, Interface{
 			Name: bounded(i.GetName()), Mirror: i.GetMode() == pb.Interface_MODE_MIRROR, Attachment: attachments[i.GetAttachment()],
-			Outbound: i.GetOutbound(),
+			Outbound: i.GetOutbound(), Down: i.GetDown(),
 		})
 	}
 	return out

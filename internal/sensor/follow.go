@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
 )
@@ -42,11 +43,12 @@ type door struct {
 	attachment *attachment // nil while it is not watched
 	trouble    string      // why not
 	was        bool        // it was watched before
+	down       bool        // it is there, and no packet can come in
 }
 
 type doorMetrics struct {
-	attached, hooks *prometheus.GaugeVec
-	changes         *prometheus.CounterVec
+	attached, hooks, up *prometheus.GaugeVec
+	changes             *prometheus.CounterVec
 }
 
 func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
@@ -58,12 +60,16 @@ func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
 			Name: "trafficmonitor_sensor_interface_hook_info",
 			Help: "How the interface is watched: tcx, clsact, xdp-native or xdp-generic, and whether outgoing packets are counted.",
 		}, []string{"interface", "hook", "outbound"}),
+		up: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_up",
+			Help: "1 while the interface is up and has a carrier, 0 while no packet can come in; absent while there is no such interface.",
+		}, []string{"interface"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_sensor_interface_changes_total",
-			Help: "Times the interface was attached, adopted from an earlier process, reattached, lost, or refused.",
+			Help: "Times the interface was attached, adopted from an earlier process, reattached, lost, refused, or went down.",
 		}, []string{"interface", "change"}),
 	}
-	reg.MustRegister(m.attached, m.hooks, m.changes)
+	reg.MustRegister(m.attached, m.hooks, m.up, m.changes)
 	return m
 }
 
@@ -153,19 +159,27 @@ func (d *doors) check(x *door) error {
 			d.log.Warn("interface cannot be looked at; it stays watched", "interface", x.Name, "err", err)
 			return err
 		}
+		if errors.Is(err, errNoInterface) {
+			x.down = false
+			d.metrics.up.DeleteLabelValues(x.Name)
+		}
 		d.lost(x, err)
 		return err
 	}
+	d.carrier(x, l)
 	if x.attachment != nil {
 		if x.attachment.index == l.Attrs().Index && x.attachment.alive() {
-			if x.Mode != Mirror || x.Force {
+			if x.Mode != Mirror {
 				return nil
+			}
+			if x.Force {
+				return d.promiscuous(x, l)
 			}
 			if err := stillMirror(l); err != nil {
 				d.lost(x, err)
 				return err
 			}
-			return nil
+			return d.promiscuous(x, l)
 		}
 		why := errors.New("it is another interface now")
 		if x.attachment.index == l.Attrs().Index {
@@ -191,6 +205,41 @@ func (d *doors) check(x *door) error {
 	d.metrics.changes.WithLabelValues(x.Name, change).Inc()
 	d.ready("interface "+x.Name, "")
 	d.log.Info("interface watched", "interface", x.Name, "mode", x.Mode, "hook", hookName(a.kind), "outbound", a.outbound, "change", change)
+	return nil
+}
+
+// carrier says whether packets can come in. It stays attached to an interface that is down: that is no trouble of ours.
+func (d *doors) carrier(x *door, l netlink.Link) {
+	const both = unix.IFF_UP | unix.IFF_RUNNING
+	down := l.Attrs().RawFlags&both != both
+	if down == x.down && x.attachment != nil {
+		return
+	}
+	up := 1.0
+	if down {
+		up = 0
+	}
+	d.metrics.up.WithLabelValues(x.Name).Set(up)
+	switch {
+	case down && !x.down:
+		d.metrics.changes.WithLabelValues(x.Name, "down").Inc()
+		d.log.Warn("interface is down or has no carrier: nothing comes in through it", "interface", x.Name)
+	case x.down && !down:
+		d.log.Info("interface is up", "interface", x.Name)
+	}
+	x.down = down
+}
+
+// promiscuous makes a mirror port so again if somebody ended that, for it would take hardly any copy.
+func (d *doors) promiscuous(x *door, l netlink.Link) error {
+	if l.Attrs().RawFlags&unix.IFF_PROMISC != 0 || d.attacher.pins.Pins == nil { // without pins a socket sees to it
+		return nil
+	}
+	if _, err := makePromiscuous(d.attacher.pins, l, d.attacher.netns); err != nil {
+		d.log.Error("mirror port is no longer promiscuous and takes few copies", "interface", x.Name, "err", err)
+		return err
+	}
+	d.log.Warn("mirror port was no longer promiscuous, and is again", "interface", x.Name)
 	return nil
 }
 
@@ -253,6 +302,7 @@ func (d *doors) publish() {
 		if x.Mode == Mirror {
 			p.Mode = pb.Interface_MODE_MIRROR
 		}
+		p.Down = x.down
 		if x.attachment != nil {
 			p.Attachment, p.Outbound = x.attachment.kind, x.attachment.outbound
 			known = append(known, x.attachment.index)

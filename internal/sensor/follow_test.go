@@ -212,6 +212,65 @@ func TestMirrorPortThatBecomesAnother(t *testing.T) {
 	})
 }
 
+// An interface without a carrier stays watched, and it is said that nothing can come in.
+func TestInterfaceThatIsDown(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		out, _ := wire(t)
+		var ready readiness
+		reg, _ := start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host}}, Controllers: nobody, Ready: ready.set})
+		up := func(want float64) {
+			t.Helper()
+			until(t, func() bool { return value(t, reg, "trafficmonitor_sensor_interface_up") == want }, "interface_up is %v", want)
+		}
+		up(1)
+		for n := range 2 {
+			if err := netlink.LinkSetDown(out); err != nil {
+				t.Fatal(err)
+			}
+			up(0)
+			if got := changes(t, reg, "in", "down"); got != float64(n+1) {
+				t.Errorf("it went down %v times, want %d", got, n+1)
+			}
+			if err := netlink.LinkSetUp(out); err != nil {
+				t.Fatal(err)
+			}
+			up(1)
+		}
+		if r, lost := ready.reason("interface in"), changes(t, reg, "in", "lost"); r != "" || lost != 0 {
+			t.Errorf("not ready: %q, lost %v times", r, lost)
+		}
+		del(t, "in")
+		up(-1)
+	})
+}
+
+// value returns the only series of a metric, or -1 when there is none.
+func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
+	t.Helper()
+	all, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range all {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	return -1
+}
+
+// A mirror port that somebody made take only what is addressed to it is made to take all again.
+func TestMirrorPortStaysPromiscuous(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Mirror}}, Controllers: nobody, Pin: bpffs(t)})
+		if err := netlink.SetPromiscOff(in); err != nil {
+			t.Fatal(err)
+		}
+		until(t, func() bool { return slices.Contains(present(t, in.Attrs().Index), "promiscuous") }, "it is promiscuous again")
+	})
+}
+
 func del(t *testing.T, name string) {
 	t.Helper()
 	l, err := netlink.LinkByName(name)

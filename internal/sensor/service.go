@@ -36,11 +36,15 @@ func (a *agent) status() string {
 	defer a.wanting.mu.Unlock()
 	lacks := func(component string) bool { return a.wanting.reasons[component] != "" }
 	var watched, missing []string
-	for _, i := range a.o.Interfaces {
-		if lacks("interface " + i.Name) {
-			missing = append(missing, i.Name)
+	for _, x := range a.doors.list {
+		name := x.Name
+		if x.down {
+			name += " (down)"
+		}
+		if lacks("interface " + x.Name) {
+			missing = append(missing, name)
 		} else {
-			watched = append(watched, i.Name)
+			watched = append(watched, name)
 		}
 	}
 	words := "watches nothing"

@@ -183,6 +183,9 @@ func sensorInterfaces(s *tmv1.Sensor) string {
 		if i.Outbound {
 			how = append(how, "both ways")
 		}
+		if i.Down {
+			how = append(how, "down")
+		}
 		name := i.Name
 		if len(how) > 0 {
 			name += " (" + strings.Join(how, ", ") + ")"

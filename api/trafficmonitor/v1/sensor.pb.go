@@ -741,7 +741,9 @@ type Interface struct {
 	// How it is attached.
 	Attachment Interface_Attachment `protobuf:"varint,3,opt,name=attachment,proto3,enum=trafficmonitor.v1.Interface_Attachment" json:"attachment,omitempty"`
 	// Whether packets that leave are counted too.
-	Outbound      bool `protobuf:"varint,4,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	Outbound bool `protobuf:"varint,4,opt,name=outbound,proto3" json:"outbound,omitempty"`
+	// Whether it is there and down, or without a carrier: no packet can come in.
+	Down          bool `protobuf:"varint,5,opt,name=down,proto3" json:"down,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -800,6 +802,13 @@ func (x *Interface) GetAttachment() Interface_Attachment {
 func (x *Interface) GetOutbound() bool {
 	if x != nil {
 		return x.Outbound
+	}
+	return false
+}
+
+func (x *Interface) GetDown() bool {
+	if x != nil {
+		return x.Down
 	}
 	return false
 }
@@ -2228,14 +2237,15 @@ const file_trafficmonitor_v1_sensor_proto_rawDesc = "" +
 	"interfaces\x12A\n" +
 	"\tdirective\x18\x05 \x01(\v2#.trafficmonitor.v1.DirectiveVersionR\tdirective\x12\x1b\n" +
 	"\tmap_bytes\x18\x06 \x01(\x04R\bmapBytes\x12J\n" +
-	"\x13counters_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11countersStartTime\"\x86\x03\n" +
+	"\x13counters_start_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x11countersStartTime\"\x9a\x03\n" +
 	"\tInterface\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x125\n" +
 	"\x04mode\x18\x02 \x01(\x0e2!.trafficmonitor.v1.Interface.ModeR\x04mode\x12G\n" +
 	"\n" +
 	"attachment\x18\x03 \x01(\x0e2'.trafficmonitor.v1.Interface.AttachmentR\n" +
 	"attachment\x12\x1a\n" +
-	"\boutbound\x18\x04 \x01(\bR\boutbound\"<\n" +
+	"\boutbound\x18\x04 \x01(\bR\boutbound\x12\x12\n" +
+	"\x04down\x18\x05 \x01(\bR\x04down\"<\n" +
 	"\x04Mode\x12\x14\n" +
 	"\x10MODE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tMODE_HOST\x10\x01\x12\x0f\n" +

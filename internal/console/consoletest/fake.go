@@ -81,7 +81,7 @@ func New() *Fake {
 			},
 			{
 				Name: "rack1", Version: "v1.2.3", Started: ago(49 * time.Hour), MapBytes: 8 << 20,
-				Interfaces: []console.SensorInterface{{Name: "eth0", Attachment: "tcx", Outbound: true}, {Name: "eth1", Attachment: "clsact"}}, Connected: true, LastReport: ago(400 * time.Millisecond),
+				Interfaces: []console.SensorInterface{{Name: "eth0", Attachment: "tcx", Outbound: true}, {Name: "eth1", Attachment: "clsact", Down: true}}, Connected: true, LastReport: ago(400 * time.Millisecond),
 				Address: "192.0.2.51:40001", Reports: 176400, ClockSkew: -1500 * time.Microsecond, Directive: console.DirectiveVersion{Term: 7, Revision: 2},
 				Counters: console.SensorCounters{
 					Packets: 123456789, Bytes: 98765432100, OutboundPackets: 23456789, UnprotectedPackets: 1000, ForeignSourcePackets: 3,
