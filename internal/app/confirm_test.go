@@ -20,6 +20,7 @@ type asked struct {
 	behind  int      // so often the speaker has an older set; guarded by mu
 	reads   int      // guarded by mu
 	answers []uint64 // sessions that were confirmed; guarded by mu
+	noted   int      // so often it was told without a session; guarded by mu
 }
 
 func (a *asked) Current(context.Context) (uint64, int64, error) {
@@ -41,6 +42,10 @@ func (a *asked) Confirm(_ context.Context, term, revision, session uint64) error
 	if a.behind > 0 {
 		a.behind--
 		return speaker.ErrBehind
+	}
+	if session == 0 {
+		a.noted++
+		return nil
 	}
 	a.answers = append(a.answers, session)
 	return nil
@@ -74,8 +79,15 @@ func TestConfirmer(t *testing.T) {
 			if !slices.Equal(a.answers, []uint64{8}) {
 				t.Errorf("confirmed %v, want the newest, once", a.answers)
 			}
-			a.away, a.reads = true, 0
+			if n := int(time.Minute / confirmEvery); a.noted < n-1 || a.noted > n+1 {
+				t.Errorf("the speaker was told %d times within a minute", a.noted)
+			}
+			a.away, a.reads, a.noted = true, 0, 0
 		})
+		if since := f.unconfirmed(time.Now()); !since.IsZero() {
+			t.Errorf("the speaker was told, and it is said that it was not since %s", since)
+		}
+		began := time.Now()
 		f.asks(9)
 		time.Sleep(time.Second)
 		f.asks(0) // it waits no more
@@ -83,10 +95,18 @@ func TestConfirmer(t *testing.T) {
 		a.do(func() { a.reads = 0 })
 		time.Sleep(time.Minute)
 		a.do(func() {
-			if a.reads > 0 || len(a.answers) > 1 {
+			if a.reads > int(time.Minute/confirmEvery)+1 || len(a.answers) > 1 || a.noted > 0 {
 				t.Errorf("nobody waits: the store was asked %d times, confirmed %v", a.reads, a.answers)
 			}
 		})
+		if since := f.unconfirmed(time.Now()); since.IsZero() || since.After(began) || began.Sub(since) > confirmEvery {
+			t.Errorf("away since %s: the speaker was not told since %s", began, since)
+		}
+		a.do(func() { a.away, a.behind = false, 0 })
+		time.Sleep(2 * confirmEvery)
+		if since := f.unconfirmed(time.Now()); !since.IsZero() {
+			t.Errorf("the store is back: not told since %s", since)
+		}
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

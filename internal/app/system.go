@@ -59,6 +59,9 @@ func (s *system) Status(ctx context.Context) (console.Status, error) {
 			st.HeldFamilies = append(st.HeldFamilies, p.Name+" "+string(h.Table))
 		}
 	}
+	if st.PeersConfigured > 0 {
+		st.Unconfirmed = s.confirm.unconfirmed(time.Now())
+	}
 	routes, snap, _ := s.announce.Desired(time.Now())
 	st.RoutesDesired, st.Freeze = len(routes), snap.Records.Freeze
 	if p := s.shadow.Load(); p != nil {

@@ -34,7 +34,7 @@ func statusProto(s Status) *tmv1.GetStatusResponse {
 		Controller: s.Controller, Version: s.Version, StartTime: timeProto(s.Started),
 		Leader: s.Leader, Term: s.Term, IsLeader: s.IsLeader, NotReady: s.NotReady, Freeze: freezeProto(s.Freeze), GroupFreezes: frozenProto(s.Frozen), Breaker: breakerProto(s.Breaker), ShadowPolicy: shadowProto(s.Shadow),
 		SensorsKnown: uint32(s.SensorsKnown), SensorsStale: uint32(s.SensorsStale),
-		HeldFamilies: s.HeldFamilies, PeersWaiting: uint32(s.PeersWaiting), PeersStalled: uint32(s.PeersStalled),
+		HeldFamilies: s.HeldFamilies, PeersWaiting: uint32(s.PeersWaiting), PeersStalled: uint32(s.PeersStalled), UnconfirmedTime: timeProto(s.Unconfirmed),
 		PeersConfigured: uint32(s.PeersConfigured), PeersEstablished: uint32(s.PeersEstablished),
 		IncidentsActive: uint32(s.IncidentsActive), MitigationsActive: uint32(s.MitigationsActive),
 		RoutesDesired: uint32(s.RoutesDesired), RoutesSent: uint32(s.RoutesSent),

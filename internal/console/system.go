@@ -75,9 +75,10 @@ type Status struct {
 
 	SensorsKnown, SensorsStale         int
 	PeersConfigured, PeersEstablished  int
-	PeersWaiting                       int      // established, and nothing is announced before the routes are confirmed
-	PeersStalled                       int      // established, and acknowledge nothing of what they are sent
-	HeldFamilies                       []string // router and family, with a space between
+	PeersWaiting                       int       // established, and nothing is announced before the routes are confirmed
+	PeersStalled                       int       // established, and acknowledge nothing of what they are sent
+	Unconfirmed                        time.Time // since when the speaker was not told that its routes are the store's; zero where that is not long
+	HeldFamilies                       []string  // router and family, with a space between
 	IncidentsActive, MitigationsActive int
 	RoutesDesired                      int
 	RoutesSent                         int // summed over routers

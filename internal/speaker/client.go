@@ -115,8 +115,8 @@ func (c *Client) Set(ctx context.Context, term, revision uint64, routes []Desire
 }
 
 // Confirm tells the speaker that the set of this term and revision was that of the store after the session with this number
-// (Status.Asks) had come up: what waits on that session and earlier ones is announced. It returns ErrBehind while the speaker
-// has an older set.
+// (Status.Asks) had come up: what waits on that session and earlier ones is announced. A session of 0 is none: the speaker notes
+// that its set is the store's. It returns ErrBehind while the speaker has an older set.
 func (c *Client) Confirm(ctx context.Context, term, revision, session uint64) error {
 	ctx, cancel := bounded(ctx, callTimeout)
 	defer cancel()

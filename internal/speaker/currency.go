@@ -43,9 +43,10 @@ func (s *speaker) ask() uint64 {
 	return s.asks.last.Add(1)
 }
 
-// confirm lets the session with this number, and those before it, announce the set, which is that of the store.
+// confirm notes that the set is that of the store, and lets the session with this number, and those before it, announce it; 0 is
+// no session.
 func (s *speaker) confirm(term, revision, number uint64) error {
-	if number <= s.asks.base || number > s.asks.last.Load() {
+	if number != 0 && (number <= s.asks.base || number > s.asks.last.Load()) {
 		return fmt.Errorf("session %d: %w: the speaker was started since", number, errNoSession)
 	}
 	s.mu.Lock()
@@ -54,10 +55,41 @@ func (s *speaker) confirm(term, revision, number uint64) error {
 	if stale(term, revision, st.term, st.revision) {
 		return fmt.Errorf("%w: term %d revision %d is applied, term %d revision %d was confirmed", ErrBehind, st.term, st.revision, term, revision)
 	}
+	now := time.Now()
+	s.known.Store(&now)
+	if number == 0 {
+		return nil
+	}
 	for _, r := range s.routers {
 		r.answered(number, currentWait)
 	}
 	return nil
+}
+
+// unconfirmedTold is for how long nobody confirms the set before a person is told.
+const unconfirmedTold = 30 * time.Second
+
+// unconfirmed is for how long no controller has said that the set is that of the store; 0 while the red button is pressed, for
+// then nothing is announced.
+func (s *speaker) unconfirmed(now time.Time) time.Duration {
+	if s.shown.Load().button != nil {
+		return 0
+	}
+	return max(now.Sub(*s.known.Load()), 0)
+}
+
+// tellUnconfirmed logs when the set begins to be one of which nobody says that it is that of the store, and when that ends. was
+// is what it returned before.
+func (s *speaker) tellUnconfirmed(now time.Time, was bool) (is bool) {
+	is = s.unconfirmed(now) >= unconfirmedTold
+	switch {
+	case is && !was:
+		s.log.Error("no controller says that the routes are those of the store: they stay as they are until their deadlines, and what was withdrawn elsewhere meanwhile is still announced here",
+			"since", s.known.Load().UTC(), "routes", len(s.shown.Load().items), "action", "look at the controller beside this speaker and at its way to etcd: tmctl status")
+	case was && !is:
+		s.log.Info("the routes are known to be those of the store again, or the red button is pressed")
+	}
+	return is
 }
 
 // beginWait makes the session wait that came up now. The caller holds mu.

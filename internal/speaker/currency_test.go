@@ -1,13 +1,16 @@
 package speaker
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/amooglesoft/trafficmonitor/internal/compile"
@@ -82,10 +85,13 @@ func TestCutOffAndBack(t *testing.T) {
 	if err := confirm(t, r, 2, second); !errors.Is(err, ErrBehind) {
 		t.Fatalf("error %v, want ErrBehind", err)
 	}
-	for _, other := range []uint64{second + 1, 0, first - 1} {
+	for _, other := range []uint64{second + 1, first - 1} {
 		if err := confirm(t, r, 1, other); !errors.Is(err, errNoSession) {
 			t.Errorf("session %d: error %v, want errNoSession", other, err)
 		}
+	}
+	if err := confirm(t, r, 1, 0); err != nil { // to no session
+		t.Error(err)
 	}
 	// A set alone is no answer either: the controller may be about to read of more.
 	r.set(1, 2, desired(t, stays, comes))
@@ -214,4 +220,76 @@ func TestOutboxWaits(t *testing.T) {
 	if !o.until.IsZero() {
 		t.Error("the wait outlasts the session")
 	}
+}
+
+// A speaker says how old is what it knows: whoever is cut off, the controller, etcd or the watch between them.
+func TestUnconfirmed(t *testing.T) {
+	s, _ := bareSpeaker(t)
+	var log bytes.Buffer
+	s.log = slog.New(slog.NewTextHandler(&log, nil))
+	s.state.term, s.state.revision = 1, 5
+	s.publish()
+	now := s.start
+	if d := s.unconfirmed(now.Add(time.Minute)); d != time.Minute {
+		t.Errorf("%s after a minute without a word", d)
+	}
+	told := false
+	look := func(want int, after time.Duration) {
+		t.Helper()
+		told = s.tellUnconfirmed(now.Add(after), told)
+		if n := strings.Count(log.String(), "no controller says"); n != want {
+			t.Errorf("told %d times, want %d:\n%s", n, want, &log)
+		}
+	}
+	look(0, unconfirmedTold-time.Second)
+	look(1, unconfirmedTold)
+	look(1, time.Hour)
+
+	if err := s.confirm(1, 6, 0); !errors.Is(err, ErrBehind) {
+		t.Errorf("a set that is not applied: %v", err)
+	}
+	if d := s.unconfirmed(now.Add(time.Hour)); d != time.Hour {
+		t.Errorf("%s: a set that is not applied was confirmed", d)
+	}
+	if err := s.confirm(1, 5, 0); err != nil {
+		t.Fatal(err)
+	}
+	if d := s.unconfirmed(time.Now()); d > time.Minute {
+		t.Errorf("%s after it was confirmed", d)
+	}
+	now = time.Now()
+	look(1, 0)
+	if told || !strings.Contains(log.String(), "known to be those of the store again") {
+		t.Errorf("nobody is told that it is over:\n%s", &log)
+	}
+	look(2, time.Hour)
+
+	families := gathered(t, s)
+	if v, ok := families["trafficmonitor_speaker_unconfirmed_seconds"]; !ok || v < 0 || v > 60 {
+		t.Errorf("the metric says %v", families)
+	}
+	s.state.button = &Button{By: "eve", Reason: "test", At: now}
+	s.publish()
+	if d := s.unconfirmed(now.Add(time.Hour)); d != 0 {
+		t.Errorf("%s while nothing is announced", d)
+	}
+}
+
+// gathered returns the gauges without labels of a speaker whose routers are complete.
+func gathered(t *testing.T, s *speaker) map[string]float64 {
+	t.Helper()
+	s.ready.Store(true)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(&routeCollector{s})
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	for _, f := range families {
+		if m := f.GetMetric(); len(m) == 1 && len(m[0].GetLabel()) == 0 {
+			out[f.GetName()] = m[0].GetGauge().GetValue()
+		}
+	}
+	return out
 }

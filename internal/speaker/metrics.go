@@ -185,6 +185,8 @@ var (
 		"1 while no route of the family is sent to the peer, because it reset the session upon one after the other.", []string{"peer", "family"}, nil)
 	storeWaitDesc = prometheus.NewDesc("trafficmonitor_speaker_store_wait",
 		"1 while nothing is announced on the peer's session, because the controller has not said yet that the routes are those of the store.", []string{"peer"}, nil)
+	unconfirmedDesc = prometheus.NewDesc("trafficmonitor_speaker_unconfirmed_seconds",
+		"For how long no controller has said that the routes are those of the store, read with a quorum; since the start where none did. 0 while the red button is pressed.", nil, nil)
 	stalledDesc = prometheus.NewDesc("trafficmonitor_speaker_peer_stalled_seconds",
 		"For how long the peer has acknowledged nothing of what it is sent, by TCP; 0 while it does, and below 5 s.", []string{"peer"}, nil)
 	installedDesc = prometheus.NewDesc("trafficmonitor_speaker_rules_installed",
@@ -206,7 +208,7 @@ func (c *routeCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range routeDescs {
 		ch <- d
 	}
-	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, storeWaitDesc, stalledDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
+	for _, d := range []*prometheus.Desc{hardwareDesc, heldDesc, storeWaitDesc, unconfirmedDesc, stalledDesc, installedDesc, notInstalledDesc, hitDesc, pauseDesc} {
 		ch <- d
 	}
 }
@@ -216,6 +218,7 @@ func (c *routeCollector) Collect(ch chan<- prometheus.Metric) {
 	if !c.s.ready.Load() {
 		return
 	}
+	ch <- prometheus.MustNewConstMetric(unconfirmedDesc, prometheus.GaugeValue, c.s.unconfirmed(time.Now()).Seconds())
 	for _, r := range c.s.routers {
 		session := r.guard.snapshot()
 		_, in := r.counts(session)

@@ -33,11 +33,12 @@ type speaker struct {
 	state   state            // what is announced, and the term and revision of it; guarded by mu
 	have    map[string]*item // state.items by ID; guarded by mu
 
-	left  []*item               // what the journal held at the start: routers may have kept it
-	ready atomic.Bool           // routers is complete
-	shown atomic.Pointer[state] // what status shows; never changed after it is stored
-	kick  chan struct{}         // the next deadline changed
-	asks  numbers               // of sessions
+	left  []*item                   // what the journal held at the start: routers may have kept it
+	ready atomic.Bool               // routers is complete
+	shown atomic.Pointer[state]     // what status shows; never changed after it is stored
+	kick  chan struct{}             // the next deadline changed
+	asks  numbers                   // of sessions
+	known atomic.Pointer[time.Time] // when a controller last said that the set is that of the store
 	watch watchers
 }
 
@@ -70,6 +71,7 @@ func newSpeaker(o Options) (*speaker, error) {
 	}
 	s.o.Log = s.log
 	s.shown.Store(&state{})
+	s.known.Store(&s.start)
 	if err := o.Registerer.Register(&routeCollector{s}); err != nil {
 		return nil, err
 	}
@@ -353,6 +355,7 @@ func (s *speaker) release(by, reason string) error {
 func (s *speaker) keepDeadlines(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	unconfirmed := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -362,6 +365,7 @@ func (s *speaker) keepDeadlines(ctx context.Context) {
 		}
 		// The timer runs on the monotonic clock and a deadline is a time of day: look again every second, in case
 		// the clock was set.
+		unconfirmed = s.tellUnconfirmed(time.Now(), unconfirmed)
 		wait := time.Hour
 		for _, it := range s.shown.Load().items {
 			wait = min(wait, time.Until(it.Deadline))

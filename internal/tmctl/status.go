@@ -71,6 +71,10 @@ func whatIsWrong(st *tmv1.GetStatusResponse) []string {
 	if st.PeersWaiting > 0 {
 		add("%d of %d routers have a session and get nothing yet, for the routes are not confirmed to be those of the store: tmctl peers says until when at most", st.PeersWaiting, st.PeersConfigured)
 	}
+	if st.UnconfirmedTime != nil {
+		add("since %s the speaker of this controller was not told that its routes are those of the store: what was withdrawn since then, here or elsewhere, it still announces, until the deadline; its red button withdraws all it has: tmctl withdraw --all --now on its machine",
+			st.UnconfirmedTime.AsTime().Format(time.RFC3339))
+	}
 	if st.PeersStalled > 0 {
 		add("%d of %d routers have a session and take nothing of what they are sent, neither rules nor withdrawals: tmctl peers", st.PeersStalled, st.PeersConfigured)
 	}

@@ -170,6 +170,7 @@ var goldens = []struct {
 	{"status-held", ExitDegraded, []string{"status"}, func(f *consoletest.Fake) {
 		f.StatusNow.SensorsStale, f.StatusNow.PeersEstablished = 0, 2
 		f.StatusNow.PeersWaiting, f.StatusNow.PeersStalled = 1, 1
+		f.StatusNow.Unconfirmed = consoletest.Now.Add(-5 * time.Minute)
 		f.StatusNow.HeldFamilies = []string{"edge1 ipv6-flowspec"}
 	}},
 	{"status-breaker", ExitDegraded, []string{"status", "--utc"}, func(f *consoletest.Fake) {

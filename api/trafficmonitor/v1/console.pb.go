@@ -380,9 +380,12 @@ type GetStatusResponse struct {
 	// not confirmed that the routes are those of the store.
 	PeersWaiting uint32 `protobuf:"varint,37,opt,name=peers_waiting,json=peersWaiting,proto3" json:"peers_waiting,omitempty"`
 	// Routers with an established session that acknowledge nothing of what this controller's speaker sends them.
-	PeersStalled  uint32 `protobuf:"varint,38,opt,name=peers_stalled,json=peersStalled,proto3" json:"peers_stalled,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	PeersStalled uint32 `protobuf:"varint,38,opt,name=peers_stalled,json=peersStalled,proto3" json:"peers_stalled,omitempty"`
+	// Since when this controller could not tell its speaker that its routes are those of the store: what was withdrawn since then,
+	// by another controller too, is still announced by it. Missing where that is less than 30 s.
+	UnconfirmedTime *timestamppb.Timestamp `protobuf:"bytes,39,opt,name=unconfirmed_time,json=unconfirmedTime,proto3" json:"unconfirmed_time,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *GetStatusResponse) Reset() {
@@ -588,6 +591,13 @@ func (x *GetStatusResponse) GetPeersStalled() uint32 {
 		return x.PeersStalled
 	}
 	return 0
+}
+
+func (x *GetStatusResponse) GetUnconfirmedTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.UnconfirmedTime
+	}
+	return nil
 }
 
 // ShadowPolicy is a policy that is asked and not obeyed.
@@ -4296,7 +4306,7 @@ var File_trafficmonitor_v1_console_proto protoreflect.FileDescriptor
 const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\n" +
 	"\x1ftrafficmonitor/v1/console.proto\x12\x11trafficmonitor.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1etrafficmonitor/v1/sensor.proto\x1a\x1ftrafficmonitor/v1/speaker.proto\"\x12\n" +
-	"\x10GetStatusRequest\"\xf9\a\n" +
+	"\x10GetStatusRequest\"\xc0\b\n" +
 	"\x11GetStatusResponse\x12\x1e\n" +
 	"\n" +
 	"controller\x18\x01 \x01(\tR\n" +
@@ -4328,7 +4338,8 @@ const file_trafficmonitor_v1_console_proto_rawDesc = "" +
 	"\rshadow_policy\x18  \x01(\v2\x1f.trafficmonitor.v1.ShadowPolicyR\fshadowPolicy\x12#\n" +
 	"\rheld_families\x18$ \x03(\tR\fheldFamilies\x12#\n" +
 	"\rpeers_waiting\x18% \x01(\rR\fpeersWaiting\x12#\n" +
-	"\rpeers_stalled\x18& \x01(\rR\fpeersStalled\"\xdd\x01\n" +
+	"\rpeers_stalled\x18& \x01(\rR\fpeersStalled\x12E\n" +
+	"\x10unconfirmed_time\x18' \x01(\v2\x1a.google.protobuf.TimestampR\x0funconfirmedTime\"\xdd\x01\n" +
 	"\fShadowPolicy\x12\x16\n" +
 	"\x06source\x18\x01 \x01(\tR\x06source\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\tR\x04hash\x127\n" +
@@ -4776,109 +4787,110 @@ var file_trafficmonitor_v1_console_proto_depIdxs = []int32{
 	46, // 2: trafficmonitor.v1.GetStatusResponse.group_freezes:type_name -> trafficmonitor.v1.Freeze
 	7,  // 3: trafficmonitor.v1.GetStatusResponse.breaker:type_name -> trafficmonitor.v1.Breaker
 	6,  // 4: trafficmonitor.v1.GetStatusResponse.shadow_policy:type_name -> trafficmonitor.v1.ShadowPolicy
-	58, // 5: trafficmonitor.v1.ShadowPolicy.load_time:type_name -> google.protobuf.Timestamp
-	0,  // 6: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
-	58, // 7: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
-	10, // 8: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
-	59, // 9: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
-	58, // 10: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
-	60, // 11: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
-	61, // 12: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
-	62, // 13: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
-	61, // 14: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
-	61, // 15: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
-	63, // 16: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
-	15, // 17: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
-	1,  // 18: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
-	16, // 19: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
-	58, // 20: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
-	58, // 21: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
-	58, // 22: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
-	64, // 23: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
-	21, // 24: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	2,  // 25: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
-	58, // 26: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
-	58, // 27: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
-	58, // 28: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
-	58, // 29: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
-	3,  // 30: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
-	58, // 31: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
-	22, // 32: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
-	23, // 33: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
-	58, // 34: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
-	58, // 35: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
-	58, // 36: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
-	24, // 37: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
-	24, // 38: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
-	58, // 39: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
-	65, // 40: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	65, // 41: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
-	61, // 42: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
-	21, // 43: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	29, // 44: trafficmonitor.v1.CreateMitigationResponse.preview:type_name -> trafficmonitor.v1.Preview
-	30, // 45: trafficmonitor.v1.Preview.peers:type_name -> trafficmonitor.v1.PeerPreview
-	21, // 46: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	21, // 47: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	61, // 48: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
-	21, // 49: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
-	61, // 50: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
-	21, // 51: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
-	39, // 52: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	58, // 53: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
-	39, // 54: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
-	58, // 55: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
-	46, // 56: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
-	58, // 57: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
-	58, // 58: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
-	56, // 59: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
-	58, // 60: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
-	58, // 61: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
-	58, // 62: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
-	57, // 63: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
-	54, // 64: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
-	4,  // 65: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
-	8,  // 66: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
-	11, // 67: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
-	13, // 68: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
-	17, // 69: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
-	19, // 70: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
-	25, // 71: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
-	27, // 72: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
-	31, // 73: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
-	33, // 74: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
-	35, // 75: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
-	37, // 76: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
-	40, // 77: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
-	42, // 78: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
-	44, // 79: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
-	47, // 80: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
-	49, // 81: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
-	53, // 82: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
-	51, // 83: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
-	5,  // 84: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
-	9,  // 85: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
-	12, // 86: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
-	14, // 87: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
-	18, // 88: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
-	20, // 89: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
-	26, // 90: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
-	28, // 91: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
-	32, // 92: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
-	34, // 93: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
-	36, // 94: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
-	38, // 95: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
-	41, // 96: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
-	43, // 97: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
-	45, // 98: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
-	48, // 99: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
-	50, // 100: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
-	55, // 101: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
-	52, // 102: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
-	84, // [84:103] is the sub-list for method output_type
-	65, // [65:84] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	58, // 5: trafficmonitor.v1.GetStatusResponse.unconfirmed_time:type_name -> google.protobuf.Timestamp
+	58, // 6: trafficmonitor.v1.ShadowPolicy.load_time:type_name -> google.protobuf.Timestamp
+	0,  // 7: trafficmonitor.v1.Breaker.state:type_name -> trafficmonitor.v1.Breaker.State
+	58, // 8: trafficmonitor.v1.Breaker.open_time:type_name -> google.protobuf.Timestamp
+	10, // 9: trafficmonitor.v1.ListSensorsResponse.sensors:type_name -> trafficmonitor.v1.Sensor
+	59, // 10: trafficmonitor.v1.Sensor.hello:type_name -> trafficmonitor.v1.Hello
+	58, // 11: trafficmonitor.v1.Sensor.last_report_time:type_name -> google.protobuf.Timestamp
+	60, // 12: trafficmonitor.v1.Sensor.counters:type_name -> trafficmonitor.v1.SensorCounters
+	61, // 13: trafficmonitor.v1.Sensor.clock_skew:type_name -> google.protobuf.Duration
+	62, // 14: trafficmonitor.v1.Sensor.directive:type_name -> trafficmonitor.v1.DirectiveVersion
+	61, // 15: trafficmonitor.v1.Sensor.clock_offset:type_name -> google.protobuf.Duration
+	61, // 16: trafficmonitor.v1.Sensor.clock_delay:type_name -> google.protobuf.Duration
+	63, // 17: trafficmonitor.v1.ListPeersResponse.peers:type_name -> trafficmonitor.v1.Peer
+	15, // 18: trafficmonitor.v1.ListIncidentsResponse.incidents:type_name -> trafficmonitor.v1.Incident
+	1,  // 19: trafficmonitor.v1.Incident.state:type_name -> trafficmonitor.v1.Incident.State
+	16, // 20: trafficmonitor.v1.Incident.vectors:type_name -> trafficmonitor.v1.Measurement
+	58, // 21: trafficmonitor.v1.Incident.onset_time:type_name -> google.protobuf.Timestamp
+	58, // 22: trafficmonitor.v1.Incident.decide_time:type_name -> google.protobuf.Timestamp
+	58, // 23: trafficmonitor.v1.Incident.end_time:type_name -> google.protobuf.Timestamp
+	64, // 24: trafficmonitor.v1.Incident.direction:type_name -> trafficmonitor.v1.Direction
+	21, // 25: trafficmonitor.v1.ListMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	2,  // 26: trafficmonitor.v1.Mitigation.state:type_name -> trafficmonitor.v1.Mitigation.State
+	58, // 27: trafficmonitor.v1.Mitigation.create_time:type_name -> google.protobuf.Timestamp
+	58, // 28: trafficmonitor.v1.Mitigation.deadline:type_name -> google.protobuf.Timestamp
+	58, // 29: trafficmonitor.v1.Mitigation.max_deadline:type_name -> google.protobuf.Timestamp
+	58, // 30: trafficmonitor.v1.Mitigation.end_time:type_name -> google.protobuf.Timestamp
+	3,  // 31: trafficmonitor.v1.Mitigation.phase:type_name -> trafficmonitor.v1.Mitigation.Phase
+	58, // 32: trafficmonitor.v1.Mitigation.phase_time:type_name -> google.protobuf.Timestamp
+	22, // 33: trafficmonitor.v1.Mitigation.effect:type_name -> trafficmonitor.v1.Effect
+	23, // 34: trafficmonitor.v1.Mitigation.approval:type_name -> trafficmonitor.v1.ApprovalRequest
+	58, // 35: trafficmonitor.v1.Effect.measure_time:type_name -> google.protobuf.Timestamp
+	58, // 36: trafficmonitor.v1.Effect.verify_time:type_name -> google.protobuf.Timestamp
+	58, // 37: trafficmonitor.v1.ApprovalRequest.create_time:type_name -> google.protobuf.Timestamp
+	24, // 38: trafficmonitor.v1.ApprovalRequest.approvals:type_name -> trafficmonitor.v1.Approval
+	24, // 39: trafficmonitor.v1.ApprovalRequest.rejection:type_name -> trafficmonitor.v1.Approval
+	58, // 40: trafficmonitor.v1.Approval.time:type_name -> google.protobuf.Timestamp
+	65, // 41: trafficmonitor.v1.ListRoutesResponse.routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	65, // 42: trafficmonitor.v1.ListRoutesResponse.unexpected_routes:type_name -> trafficmonitor.v1.SpeakerRoute
+	61, // 43: trafficmonitor.v1.CreateMitigationRequest.ttl:type_name -> google.protobuf.Duration
+	21, // 44: trafficmonitor.v1.CreateMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	29, // 45: trafficmonitor.v1.CreateMitigationResponse.preview:type_name -> trafficmonitor.v1.Preview
+	30, // 46: trafficmonitor.v1.Preview.peers:type_name -> trafficmonitor.v1.PeerPreview
+	21, // 47: trafficmonitor.v1.ApproveMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	21, // 48: trafficmonitor.v1.RejectMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	61, // 49: trafficmonitor.v1.ExtendMitigationRequest.by:type_name -> google.protobuf.Duration
+	21, // 50: trafficmonitor.v1.ExtendMitigationResponse.mitigation:type_name -> trafficmonitor.v1.Mitigation
+	61, // 51: trafficmonitor.v1.WithdrawMitigationsRequest.hold:type_name -> google.protobuf.Duration
+	21, // 52: trafficmonitor.v1.WithdrawMitigationsResponse.mitigations:type_name -> trafficmonitor.v1.Mitigation
+	39, // 53: trafficmonitor.v1.WithdrawMitigationsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	58, // 54: trafficmonitor.v1.Hold.end_time:type_name -> google.protobuf.Timestamp
+	39, // 55: trafficmonitor.v1.ListHoldsResponse.holds:type_name -> trafficmonitor.v1.Hold
+	58, // 56: trafficmonitor.v1.Freeze.start_time:type_name -> google.protobuf.Timestamp
+	46, // 57: trafficmonitor.v1.SetFreezeResponse.freeze:type_name -> trafficmonitor.v1.Freeze
+	58, // 58: trafficmonitor.v1.GetPolicyResponse.load_time:type_name -> google.protobuf.Timestamp
+	58, // 59: trafficmonitor.v1.WatchEventsResponse.time:type_name -> google.protobuf.Timestamp
+	56, // 60: trafficmonitor.v1.WatchEventsResponse.attributes:type_name -> trafficmonitor.v1.WatchEventsResponse.AttributesEntry
+	58, // 61: trafficmonitor.v1.ListEventsRequest.start_time:type_name -> google.protobuf.Timestamp
+	58, // 62: trafficmonitor.v1.ListEventsRequest.end_time:type_name -> google.protobuf.Timestamp
+	58, // 63: trafficmonitor.v1.Event.time:type_name -> google.protobuf.Timestamp
+	57, // 64: trafficmonitor.v1.Event.attributes:type_name -> trafficmonitor.v1.Event.AttributesEntry
+	54, // 65: trafficmonitor.v1.ListEventsResponse.events:type_name -> trafficmonitor.v1.Event
+	4,  // 66: trafficmonitor.v1.ConsoleService.GetStatus:input_type -> trafficmonitor.v1.GetStatusRequest
+	8,  // 67: trafficmonitor.v1.ConsoleService.ListSensors:input_type -> trafficmonitor.v1.ListSensorsRequest
+	11, // 68: trafficmonitor.v1.ConsoleService.ListPeers:input_type -> trafficmonitor.v1.ListPeersRequest
+	13, // 69: trafficmonitor.v1.ConsoleService.ListIncidents:input_type -> trafficmonitor.v1.ListIncidentsRequest
+	17, // 70: trafficmonitor.v1.ConsoleService.ExplainTarget:input_type -> trafficmonitor.v1.ExplainTargetRequest
+	19, // 71: trafficmonitor.v1.ConsoleService.ListMitigations:input_type -> trafficmonitor.v1.ListMitigationsRequest
+	25, // 72: trafficmonitor.v1.ConsoleService.ListRoutes:input_type -> trafficmonitor.v1.ListRoutesRequest
+	27, // 73: trafficmonitor.v1.ConsoleService.CreateMitigation:input_type -> trafficmonitor.v1.CreateMitigationRequest
+	31, // 74: trafficmonitor.v1.ConsoleService.ApproveMitigation:input_type -> trafficmonitor.v1.ApproveMitigationRequest
+	33, // 75: trafficmonitor.v1.ConsoleService.RejectMitigation:input_type -> trafficmonitor.v1.RejectMitigationRequest
+	35, // 76: trafficmonitor.v1.ConsoleService.ExtendMitigation:input_type -> trafficmonitor.v1.ExtendMitigationRequest
+	37, // 77: trafficmonitor.v1.ConsoleService.WithdrawMitigations:input_type -> trafficmonitor.v1.WithdrawMitigationsRequest
+	40, // 78: trafficmonitor.v1.ConsoleService.ListHolds:input_type -> trafficmonitor.v1.ListHoldsRequest
+	42, // 79: trafficmonitor.v1.ConsoleService.DeleteHold:input_type -> trafficmonitor.v1.DeleteHoldRequest
+	44, // 80: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:input_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineRequest
+	47, // 81: trafficmonitor.v1.ConsoleService.SetFreeze:input_type -> trafficmonitor.v1.SetFreezeRequest
+	49, // 82: trafficmonitor.v1.ConsoleService.GetPolicy:input_type -> trafficmonitor.v1.GetPolicyRequest
+	53, // 83: trafficmonitor.v1.ConsoleService.ListEvents:input_type -> trafficmonitor.v1.ListEventsRequest
+	51, // 84: trafficmonitor.v1.ConsoleService.WatchEvents:input_type -> trafficmonitor.v1.WatchEventsRequest
+	5,  // 85: trafficmonitor.v1.ConsoleService.GetStatus:output_type -> trafficmonitor.v1.GetStatusResponse
+	9,  // 86: trafficmonitor.v1.ConsoleService.ListSensors:output_type -> trafficmonitor.v1.ListSensorsResponse
+	12, // 87: trafficmonitor.v1.ConsoleService.ListPeers:output_type -> trafficmonitor.v1.ListPeersResponse
+	14, // 88: trafficmonitor.v1.ConsoleService.ListIncidents:output_type -> trafficmonitor.v1.ListIncidentsResponse
+	18, // 89: trafficmonitor.v1.ConsoleService.ExplainTarget:output_type -> trafficmonitor.v1.ExplainTargetResponse
+	20, // 90: trafficmonitor.v1.ConsoleService.ListMitigations:output_type -> trafficmonitor.v1.ListMitigationsResponse
+	26, // 91: trafficmonitor.v1.ConsoleService.ListRoutes:output_type -> trafficmonitor.v1.ListRoutesResponse
+	28, // 92: trafficmonitor.v1.ConsoleService.CreateMitigation:output_type -> trafficmonitor.v1.CreateMitigationResponse
+	32, // 93: trafficmonitor.v1.ConsoleService.ApproveMitigation:output_type -> trafficmonitor.v1.ApproveMitigationResponse
+	34, // 94: trafficmonitor.v1.ConsoleService.RejectMitigation:output_type -> trafficmonitor.v1.RejectMitigationResponse
+	36, // 95: trafficmonitor.v1.ConsoleService.ExtendMitigation:output_type -> trafficmonitor.v1.ExtendMitigationResponse
+	38, // 96: trafficmonitor.v1.ConsoleService.WithdrawMitigations:output_type -> trafficmonitor.v1.WithdrawMitigationsResponse
+	41, // 97: trafficmonitor.v1.ConsoleService.ListHolds:output_type -> trafficmonitor.v1.ListHoldsResponse
+	43, // 98: trafficmonitor.v1.ConsoleService.DeleteHold:output_type -> trafficmonitor.v1.DeleteHoldResponse
+	45, // 99: trafficmonitor.v1.ConsoleService.ReleaseQuarantine:output_type -> trafficmonitor.v1.ConsoleServiceReleaseQuarantineResponse
+	48, // 100: trafficmonitor.v1.ConsoleService.SetFreeze:output_type -> trafficmonitor.v1.SetFreezeResponse
+	50, // 101: trafficmonitor.v1.ConsoleService.GetPolicy:output_type -> trafficmonitor.v1.GetPolicyResponse
+	55, // 102: trafficmonitor.v1.ConsoleService.ListEvents:output_type -> trafficmonitor.v1.ListEventsResponse
+	52, // 103: trafficmonitor.v1.ConsoleService.WatchEvents:output_type -> trafficmonitor.v1.WatchEventsResponse
+	85, // [85:104] is the sub-list for method output_type
+	66, // [66:85] is the sub-list for method input_type
+	66, // [66:66] is the sub-list for extension type_name
+	66, // [66:66] is the sub-list for extension extendee
+	0,  // [0:66] is the sub-list for field type_name
 }
 
 func init() { file_trafficmonitor_v1_console_proto_init() }

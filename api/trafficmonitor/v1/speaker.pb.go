@@ -618,7 +618,8 @@ type ConfirmRoutesRequest struct {
 	Term uint64 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
 	// Store revision of the set. It was the store's after the session had come up: read with a quorum.
 	Revision uint64 `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
-	// The session, as asks of the speaker's status numbered it. Those that came up before it are confirmed with it.
+	// The session, as asks of the speaker's status numbered it. Those that came up before it are confirmed with it. 0 confirms
+	// none: the speaker notes when its set was known to be that of the store.
 	Session       uint64 `protobuf:"varint,3,opt,name=session,proto3" json:"session,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
