@@ -89,15 +89,30 @@ func find(name string) (netlink.Link, error) {
 	return l, nil
 }
 
-// attach puts the programs for the interface's mode in place, or into the places an earlier process pinned. Other
-// programs there are left alone.
-func (a *attacher) attach(i Interface) (_ *attachment, err error) {
+// suits finds the interface, and refuses one that cannot or must not be watched. It needs no programs.
+func (a *attacher) suits(i Interface) (netlink.Link, error) {
 	l, err := find(i.Name)
 	if err != nil {
 		return nil, err
 	}
 	if kind := l.Attrs().EncapType; kind != "ether" && kind != "loopback" {
 		return nil, fmt.Errorf("interface %s carries %q frames; only Ethernet can be watched: name the interface below it", i.Name, kind)
+	}
+	if i.Mode == Mirror && !i.Force {
+		if err := mirrorOnly(l); err != nil {
+			// Programs that an earlier process left would go on dropping what is no copy.
+			return nil, errors.Join(err, a.clear(l.Attrs().Index))
+		}
+	}
+	return l, nil
+}
+
+// attach puts the programs for the interface's mode in place, or into the places an earlier process pinned. Other
+// programs there are left alone.
+func (a *attacher) attach(i Interface) (_ *attachment, err error) {
+	l, err := a.suits(i)
+	if err != nil {
+		return nil, err
 	}
 	x := &attachment{index: l.Attrs().Index, outbound: i.Mode == Host && i.Outbound && a.programs.egress != nil}
 	defer func() {
@@ -106,12 +121,6 @@ func (a *attacher) attach(i Interface) (_ *attachment, err error) {
 		}
 	}()
 	if i.Mode == Mirror {
-		if !i.Force {
-			if err := mirrorOnly(l); err != nil {
-				// Programs that an earlier process left would go on dropping what is no copy.
-				return nil, errors.Join(err, a.clear(x.index))
-			}
-		}
 		if err := a.clear(x.index, xdpHook, setPromisc); err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -476,4 +477,29 @@ func TestPlaces(t *testing.T) {
 	if !fs.ValidPath(p.String()) || strings.Contains(PinDir("/sys/fs/bpf", "a.b/c"), "a.b") {
 		t.Error("names that bpffs refuses")
 	}
+}
+
+// A start that an interface forbids is found out before anything is loaded: it is tried again each second.
+func TestRefusedBeforeAnythingIsLoaded(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		if err := netlink.AddrAdd(in, &netlink.Addr{IPNet: &net.IPNet{IP: net.IPv4(192, 0, 2, 1), Mask: net.CIDRMask(24, 32)}}); err != nil {
+			t.Fatal(err)
+		}
+		pin := bpffs(t)
+		for name, list := range map[string][]Interface{
+			"there is no such interface":         {{Name: "in", Mode: Host}, {Name: "inn", Mode: Host}},
+			"Correct the name, or set optional":  {{Name: "inn", Mode: Mirror}},
+			"has the address 192.0.2.1/24":       {{Name: "in", Mode: Mirror}},
+			"interface in has the address 192.0": {{Name: "later", Mode: Mirror, Optional: true}, {Name: "in", Mode: Mirror}},
+		} {
+			if _, _, err := tryStart(t, Options{Interfaces: list, Controllers: nobody, Pin: pin}); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%+v: %v, want %q", list, err, name)
+			}
+		}
+		wantPresent(t, "after refusals", in.Attrs().Index)
+		if left, err := filepath.Glob(filepath.Join(pin, "maps", "*")); err != nil || len(left) > 0 {
+			t.Errorf("maps are pinned: %q %v", left, err)
+		}
+	})
 }

@@ -95,14 +95,20 @@ func (d *doors) open(now time.Time) error {
 	for _, x := range d.list {
 		switch err := d.check(x); {
 		case err == nil:
-		case !errors.Is(err, errNoInterface):
-			return err
-		case !x.Optional:
-			return fmt.Errorf("%w; there are %s. Correct the name, or set optional for an interface that appears later", err, interfaceNames())
+		case !errors.Is(err, errNoInterface) || !x.Optional:
+			return whichThereAre(err)
 		}
 	}
 	d.after(now)
 	return nil
+}
+
+// whichThereAre adds to the error of a missing interface what could have been meant.
+func whichThereAre(err error) error {
+	if !errors.Is(err, errNoInterface) {
+		return err
+	}
+	return fmt.Errorf("%w; there are %s. Correct the name, or set optional for an interface that appears later", err, interfaceNames())
 }
 
 // interfaceNames are those there are now, as far as they can be asked for.

@@ -112,7 +112,9 @@ func newMetrics(reg prometheus.Registerer, backlogs map[string]*backlog) *metric
 	}
 	counter("trafficmonitor_sensor_packets_total", "Packets seen on all interfaces.", (*pb.SensorCounters).GetPackets)
 	counter("trafficmonitor_sensor_packet_bytes_total", "Bytes seen on all interfaces, counted from the IP header on.", (*pb.SensorCounters).GetBytes)
-	counter("trafficmonitor_sensor_unprotected_packets_total", "Packets to no protected prefix.", (*pb.SensorCounters).GetUnprotectedPackets)
+	counter("trafficmonitor_sensor_unprotected_packets_total", "Packets that came in for no protected prefix.", (*pb.SensorCounters).GetUnprotectedPackets)
+	counter("trafficmonitor_sensor_outbound_packets_total", "Of all packets, those that left.", (*pb.SensorCounters).GetOutboundPackets)
+	counter("trafficmonitor_sensor_foreign_source_packets_total", "Packets that left from an address outside all protected prefixes; they are counted for no target.", (*pb.SensorCounters).GetForeignSourcePackets)
 	counter("trafficmonitor_sensor_malformed_packets_total", "Packets that could not be parsed.", (*pb.SensorCounters).GetMalformedPackets)
 	counter("trafficmonitor_sensor_non_ip_packets_total", "Packets that are neither IPv4 nor IPv6.", (*pb.SensorCounters).GetNonIpPackets)
 	counter("trafficmonitor_sensor_slot_exhausted_packets_total", "Packets counted for the prefix because no slot for the host was free; configure more slots.", (*pb.SensorCounters).GetSlotExhaustedPackets)

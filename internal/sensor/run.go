@@ -100,6 +100,17 @@ func newAgent(o Options) (_ *agent, err error) {
 	if a.pins, err = openPins(o); err != nil {
 		return nil, err
 	}
+	netns, err := thisNetns()
+	if err != nil {
+		return nil, err
+	}
+	at := &attacher{pins: a.pins, netns: netns, filter: filterPrefix + o.Name, log: o.Log}
+	// Loading takes a quarter of a second of CPU time, and a service manager tries again each second.
+	for _, i := range o.Interfaces {
+		if _, err := at.suits(i); err != nil && !(i.Optional && errors.Is(err, errNoInterface)) {
+			return nil, whichThereAre(err)
+		}
+	}
 	if a.kernel, err = loadOn(a.pins, sizes, o.Log); err != nil {
 		return nil, err
 	}
@@ -129,14 +140,8 @@ func newAgent(o Options) (_ *agent, err error) {
 	}
 	a.memory = memory
 	o.Log.Info("programs loaded", "map_bytes", a.mapBytes, "slots", o.Slots, "prefixes", o.Prefixes, "cpus", cpus, "window", a.kernel.Window)
-	netns, err := thisNetns()
-	if err != nil {
-		return nil, err
-	}
-	at := &attacher{
-		programs: programs{ingress: a.kernel.Ingress(), egress: a.kernel.Egress(), xdp: a.kernel.XDP()}, tcx: haveTCX(a.kernel.Ingress()),
-		pins: a.pins, netns: netns, filter: filterPrefix + o.Name, log: o.Log,
-	}
+	at.programs = programs{ingress: a.kernel.Ingress(), egress: a.kernel.Egress(), xdp: a.kernel.XDP()}
+	at.tcx = haveTCX(a.kernel.Ingress())
 	a.doors = newDoors(at, o.Interfaces, o.Registerer, o.Ready, o.Log)
 	newPinMetrics(o.Registerer).set(a.pins, a.kernel)
 	a.checkpoint.path = o.Checkpoint

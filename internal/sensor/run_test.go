@@ -322,7 +322,7 @@ const longest = 40_000_000 // ns
 func TestTriggersAndTheClock(t *testing.T) {
 	inNamespace(t, func(t *testing.T) {
 		o := Options{
-			Name: "rack1", Interfaces: []Interface{{Name: "in", Mode: Host}}, Controllers: nobody, Slots: 64,
+			Name: "rack1", Interfaces: []Interface{{Name: "in", Mode: Host, Optional: true}}, Controllers: nobody, Slots: 64,
 			Registerer: prometheus.NewRegistry(), Log: slog.New(slog.DiscardHandler),
 		}
 		if err := o.check(); err != nil {
