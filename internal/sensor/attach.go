@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -223,6 +224,11 @@ func (a *attacher) attachXDP(x *attachment, l netlink.Link, i Interface) error {
 		}
 		return a.newXDP(x.index, i)
 	})
+	if occupied(err) {
+		if others := a.pins.others(x.index, a.netns); len(others) > 0 {
+			return fmt.Errorf("%w (it is that of the sensor %s: run sensor detach with that name in the configuration)", err, strings.Join(others, " "))
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -501,5 +502,60 @@ func TestRefusedBeforeAnythingIsLoaded(t *testing.T) {
 		if left, err := filepath.Glob(filepath.Join(pin, "maps", "*")); err != nil || len(left) > 0 {
 			t.Errorf("maps are pinned: %q %v", left, err)
 		}
+	})
+}
+
+// What a sensor of another name has at an interface, or left there, is told and left alone.
+func TestSensorOfAnotherName(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		index := in.Attrs().Index
+		ours := bpffs(t)
+		theirs := filepath.Join(filepath.Dir(ours), "rack_0")
+		with := func(name, pin string, i Interface) (*prometheus.Registry, func(), error) {
+			return tryStart(t, Options{Name: name, Interfaces: []Interface{i}, Controllers: nobody, Pin: pin})
+		}
+		detach := func(name, pin string) {
+			t.Helper()
+			if err := DetachAll(pin, name, t.Output()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		const metric = "trafficmonitor_sensor_interface_others"
+		for _, i := range []Interface{{Name: "in", Mode: Host}, {Name: "in", Mode: Host, Hook: HookClsact}} {
+			reg, stop, err := with("rack.0", theirs, i)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := value(t, reg, metric); n != 0 {
+				t.Errorf("alone: %v others", n)
+			}
+			stop()
+			if reg, stop, err = with("rack1", ours, Interface{Name: "in", Mode: Host, Hook: HookTCX}); err != nil {
+				if hasTCX(index) {
+					t.Fatal(err)
+				}
+				t.Skip("needs tcx, which came with Linux 6.6")
+			}
+			if n := value(t, reg, metric); n != 1 {
+				t.Errorf("%s: %v others, want 1", i.Hook, n)
+			}
+			stop()
+			detach("rack1", ours)
+			detach("rack.0", theirs)
+		}
+
+		mirror := Interface{Name: "in", Mode: Mirror}
+		_, stop, err := with("rack.0", theirs, mirror)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		if _, _, err := with("rack1", ours, mirror); err == nil || !strings.Contains(err.Error(), "that of the sensor rack_0") {
+			t.Errorf("a mirror port of another's: %v", err)
+		}
+		wantPresent(t, "theirs is left alone", index, "xdp", "promiscuous")
+		detach("rack1", ours)
+		detach("rack.0", theirs)
 	})
 }

@@ -44,11 +44,12 @@ type door struct {
 	trouble    string      // why not
 	was        bool        // it was watched before
 	down       bool        // it is there, and no packet can come in
+	others     []string    // sensors of other names that have programs there
 }
 
 type doorMetrics struct {
-	attached, hooks, up *prometheus.GaugeVec
-	changes             *prometheus.CounterVec
+	attached, hooks, up, others *prometheus.GaugeVec
+	changes                     *prometheus.CounterVec
 }
 
 func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
@@ -64,12 +65,16 @@ func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
 			Name: "trafficmonitor_sensor_interface_up",
 			Help: "1 while the interface is up and has a carrier, 0 while no packet can come in; absent while there is no such interface.",
 		}, []string{"interface"}),
+		others: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_others",
+			Help: "Sensors of other names that have programs pinned at the interface, whether they run or not.",
+		}, []string{"interface"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_sensor_interface_changes_total",
 			Help: "Times the interface was attached, adopted from an earlier process, reattached, lost, refused, or went down.",
 		}, []string{"interface", "change"}),
 	}
-	reg.MustRegister(m.attached, m.hooks, m.up, m.changes)
+	reg.MustRegister(m.attached, m.hooks, m.up, m.others, m.changes)
 	return m
 }
 
@@ -168,11 +173,13 @@ func (d *doors) check(x *door) error {
 		if errors.Is(err, errNoInterface) {
 			x.down = false
 			d.metrics.up.DeleteLabelValues(x.Name)
+			d.metrics.others.DeleteLabelValues(x.Name)
 		}
 		d.lost(x, err)
 		return err
 	}
 	d.carrier(x, l)
+	d.company(x, l)
 	if x.attachment != nil {
 		if x.attachment.index == l.Attrs().Index && x.attachment.alive() {
 			if x.Mode != Mirror {
@@ -234,6 +241,17 @@ func (d *doors) carrier(x *door, l netlink.Link) {
 		d.log.Info("interface is up", "interface", x.Name)
 	}
 	x.down = down
+}
+
+// company says who else has programs there. They are left alone: whose they are is not ours to know.
+func (d *doors) company(x *door, l netlink.Link) {
+	others := d.attacher.pins.others(l.Attrs().Index, d.attacher.netns)
+	d.metrics.others.WithLabelValues(x.Name).Set(float64(len(others)))
+	if len(others) > 0 && !slices.Equal(others, x.others) {
+		d.log.Warn("another sensor has programs at the interface: if it runs, each packet is reported twice; if not, they cost for nothing",
+			"interface", x.Name, "others", strings.Join(others, " "), "remedy", "stop that one, and run sensor detach with its name in the configuration")
+	}
+	x.others = others
 }
 
 // promiscuous makes a mirror port so again if somebody ended that, for it would take hardly any copy.
