@@ -231,7 +231,7 @@ func (p *Peer) schema() document.Value {
 		{Key: "name", Value: document.Scalar(&p.Name, document.Word()), Required: true, Help: "Name of the router in everything we show; a label of metrics."},
 		{Key: "group", Value: document.Scalar(&p.Group, document.OrEmpty(document.Word())), Help: "Name of its group in speaker.peer_groups; empty means none."},
 		{Key: "address", Value: document.Scalar(&p.Address, document.Addr()), Required: true, Help: "Address of the session, IPv4 or IPv6."},
-		{Key: "asn", Value: document.Scalar(&p.ASN, document.Number[uint32](1, 4294967295)), Help: "The router's autonomous system number; the same as ours makes the session iBGP. Required, here or in its group."},
+		{Key: "asn", Value: document.Scalar(&p.ASN, document.Number[uint32](1, 4294967295)), Help: "The router's autonomous system number; the same as ours makes the session iBGP; of a router in a BGP confederation see docs/profiles.md. Required, here or in its group."},
 	}, p.common()...)...)
 }
 

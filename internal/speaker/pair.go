@@ -243,7 +243,7 @@ func (p *pair) explain(code, sub byte) string {
 	if code == errOpen && sub == 2 {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		return fmt.Sprintf("the router says another AS than the configured %d: correct the peer's asn (NOTIFICATION 2/2)", p.guard.peer.ASN)
+		return fmt.Sprintf("the router says another AS than the configured %d: %s (NOTIFICATION 2/2)", p.guard.peer.ASN, correctASN)
 	}
 	if code == errHold {
 		return silentRouter
@@ -362,7 +362,7 @@ func (p *pair) theirOpen(body []byte) ([]byte, error) {
 		return nil, err
 	}
 	if want := p.guard.peer.ASN; o.asn != want {
-		return nil, &notification{errOpen, 2, fmt.Sprintf("the router says it is AS %d and the peer is configured with AS %d: correct the peer's asn", o.asn, want)}
+		return nil, &notification{errOpen, 2, fmt.Sprintf("the router says it is AS %d and the peer is configured with AS %d: %s", o.asn, want, correctASN)}
 	}
 	if o.id == p.local.open.id && p.guard.peer.ASN == p.guard.asn {
 		return nil, &notification{errOpen, 3, fmt.Sprintf("the router's BGP identifier %s is our own: give this speaker another router_id", o.identifier())}

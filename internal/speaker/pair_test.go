@@ -359,3 +359,18 @@ func TestUpdatesAreCounted(t *testing.T) {
 		t.Errorf("%v counted, want %v; %d are whole", n, want, whole)
 	}
 }
+
+// An operator who takes over the number that a router in a confederation says may get a session and no route at the router.
+func TestAnotherASNamesConfederations(t *testing.T) {
+	p := &pair{guard: &guard{peer: Peer{ASN: 64999}, asn: 65000}, local: &localConn{open: open{asn: 65000, id: [4]byte{1}, tables: compile.Tables(), fourOctet: true}}}
+	_, err := p.theirOpen(appendOpen(nil, open{asn: 65010, hold: 90, id: [4]byte{2}, tables: compile.Tables(), multi: true, fourOctet: true})[headerLen:])
+	var n *notification
+	if !errors.As(err, &n) || n.code != errOpen || n.sub != 2 {
+		t.Fatal(err)
+	}
+	for _, words := range []string{err.Error(), p.explain(errOpen, 2), notificationWords(errUpdate, 11)} {
+		if !strings.Contains(words, "confederation") {
+			t.Error(words)
+		}
+	}
+}

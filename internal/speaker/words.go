@@ -29,7 +29,7 @@ func notificationWords(code, sub byte) string {
 		{3, 1}:  "UPDATE refused, malformed attribute list: a route we sent is one the router cannot take; its log names it",
 		{3, 9}:  "UPDATE refused, optional attribute error: a FlowSpec rule or blackhole we sent is one the router cannot take; its log names it",
 		{3, 10}: "UPDATE refused, invalid network field: a blackhole we sent is one the router cannot take; its log names it",
-		{3, 11}: "UPDATE refused, malformed AS path",
+		{3, 11}: "UPDATE refused, malformed AS path: a router in a BGP confederation must not take us for another member of it",
 		{4, 0}:  "hold timer expired: the router heard nothing of us for the hold time; look for packet loss or an attack on the path from here to it, and for a speaker without CPU or stopped; BIRD takes no session for its error wait time now, 60 s or more",
 		{5, 0}:  "finite state machine error",
 		{5, 1}:  "finite state machine error, unexpected message in OpenSent",
@@ -62,6 +62,10 @@ func notificationWords(code, sub byte) string {
 
 // silentRouter is what it means that a hold timer of ours expired.
 const silentRouter = "hold timer expired: nothing came from the router for the hold time; look at the router (hung, overloaded, gone) and for packet loss or an attack on the path from it to here (NOTIFICATION 4/0)"
+
+// correctASN is what to do about a router of another AS than the configured one. To take its number suffices, but for one case:
+// RFC 5065 wants AS_CONFED_SEQUENCE from another member of a confederation, and RFC 7606 no NOTIFICATION where it is missing.
+const correctASN = "correct the peer's asn; where the router is in a BGP confederation, correct its configuration if it takes us for a member of that, for then it drops all our routes without a word"
 
 // connectWords says why a connection did not come about and what to do about it.
 func connectWords(p Peer, err error) string {
