@@ -45,6 +45,7 @@ type door struct {
 	was        bool        // it was watched before
 	down       bool        // it is there, and no packet can come in
 	others     []string    // sensors of other names that have programs there
+	above      string      // watched, too, and its packets come through this one
 }
 
 type doorMetrics struct {
@@ -153,6 +154,7 @@ func (d *doors) look(now time.Time) {
 }
 
 func (d *doors) after(now time.Time) {
+	d.twice()
 	d.publish()
 	d.next = now.Add(checkInterface)
 	for _, x := range d.list {
@@ -252,6 +254,39 @@ func (d *doors) company(x *door, l netlink.Link) {
 			"interface", x.Name, "others", strings.Join(others, " "), "remedy", "stop that one, and run sensor detach with its name in the configuration")
 	}
 	x.others = others
+}
+
+// twice says which watched interfaces have the packets of another one once more: a bridge or bond those of its port, a VLAN
+// those of what it lies on.
+func (d *doors) twice() {
+	links := map[*door]netlink.Link{}
+	for _, x := range d.list {
+		if x.attachment == nil {
+			continue
+		}
+		if l, err := netlink.LinkByIndex(x.attachment.index); err == nil {
+			links[x] = l
+		}
+	}
+	for _, x := range d.list {
+		above := ""
+		for _, y := range d.list {
+			l, o := links[x], links[y]
+			if x != y && l != nil && o != nil && (l.Attrs().MasterIndex == o.Attrs().Index || liesOn(o, l.Attrs().Index)) {
+				above = y.Name
+			}
+		}
+		if above == x.above {
+			continue
+		}
+		x.above = above
+		reason := ""
+		if above != "" {
+			reason = fmt.Sprintf("they come through %s as well, which is watched, too: each is counted twice, and limits are passed at half the rate; watch one of the two", above)
+			d.log.Error("packets are counted twice", "interface", x.Name, "others", above, "remedy", "take one of the two out of interfaces")
+		}
+		d.ready("packets of "+x.Name, reason)
+	}
 }
 
 // promiscuous makes a mirror port so again if somebody ended that, for it would take hardly any copy.

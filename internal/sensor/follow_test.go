@@ -244,6 +244,37 @@ func TestInterfaceThatIsDown(t *testing.T) {
 	})
 }
 
+// Two interfaces of which one has the packets of the other, too, are told, for each packet counts twice.
+func TestPacketsThatAreCountedTwice(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetMaster(in, bridge); err != nil {
+			t.Fatal(err)
+		}
+		var ready readiness
+		start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host}, {Name: "br0", Mode: Host}}, Controllers: nobody, Ready: ready.set})
+		says := func(want string) {
+			t.Helper()
+			until(t, func() bool {
+				got := ready.reason("packets of in")
+				return got == want || want != "" && strings.Contains(got, want)
+			}, "readiness says %q", want)
+		}
+		says("they come through br0 as well")
+		if err := netlink.LinkSetNoMaster(in); err != nil {
+			t.Fatal(err)
+		}
+		says("")
+		if got := ready.reason("packets of br0") + ready.reason("interface in"); got != "" {
+			t.Errorf("the others say %q", got)
+		}
+	})
+}
+
 // value returns the only series of a metric, or -1 when there is none.
 func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()

@@ -79,9 +79,14 @@ func ownUses(l netlink.Link) (uses []string, err error) {
 // the kernel also calls its parent, is none.
 var stacked = []string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}
 
+// liesOn tells whether an interface receives its packets through the one of an index.
+func liesOn(l netlink.Link, index int) bool {
+	return l.Attrs().ParentIndex == index && slices.Contains(stacked, l.Type())
+}
+
 func carries(index int, links []netlink.Link) (uses []string) {
 	for _, l := range links {
-		if l.Attrs().ParentIndex == index && slices.Contains(stacked, l.Type()) {
+		if liesOn(l, index) {
 			uses = append(uses, fmt.Sprintf("carries the %s interface %s", l.Type(), l.Attrs().Name))
 		}
 	}
