@@ -84,7 +84,7 @@ type Kernel struct {
 	objects   SensorObjects
 	identity  identity // of the maps
 	v4        table4
-	seed6     [5]uint64
+	seed6     [11]uint64
 	free      freeSlots
 	before    func() // a test dies here: see step
 	settings  uint64 // bytes of the variables
@@ -122,7 +122,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	size("free_networks", max(1, s.Networks6))
 	size("heavy_networks", max(1, s.Networks6/2))
 	size("slot_infos", s.Slots())
-	size("addresses6", s.Hosts)
+	size("checks6", s.Hosts)
 	size("records", s.columns()*s.blocks())
 	size("dirty", s.columns()*s.blocks())
 	size("lanes", s.CPUs)
@@ -143,7 +143,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	for name, value := range map[string]uint32{
 		"slots": uint32(s.Slots()), "row_blocks": uint32(s.blocks()), "window_shift": shift, "truncated_mirror": cut,
 		"decapsulate":   tunnelBits(s.Decapsulate),
-		"network_slots": uint32(s.Networks6), "targets6_shift": s.shift6(),
+		"network_slots": uint32(s.Networks6), "targets6_buckets": uint32(s.buckets6()),
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
 			return nil, fmt.Errorf("set constant %s: %w", name, err)
@@ -281,7 +281,7 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"free_networks", o.FreeNetworks},
 		{"heavy_networks", o.HeavyNetworks},
 		{"slot_infos", o.SlotInfos},
-		{"addresses6", o.Addresses6},
+		{"checks6", o.Checks6},
 		{"records", o.Records},
 		{"dirty", o.Dirty},
 		{"lanes", o.Lanes},

@@ -10,7 +10,7 @@
 volatile const __u32 slots = 1;            /* hosts and prefixes */
 volatile const __u32 row_blocks = 1;       /* record blocks of a column */
 volatile const __u32 network_slots = 0;    /* IPv6 /64 networks; 0: hosts belong to their prefix directly */
-volatile const __u32 targets6_shift = 63;  /* hash >> targets6_shift is a bucket */
+volatile const __u32 targets6_buckets = 1; /* buckets of targets6 */
 volatile const __u32 window_shift = 3;     /* a window is 2^window_shift ticks: a clock would cost a third of all */
 volatile const __u32 truncated_mirror = 0; /* XDP: the mirror may cut frames short, so believe their length fields */
 
@@ -38,7 +38,7 @@ __u32 networks[65536];   /* first two octets of an IPv4 target -> network_block,
 __u64 filter6[65536 / 64];
 __u32 half6;
 __u32 root6[2][1 << ROOT6_BITS];
-__u64 seed6[5];     /* of the hash; drawn with new maps, and kept as long as they are */
+__u64 seed6[11];    /* of hash6, hash4 and check6; drawn with new maps, and kept as long as they are */
 __u32 locks6[1024]; /* held while an address is put into the table; nobody waits for one */
 
 /* Set by the program that finds a queue empty, cleared by user space when it has put something in: spares its lock. */
@@ -133,8 +133,8 @@ struct {
 } slot_infos SEC(".maps");
 
 /*
- * The addresses of IPv6 hosts once more, side by side: every packet is compared with one, and four share the cache line
- * that each would need in slot_infos. Key: slot of a host. Written by the program that puts the host into the table; stale
+ * The checks of IPv6 hosts' addresses, side by side: every packet is compared with one, and eight share the cache line that
+ * each address would need in slot_infos. Key: slot of a host. Written by the program that puts the host into the table; stale
  * when the slot is not in there any more.
  */
 struct {
@@ -142,8 +142,8 @@ struct {
 	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct address6);
-} addresses6 SEC(".maps");
+	__type(value, __u64);
+} checks6 SEC(".maps");
 
 /*
  * The counters. Key: column * row_blocks + slot / RECORDS; without outbound the map ends with the last inbound column. All

@@ -30,7 +30,7 @@ type ProbeVerdict struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapAddresses6         = "addresses6"
+	ProbeMapChecks6            = "checks6"
 	ProbeMapDirty              = "dirty"
 	ProbeMapFreeHosts          = "free_hosts"
 	ProbeMapFreeNetworks       = "free_networks"
@@ -67,7 +67,7 @@ const (
 	ProbeVarServiceVectors     = "service_vectors"
 	ProbeVarSlots              = "slots"
 	ProbeVarSlotsTaken         = "slots_taken"
-	ProbeVarTargets6Shift      = "targets6_shift"
+	ProbeVarTargets6Buckets    = "targets6_buckets"
 	ProbeVarTruncatedMirror    = "truncated_mirror"
 	ProbeVarUdpVectors         = "udp_vectors"
 	ProbeVarUnusedCell         = "unused_cell"
@@ -130,7 +130,7 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	Addresses6    *ebpf.MapSpec `ebpf:"addresses6"`
+	Checks6       *ebpf.MapSpec `ebpf:"checks6"`
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
 	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
@@ -170,7 +170,7 @@ type ProbeVariableSpecs struct {
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
 	SlotsTaken         *ebpf.VariableSpec `ebpf:"slots_taken"`
-	Targets6Shift      *ebpf.VariableSpec `ebpf:"targets6_shift"`
+	Targets6Buckets    *ebpf.VariableSpec `ebpf:"targets6_buckets"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
@@ -202,7 +202,7 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	Addresses6    *ebpf.Map `ebpf:"addresses6"`
+	Checks6       *ebpf.Map `ebpf:"checks6"`
 	Dirty         *ebpf.Map `ebpf:"dirty"`
 	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
@@ -222,7 +222,7 @@ type ProbeMaps struct {
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
-		m.Addresses6,
+		m.Checks6,
 		m.Dirty,
 		m.FreeHosts,
 		m.FreeNetworks,
@@ -263,7 +263,7 @@ type ProbeVariables struct {
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
 	SlotsTaken         *ebpf.Variable `ebpf:"slots_taken"`
-	Targets6Shift      *ebpf.Variable `ebpf:"targets6_shift"`
+	Targets6Buckets    *ebpf.Variable `ebpf:"targets6_buckets"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`

@@ -13,11 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type SensorAddress6 struct {
-	_      structs.HostLayout
-	Halves [2]uint64
-}
-
 type SensorBucket6 struct {
 	_       structs.HostLayout
 	Entries [8]uint32
@@ -148,7 +143,7 @@ type SensorTrigger struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SensorMapAddresses6         = "addresses6"
+	SensorMapChecks6            = "checks6"
 	SensorMapDirty              = "dirty"
 	SensorMapFreeHosts          = "free_hosts"
 	SensorMapFreeNetworks       = "free_networks"
@@ -184,7 +179,7 @@ const (
 	SensorVarServiceVectors     = "service_vectors"
 	SensorVarSlots              = "slots"
 	SensorVarSlotsTaken         = "slots_taken"
-	SensorVarTargets6Shift      = "targets6_shift"
+	SensorVarTargets6Buckets    = "targets6_buckets"
 	SensorVarTruncatedMirror    = "truncated_mirror"
 	SensorVarUdpVectors         = "udp_vectors"
 	SensorVarUnusedCell         = "unused_cell"
@@ -247,7 +242,7 @@ type SensorProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SensorMapSpecs struct {
-	Addresses6    *ebpf.MapSpec `ebpf:"addresses6"`
+	Checks6       *ebpf.MapSpec `ebpf:"checks6"`
 	Dirty         *ebpf.MapSpec `ebpf:"dirty"`
 	FreeHosts     *ebpf.MapSpec `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.MapSpec `ebpf:"free_networks"`
@@ -286,7 +281,7 @@ type SensorVariableSpecs struct {
 	ServiceVectors     *ebpf.VariableSpec `ebpf:"service_vectors"`
 	Slots              *ebpf.VariableSpec `ebpf:"slots"`
 	SlotsTaken         *ebpf.VariableSpec `ebpf:"slots_taken"`
-	Targets6Shift      *ebpf.VariableSpec `ebpf:"targets6_shift"`
+	Targets6Buckets    *ebpf.VariableSpec `ebpf:"targets6_buckets"`
 	TruncatedMirror    *ebpf.VariableSpec `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
@@ -318,7 +313,7 @@ func (o *SensorObjects) Close() error {
 //
 // It can be passed to LoadSensorObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SensorMaps struct {
-	Addresses6    *ebpf.Map `ebpf:"addresses6"`
+	Checks6       *ebpf.Map `ebpf:"checks6"`
 	Dirty         *ebpf.Map `ebpf:"dirty"`
 	FreeHosts     *ebpf.Map `ebpf:"free_hosts"`
 	FreeNetworks  *ebpf.Map `ebpf:"free_networks"`
@@ -338,7 +333,7 @@ type SensorMaps struct {
 
 func (m *SensorMaps) Close() error {
 	return _SensorClose(
-		m.Addresses6,
+		m.Checks6,
 		m.Dirty,
 		m.FreeHosts,
 		m.FreeNetworks,
@@ -378,7 +373,7 @@ type SensorVariables struct {
 	ServiceVectors     *ebpf.Variable `ebpf:"service_vectors"`
 	Slots              *ebpf.Variable `ebpf:"slots"`
 	SlotsTaken         *ebpf.Variable `ebpf:"slots_taken"`
-	Targets6Shift      *ebpf.Variable `ebpf:"targets6_shift"`
+	Targets6Buckets    *ebpf.Variable `ebpf:"targets6_buckets"`
 	TruncatedMirror    *ebpf.Variable `ebpf:"truncated_mirror"`
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`

@@ -28,13 +28,7 @@ const (
 )
 
 // buckets6 is how many buckets the table of IPv6 targets has: half of its entries are never used.
-func (s Sizes) buckets6() int {
-	n := 2
-	for n*ways6 < 2*(s.Hosts+s.Networks6) {
-		n *= 2
-	}
-	return n
-}
+func (s Sizes) buckets6() int { return max(2, (2*(s.Hosts+s.Networks6)+ways6-1)/ways6) }
 
 // nodes6 is how many nodes each half of the trie has: whole pages, and enough for prefixes that share nothing but their
 // first 32 bits and are no longer than /64.
@@ -178,17 +172,9 @@ func tag6(hash uint64) uint32 { return uint32(hash>>24&0xffff)*tags6>>16 + 1 }
 
 // bucketsOf returns the two buckets a hash leads to.
 func (k *Kernel) bucketsOf(hash uint64) [2]uint32 {
-	shift := k.Sizes.shift6()
-	return [2]uint32{uint32(hash >> shift), uint32(uint64(uint32(hash>>16)|1) * golden >> shift)}
-}
-
-// shift6 leaves the bits of a hash that number the buckets.
-func (s Sizes) shift6() uint32 {
-	shift := uint32(64)
-	for n := s.buckets6(); n > 1; n /= 2 {
-		shift--
-	}
-	return shift
+	n := uint64(k.Sizes.buckets6())
+	second := uint64(uint32(hash>>16)|1) * golden
+	return [2]uint32{uint32(hash >> 32 * n >> 32), uint32(second >> 32 * n >> 32)}
 }
 
 // change6 replaces the entry of an IPv6 target that leads to slot, if there is one.

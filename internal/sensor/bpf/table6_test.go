@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // entriesOf reads the whole table of IPv6 targets: which slot each holder has, and how many entries there are.
@@ -281,7 +283,7 @@ func TestTable6OnTwoCPUs(t *testing.T) {
 // TestOverflow6 gives all addresses the same two buckets: without its seed the hash is one that anybody can aim at.
 func TestOverflow6(t *testing.T) {
 	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 256, 16 })
-	k.seed6 = [5]uint64{}
+	k.seed6 = [11]uint64{}
 	if err := k.objects.Seed6.Set(k.seed6); err != nil {
 		t.Fatal(err)
 	}
@@ -300,6 +302,51 @@ func TestOverflow6(t *testing.T) {
 	}
 	if hosts, _, err := k.Free(); err != nil || 256-hosts != 2*ways6 {
 		t.Errorf("%d slots are in use, want %d (%v)", 256-hosts, 2*ways6, err)
+	}
+}
+
+// TestTwins6 has hosts that share a bucket, a tag and where they are looked for first, when no more slots are to be had: only
+// what is compared of their addresses tells them apart.
+func TestTwins6(t *testing.T) {
+	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 16, 64 })
+	if err := k.SetTargets(Table{netip.MustParsePrefix("2001:db8::/32"): 16}); err != nil {
+		t.Fatal(err)
+	}
+	inOne := func(i int) netip.Addr { return in64(i) }
+	inEach := func(i int) netip.Addr { // the same host of many networks
+		return netip.AddrFrom16([16]byte{0x20, 1, 0xd, 0xb8, 5: byte(i >> 16), 6: byte(i >> 8), 7: byte(i), 15: 1})
+	}
+	hashOf := func(a netip.Addr) uint64 { return k.hash6(netip.PrefixFrom(a, 128)) }
+	twins := []netip.Addr{inOne(1)}
+	a := hashOf(twins[0])
+	for _, more := range []func(int) netip.Addr{inOne, inEach} {
+		for i, n := 2, 0; n < 2; i++ {
+			if b := hashOf(more(i)); tag6(a) == tag6(b) && k.bucketsOf(a)[0] == k.bucketsOf(b)[0] && a%ways6 == b%ways6 {
+				twins = append(twins, more(i))
+				n++
+			}
+		}
+	}
+	for _, addr := range twins {
+		run(t, k.Ingress(), dnsTo(addr.String()), nil)
+	}
+	for i := range 5 { // of another network
+		run(t, k.Ingress(), dnsTo(in64(1<<16|i).String()), nil)
+	}
+	for n, addr := range twins {
+		for range n {
+			run(t, k.Ingress(), dnsTo(addr.String()), nil)
+		}
+	}
+	held, counted := entriesOf(t, k), sums(t, k)
+	for n, addr := range twins {
+		slot, ok := held[netip.PrefixFrom(addr, 128)]
+		if got := counted[slot][ColumnOf(vector.Inbound, vector.Total)].Packets(); !ok || got != uint64(n+1) {
+			t.Errorf("%s, slot %d (%v): %d packets, want %d", addr, slot, ok, got, n+1)
+		}
+	}
+	if st, err := k.Stats(); err != nil || st.RefusedHosts == 0 {
+		t.Errorf("nobody was refused a slot: %+v (%v)", st, err)
 	}
 }
 

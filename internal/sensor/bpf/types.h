@@ -97,11 +97,6 @@ struct slot_info {
 	__u64 hot[2]; /* vectors user space reports already, one bit each, by direction: they raise no trigger */
 };
 
-/* The address of an IPv6 host, network byte order. */
-struct address6 {
-	__u64 halves[2];
-};
-
 /* Why a packet is malformed. Go knows them as classify.Reason. */
 enum reason {
 	MALFORMED_SHORT,      /* the frame ends inside of a header */
@@ -156,7 +151,7 @@ struct lane {
 
 /*
  * Half a cache line of the table of IPv6 targets. An entry is 0 or tag << TAG6_SHIFT | flags | slot, the tag from 1 on: just
- * enough of the address that seldom another's is compared with it; the whole is in addresses6 and in the slot's info. The
+ * enough of the address that seldom another's is compared with it; more is in checks6, the whole in the slot's info. The
  * smaller the table, the more of it stays in the nearest caches.
  */
 #define BUCKET6_WAYS 8
