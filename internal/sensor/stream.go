@@ -71,8 +71,8 @@ func (s *stream) run(ctx context.Context) error {
 		wait := rand.N(bound)
 		s.metrics.disconnects.WithLabelValues(s.controller.Address).Inc()
 		// The same error again and again is said once.
-		if text := status.Convert(err).Message(); text != last {
-			s.log.Warn("no stream to controller", "err", err, "retry_within", bound)
+		if text := inWords(err); text != last {
+			s.log.Warn("no stream to controller", "err", text, "retry_within", bound)
 			s.ready(component, text)
 			last = text
 		}
@@ -89,6 +89,20 @@ func (s *stream) run(ctx context.Context) error {
 		}
 		conn.ResetConnectBackoff()
 	}
+}
+
+// inWords is why there is no stream, in the same words each time: without our port, which is another one for each connection.
+func inWords(err error) string {
+	text := status.Convert(err).Message()
+	if from, to, ok := strings.Cut(text, "->"); ok {
+		if without := strings.TrimRight(from, "0123456789"); strings.HasSuffix(without, ":") {
+			text = strings.TrimSuffix(without, ":") + "->" + to
+		}
+	}
+	if strings.Contains(text, "error reading server preface") {
+		return "it takes the connection and does not answer: it hangs, or that is the port of something else, or one side uses TLS and the other does not: " + text
+	}
+	return text
 }
 
 // once serves one stream until it breaks.

@@ -2,14 +2,18 @@ package sensor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -216,5 +220,19 @@ func TestFlightIsBounded(t *testing.T) {
 	}
 	if lost := f.lost(); len(lost) != 0 {
 		t.Errorf("%d are still in flight", len(lost))
+	}
+}
+
+// The same trouble has the same words each time, so that it is logged once.
+func TestWhyThereIsNoStream(t *testing.T) {
+	preface := func(port int) error {
+		return status.Error(codes.Unavailable, fmt.Sprintf(`connection error: desc = "error reading server preface: read tcp 127.0.0.1:%d->127.0.0.1:7442: use of closed network connection"`, port))
+	}
+	first, second := inWords(preface(40001)), inWords(preface(40002))
+	if first != second || !strings.Contains(first, "does not answer") || !strings.Contains(first, "127.0.0.1->127.0.0.1:7442") {
+		t.Errorf("%q, then %q", first, second)
+	}
+	if got := inWords(status.Error(codes.PermissionDenied, "no sensor of ours")); got != "no sensor of ours" {
+		t.Errorf("%q", got)
 	}
 }
