@@ -281,17 +281,21 @@ func TestTCPTaken(t *testing.T) {
 	if acked, waits := taken(); waits {
 		t.Errorf("nothing was written: %d octets are taken, and more wait", acked)
 	}
-	total := 0
-	for block := make([]byte, 1<<16); ; { // until both kernels are full
-		_ = c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
-		n, err := c.Write(block)
-		if total += n; err != nil {
-			break
+	total, same := 0, 0
+	var shut uint64
+	block := make([]byte, 1<<16)
+	waitFor(t, "a shut window", func() bool { // when both kernels are full
+		_ = c.SetWriteDeadline(time.Now().Add(time.Millisecond))
+		n, _ := c.Write(block)
+		total += n
+		acked, waits := taken()
+		if same++; !waits || acked != shut {
+			shut, same = acked, 0
 		}
-	}
-	shut, waits := taken()
-	if !waits || shut == 0 || shut >= uint64(total) {
-		t.Errorf("%d of %d octets are taken, more wait: %v", shut, total, waits)
+		return same == 20
+	})
+	if shut == 0 || shut >= uint64(total) {
+		t.Errorf("%d of %d octets are taken", shut, total)
 	}
 	go func() { _, _ = io.Copy(io.Discard, a) }()
 	waitFor(t, "the rest to be taken", func() bool { acked, waits := taken(); return !waits && acked >= uint64(total) })
