@@ -53,6 +53,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	a.sayMemory()
+	a.sayUnsupported()
 	return a.run(ctx)
 }
 
