@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/amooglesoft/trafficmonitor/internal/detect"
 	"github.com/amooglesoft/trafficmonitor/internal/document"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -38,6 +39,7 @@ type given struct {
 	direction        string
 	pps, bps         *float64
 	peakPPS, peakBPS *float64
+	totalPPS         *float64
 	duration         time.Duration
 	test             string
 	sensors, hosts   int
@@ -79,6 +81,15 @@ func ParseSuite(name string, text []byte) (*Suite, error) {
 		if t.given.step > 0 && t.given.evidence == nil {
 			s.report.Add(at+".given.evidence", "is missing: what was measured while step %d was in effect", t.given.step)
 		}
+		switch g := t.given; {
+		case g.totalPPS == nil:
+		case g.test != detect.Share.String():
+			s.report.Add(at+".given.total_pps", "counts for test: share only, and this is about test: %s", g.test)
+		case g.pps == nil:
+			s.report.Add(at+".given.pps", "is missing: what part of total_pps the vector is")
+		case *g.totalPPS < *g.pps:
+			s.report.Add(at+".given.total_pps", "is less than pps, which is a part of it")
+		}
 		if t.expect.attack != nil && t.given.pps == nil && t.given.bps == nil {
 			s.report.Add(at+".given.pps", "is missing, as is bps: an attack is told by its rate")
 		}
@@ -119,6 +130,7 @@ func (g *given) schema() document.Value {
 		document.Field{Key: "bps", Value: document.Optional(&g.bps, document.BPS()), Help: "Its bits per second now."},
 		document.Field{Key: "peak_pps", Value: document.Optional(&g.peakPPS, document.PPS()), Help: "The highest so far; absent: pps."},
 		document.Field{Key: "peak_bps", Value: document.Optional(&g.peakBPS, document.BPS()), Help: "The highest so far; absent: bps."},
+		document.Field{Key: "total_pps", Value: document.Optional(&g.totalPPS, document.PPS()), Help: "Packets per second of all that the target receives, of which test: share is a share; absent: pps."},
 		document.Field{Key: "duration", Value: document.Scalar(&g.duration, document.Duration(0, 1000*time.Hour)), Help: "How long the incident lasts."},
 		document.Field{Key: "test", Value: document.Scalar(&g.test, document.OneOf("limit", "unanswered", "spoofed", "unusual", "share")), Help: "What was passed."},
 		document.Field{Key: "sensors", Value: document.Scalar(&g.sensors, document.Number(0, 1<<20)), Help: "How many sensors see it."},
@@ -196,7 +208,7 @@ func (t test) run(p *Policy) (failures []string) {
 		fail("the group of "+inc.Target.String(), p.Group(inc.Target), *want)
 	}
 	if want := t.expect.attack; want != nil {
-		if l := p.limitsOf(inc); l.reached(inc) != *want {
+		if l := p.limitsOf(inc); l.reached(inc, t.given.total()) != *want {
 			fail("attack", fmt.Sprintf("%v (the limits are %s)", !*want, l), *want)
 		}
 	}
@@ -249,6 +261,14 @@ func (g given) incident() Incident {
 	return inc
 }
 
+// total is what the target receives in all, packets per second.
+func (g given) total() float64 {
+	var total float64
+	set(&total, g.pps)
+	set(&total, g.totalPPS)
+	return total
+}
+
 // measured is the evidence; before the first step its age is that of the incident.
 func (g given) measured() Evidence {
 	if g.evidence == nil {
@@ -280,8 +300,9 @@ func (p *Policy) limitsOf(inc Incident) Limits {
 	return p.Limits(inc.Target, inc.Vector)
 }
 
-// reached reports whether the rates of an incident reach a limit, by the test that it says.
-func (l Limits) reached(inc Incident) bool {
+// reached reports whether the rates of an incident reach a limit, by the test that it says; total is all that its target receives,
+// packets per second.
+func (l Limits) reached(inc Incident, total float64) bool {
 	over := func(x, limit float64) bool { return limit > 0 && x >= limit }
 	if l.Hosts > 0 && inc.Hosts < l.Hosts && !inc.Target.IsSingleIP() {
 		return false
@@ -292,7 +313,7 @@ func (l Limits) reached(inc Incident) bool {
 	case inc.Test == "unanswered":
 		return over(inc.PPS, l.Unanswered)
 	case inc.Test == "share": // of all that the target receives
-		return l.Share > 0 && over(inc.PPS, l.ShareFrom)
+		return l.Share > 0 && over(inc.PPS, max(l.ShareFrom, l.Share*total))
 	case inc.Test == "spoofed": // each packet has a source of its own
 		return over(inc.PPS, l.Spoofed)
 	}

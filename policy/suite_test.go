@@ -44,6 +44,9 @@ tests:
   - {given: {vector: syn, step: 1, pss: 3}, expect: {attack: true}}
   - {name: d, given: {target: 192.0.2.1, vector: syn, step: 2, evidence: {reduction: 0.5}}, expect: {steps: 3}}
   - {name: e, given: {target: 192.0.2.1, vector: syn, step: 2}, expect: {step: 3}}
+  - {name: f, given: {target: 192.0.2.1, vector: syn, pps: 2 kpps, total_pps: 5 kpps}, expect: {attack: true}}
+  - {name: g, given: {target: 192.0.2.1, vector: syn, pps: 2 kpps, total_pps: 1 kpps, test: share}, expect: {attack: true}}
+  - {name: h, given: {target: 192.0.2.1, vector: syn, bps: 2 Mbps, total_pps: 1 kpps, test: share}, expect: {attack: true}}
 `))
 	if err == nil {
 		t.Fatal("is read")
@@ -51,6 +54,37 @@ tests:
 	golden(t, "testdata/wrong_suite.golden", err.Error()+"\n")
 	if _, err := ParseSuite("x", []byte("version: 1\ntests: []\n")); err == nil {
 		t.Error("no test is a suite")
+	}
+}
+
+// A share is told of what the target receives in all, as the detector tells it.
+func TestSuiteOfShares(t *testing.T) {
+	p, err := Parse("p.yaml", []byte("version: 1\nthresholds: [{vectors: all, share: 30%, share_from: 2 kpps}, {vectors: ack, share: none}]\nnetworks: [{vectors: udp-other, pps: 1 Mpps}]\nresponses: [{vectors: all, action: observe}]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		given  string
+		attack bool
+	}{
+		{"target: 192.0.2.1, vector: udp-other, pps: 14 kpps, total_pps: 50 kpps, test: share", false},
+		{"target: 192.0.2.1, vector: udp-other, pps: 15 kpps, total_pps: 50 kpps, test: share", true},
+		{"target: 192.0.2.1, vector: udp-other, pps: 1900 pps, total_pps: 2 kpps, test: share", false}, // below share_from
+		{"target: 192.0.2.1, vector: udp-other, pps: 2 kpps, total_pps: 2 kpps, test: share", true},
+		{"target: 192.0.2.1, vector: udp-other, pps: 15 kpps, test: share", true}, // it is all
+		{"target: 192.0.2.1, vector: udp-other, pps: 15 kpps", false},
+		{"target: 192.0.2.0/24, vector: udp-other, pps: 15 kpps, total_pps: 15 kpps, test: share", false},
+		{"target: 192.0.2.1, vector: total, pps: 15 kpps, test: share", false},
+		{"target: 192.0.2.1, vector: udp-other, direction: outbound, pps: 15 kpps, test: share", false},
+		{"target: 192.0.2.1, vector: ack, pps: 15 kpps, total_pps: 15 kpps, test: share", false}, // has no share
+	} {
+		s, err := ParseSuite("x_test.yaml", fmt.Appendf(nil, "version: 1\ntests: [{name: x, given: {%s}, expect: {attack: %v}}]\n", tc.given, tc.attack))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := s.Run(p)[0].Failures; len(f) > 0 {
+			t.Errorf("%s: %q", tc.given, f)
+		}
 	}
 }
 
