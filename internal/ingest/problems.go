@@ -41,9 +41,20 @@ var lossKinds = [...]struct {
 }{
 	{problemTriggers, func(c Counters) uint64 { return c.LostTriggers }, "it loses triggers, %d so far: attacks are reported a report interval late"},
 	{problemSlots, func(c Counters) uint64 { return c.SlotExhausted }, "%d packets were counted for a network because no slot for their host was free"},
+	{problemSlots, func(c Counters) uint64 { return c.lost("free_networks") }, "%d packets were counted for a prefix because no slot for their IPv6 /64 network was free"},
 	{problemBacklog, func(c Counters) uint64 { return c.DroppedReports }, "it dropped %d reports: its backlog was full, or this controller refused them (the log of the sensor says which)"},
 	{problemBacklog, func(c Counters) uint64 { return c.MergedReports }, "it merged %d interval reports that could not be sent in time"},
 	{problemSamples, func(c Counters) uint64 { return c.LostSamples }, "it loses samples, %d so far"},
+}
+
+// lost is what found no room in a map.
+func (c Counters) lost(name string) uint64 {
+	for _, m := range c.Maps {
+		if m.Name == name {
+			return m.Lost
+		}
+	}
+	return 0
 }
 
 // patience is how long a sensor may take to follow a new directive.

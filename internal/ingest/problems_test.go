@@ -129,3 +129,26 @@ func TestWhatASensorSaysIsBounded(t *testing.T) {
 		t.Errorf("kept %d characters, %d maps, %d interfaces", len(st.DirectiveError), len(st.Counters.Maps), len(st.Interfaces))
 	}
 }
+
+// IPv6 networks that find no slot are told as hosts are.
+func TestNetworksWithoutASlotAreAProblem(t *testing.T) {
+	f := start(t, Options{})
+	x := joined(t, f)
+	now := time.Now()
+	for i, lost := range []uint64{5, 5, 6} {
+		x.note(now, every(i+1, &pb.SensorCounters{Maps: []*pb.MapUse{{Name: "records", Lost: uint64(i)}, {Name: "free_networks", Lost: lost}}}))
+		want := 0
+		if lost > 5 {
+			want = 1
+		}
+		var got []Problem
+		for _, p := range f.Sensors(now)[0].Problems {
+			if p.Kind == problemSlots {
+				got = append(got, p)
+			}
+		}
+		if len(got) != want || want > 0 && !strings.HasPrefix(got[0].Text, "6 packets were counted for a prefix") {
+			t.Errorf("report %d: %v", i+1, got)
+		}
+	}
+}
