@@ -175,6 +175,27 @@ func (a *attacher) attachTCX(x *attachment) error {
 	return nil
 }
 
+// ahead is how many programs of others stand in front of ours at tcx: what they drop or redirect we do not see.
+func (a *attacher) ahead(x *attachment) (most int) {
+	if x.kind != pb.Interface_ATTACHMENT_TCX {
+		return 0
+	}
+	for attach, p := range map[ebpf.AttachType]*ebpf.Program{ebpf.AttachTCXIngress: a.programs.ingress, ebpf.AttachTCXEgress: a.programs.egress} {
+		if p == nil || attach == ebpf.AttachTCXEgress && !x.outbound {
+			continue
+		}
+		info, err := p.Info()
+		if err != nil {
+			continue
+		}
+		id, _ := info.ID()
+		if r, err := link.QueryPrograms(link.QueryOptions{Target: x.index, Attach: attach}); err == nil {
+			most = max(most, slices.IndexFunc(r.Programs, func(q link.AttachedProgram) bool { return q.ID == id }))
+		}
+	}
+	return most
+}
+
 type tcxSide struct {
 	what    string
 	attach  ebpf.AttachType

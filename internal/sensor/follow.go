@@ -46,11 +46,12 @@ type door struct {
 	down       bool        // it is there, and no packet can come in
 	others     []string    // sensors of other names that have programs there
 	above      string      // watched, too, and its packets come through this one
+	ahead      int         // programs of others in front of ours
 }
 
 type doorMetrics struct {
-	attached, hooks, up, others *prometheus.GaugeVec
-	changes                     *prometheus.CounterVec
+	attached, hooks, up, others, ahead *prometheus.GaugeVec
+	changes                            *prometheus.CounterVec
 }
 
 func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
@@ -70,12 +71,16 @@ func newDoorMetrics(reg prometheus.Registerer) doorMetrics {
 			Name: "trafficmonitor_sensor_interface_others",
 			Help: "Sensors of other names that have programs pinned at the interface, whether they run or not.",
 		}, []string{"interface"}),
+		ahead: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "trafficmonitor_sensor_interface_programs_ahead",
+			Help: "Programs of others in front of ours at tcx of the interface: what they drop or redirect is not counted.",
+		}, []string{"interface"}),
 		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "trafficmonitor_sensor_interface_changes_total",
 			Help: "Times the interface was attached, adopted from an earlier process, reattached, lost, refused, or went down.",
 		}, []string{"interface", "change"}),
 	}
-	reg.MustRegister(m.attached, m.hooks, m.up, m.others, m.changes)
+	reg.MustRegister(m.attached, m.hooks, m.up, m.others, m.ahead, m.changes)
 	return m
 }
 
@@ -155,6 +160,7 @@ func (d *doors) look(now time.Time) {
 
 func (d *doors) after(now time.Time) {
 	d.twice()
+	d.order()
 	d.publish()
 	d.next = now.Add(checkInterface)
 	for _, x := range d.list {
@@ -286,6 +292,24 @@ func (d *doors) twice() {
 			d.log.Error("packets are counted twice", "interface", x.Name, "others", above, "remedy", "take one of the two out of interfaces")
 		}
 		d.ready("packets of "+x.Name, reason)
+	}
+}
+
+// order says where programs of others came to stand in front of ours.
+func (d *doors) order() {
+	for _, x := range d.list {
+		if x.attachment == nil {
+			d.metrics.ahead.DeleteLabelValues(x.Name)
+			x.ahead = 0
+			continue
+		}
+		n := d.attacher.ahead(x.attachment)
+		d.metrics.ahead.WithLabelValues(x.Name).Set(float64(n))
+		if n > x.ahead {
+			d.log.Warn("programs of others were attached in front of ours: what they drop or redirect is not counted", "interface", x.Name, "programs", n,
+				"remedy", "restart the sensor after detaching it (sensor detach), or have them attach behind it")
+		}
+		x.ahead = n
 	}
 }
 
