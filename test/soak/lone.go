@@ -88,7 +88,10 @@ func (o *lone) change(ctx context.Context, rate int) error {
 		if err == nil && len(res.Refused) > 0 {
 			err = fmt.Errorf("the lone speaker refused %d routes: %+v", len(res.Refused), res.Refused[0])
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return o.client.Confirm(ctx, 1, uint64(n), 0) // as a controller does: there is no newer set
 	}
 	n := 1
 	for ; pause(ctx, time.Until(began.Add(time.Duration(n)*time.Second))); n++ {
