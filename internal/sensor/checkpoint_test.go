@@ -2,6 +2,7 @@ package sensor
 
 import (
 	"bytes"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,17 +72,85 @@ func TestReportsGoOnAfterARestart(t *testing.T) {
 	})
 }
 
+// notes is a teller that was told one octet at a time.
+type notes struct {
+	all, news []byte
+	many      bool
+}
+
+func (n *notes) tell(b string) { n.all, n.news = append(n.all, b...), append(n.news, b...) }
+
+func (n *notes) AppendTold(b []byte) []byte {
+	n.news, n.many = nil, false
+	return append(b, n.all...)
+}
+
+func (n *notes) AppendNews(b []byte) ([]byte, bool) {
+	if n.many {
+		return b, false
+	}
+	b, n.news = append(b, n.news...), nil
+	return b, true
+}
+
 func TestCheckpoint(t *testing.T) {
 	c := checkpoint{path: filepath.Join(t.TempDir(), "run", "checkpoint")}
 	if b, _, err := c.load(); b != nil || err != nil {
 		t.Errorf("none: %q %v", b, err)
 	}
-	now := time.Unix(1700000000, 7)
-	if err := c.save(now, func(b []byte) []byte { return append(b, "told"...) }); err != nil {
+	now, n := time.Unix(1700000000, 7), &notes{}
+	size := func() int64 {
+		t.Helper()
+		info, err := os.Stat(c.path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	save := func() {
+		t.Helper()
+		now = now.Add(time.Second)
+		if err := c.save(now, n); err != nil {
+			t.Fatal(err)
+		}
+		if b, at, err := c.load(); string(b) != string(n.all) || !at.Equal(now) || err != nil {
+			t.Fatalf("%q of %v (%v), want %q of %v", b, at, err, n.all, now)
+		}
+	}
+	n.tell("told")
+	save()
+	n.tell(" more")
+	save()
+	save()
+	if got := size(); got != 3*noteHeader+9 {
+		t.Errorf("%d octets: what was noted before is noted again", got)
+	}
+	n.many = true
+	save()
+	if got := size(); got != noteHeader+9 {
+		t.Errorf("%d octets after much was told at once", got)
+	}
+	for before := int64(0); size() > before; {
+		before = size()
+		n.tell(".")
+		save()
+		if most := 2*int64(len(n.all)) + roomForNews + 100; size() > most {
+			t.Fatalf("%d octets for %d", size(), len(n.all))
+		}
+	}
+
+	whole, err := os.ReadFile(c.path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if b, at, err := c.load(); !bytes.Equal(b, []byte("told")) || !at.Equal(now) || err != nil {
-		t.Errorf("%q %v %v", b, at, err)
+	for cut := range len(whole) {
+		told, _, ok := readNotes(whole[:cut])
+		if ok && !bytes.HasPrefix(n.all, told) {
+			t.Fatalf("cut to %d octets: %q", cut, told)
+		}
+		if first := noteHeader + int(binary.LittleEndian.Uint32(whole[8:])); ok != (cut >= first) {
+			t.Fatalf("cut to %d octets, the first note has %d: %v", cut, first, ok)
+		}
 	}
 	if err := os.WriteFile(c.path, []byte("cut"), 0o600); err != nil {
 		t.Fatal(err)
@@ -90,15 +159,32 @@ func TestCheckpoint(t *testing.T) {
 		t.Error("a note that is cut off is read")
 	}
 	// Where it cannot be written there is none: an old one would report twice.
+	if err := c.remove(); err != nil {
+		t.Fatal(err)
+	}
+	save()
+	n.many = true
 	if err := os.Mkdir(c.path+".new", 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.save(now, func(b []byte) []byte { return b }); err == nil {
+	if err := c.save(now, n); err == nil {
 		t.Error("no error")
 	}
 	if _, err := os.Stat(c.path); !os.IsNotExist(err) {
 		t.Errorf("an old note is left: %v", err)
 	}
+	if err := os.Remove(c.path + ".new"); err != nil {
+		t.Fatal(err)
+	}
+	save()
+	c.file.Close() // so that nothing can be added to it
+	if err := c.save(now, n); err == nil {
+		t.Error("no error")
+	}
+	if _, err := os.Stat(c.path); !os.IsNotExist(err) {
+		t.Errorf("an old note is left: %v", err)
+	}
+	save()
 	none := checkpoint{}
 	if err := none.save(now, nil); err != nil {
 		t.Error(err)

@@ -43,12 +43,14 @@ type scanner struct {
 	memory  [][]byte
 	lanes   []SensorLane
 
-	told   [Columns][]*toldBlock       // by block: what the caller was told of; nil before the first
-	live   [][Columns / 64]uint64      // by block: columns in which it ever counted anything
-	cells  []cells                     // by CPU
-	wanted []uint32                    // slots of a column to read, during ScanSlots
-	found  []candidate                 // cells that hold something, sorted by key
-	each   func(uint32, Column, Count) // the caller's, during a scan
+	told     [Columns][]*toldBlock       // by block: what the caller was told of; nil before the first
+	news     []uint32                    // keys of what was told since it was noted last, some twice
+	manyNews bool                        // more than mostNews: which, nobody knows
+	live     [][Columns / 64]uint64      // by block: columns in which it ever counted anything
+	cells    []cells                     // by CPU
+	wanted   []uint32                    // slots of a column to read, during ScanSlots
+	found    []candidate                 // cells that hold something, sorted by key
+	each     func(uint32, Column, Count) // the caller's, during a scan
 }
 
 // toldBlock is by slot of a block. Of most columns few blocks count anything, also when sources and ports are invented.
@@ -256,9 +258,19 @@ func (x *scanner) tell(slot uint32, c Column, sum uint64) {
 	told := x.toldOf(c, slot)
 	if n := sum - *told; n != 0 && n < math.MaxUint64-mostMoved && Count(n).Bytes() <= Count(n).Packets()*mostBytes {
 		*told = sum
+		if len(x.news) < mostNews {
+			x.news = append(x.news, uint32(c)<<slotBits|slot)
+		} else {
+			x.manyNews = true
+		}
 		x.each(slot, c, Count(n))
 	}
 }
+
+// mostNews is so many that to note everything costs little more.
+const mostNews = 1024
+
+func (x *scanner) forgetNews() { x.news, x.manyNews = x.news[:0], false }
 
 // toldOf is where it stands what the caller was told of a slot and column.
 func (x *scanner) toldOf(c Column, slot uint32) *uint64 {

@@ -24,13 +24,31 @@ func (k *Kernel) AppendTold(b []byte) []byte {
 			}
 			for j, n := range block {
 				if n != 0 {
-					b = binary.LittleEndian.AppendUint32(b, uint32(c)<<slotBits|uint32(i*blockRecords+j))
-					b = binary.LittleEndian.AppendUint64(b, n)
+					b = appendTold(b, uint32(c)<<slotBits|uint32(i*blockRecords+j), n)
 				}
 			}
 		}
 	}
+	k.scanner.forgetNews()
 	return b
+}
+
+// AppendNews appends what was told since AppendTold or AppendNews, so that AppendTold's followed by it is AppendTold's of now.
+// It returns false, and all is lost that AppendNews could say, when that is much.
+func (k *Kernel) AppendNews(b []byte) ([]byte, bool) {
+	x := k.scanner
+	if x.manyNews {
+		return b, false
+	}
+	for _, key := range x.news {
+		b = appendTold(b, key, *x.toldOf(Column(key>>slotBits), key&(1<<slotBits-1)))
+	}
+	x.forgetNews()
+	return b, true
+}
+
+func appendTold(b []byte, key uint32, n uint64) []byte {
+	return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint32(b, key), n)
 }
 
 // Resume makes Scan go on where an earlier process stood when it wrote told: what was counted since is told next. Without

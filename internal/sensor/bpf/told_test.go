@@ -5,6 +5,8 @@ package bpf
 import (
 	"encoding/binary"
 	"errors"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -99,6 +101,41 @@ func TestResume(t *testing.T) {
 	other, _ := pinned(t, filepath.Join(root, "b"), smallSizes)
 	if err := other.Resume(told); err == nil {
 		t.Error("what was told of other maps is believed")
+	}
+}
+
+// What was told and then the news is what is told now.
+func TestNews(t *testing.T) {
+	k := load(t)
+	k.scanner.each = func(uint32, Column, Count) {}
+	r := rand.New(rand.NewPCG(5, 6))
+	folded := func(b []byte) map[uint32]uint64 {
+		said := map[uint32]uint64{}
+		for b = b[toldHeader:]; len(b) > 0; b = b[12:] {
+			said[binary.LittleEndian.Uint32(b)] = binary.LittleEndian.Uint64(b[4:])
+		}
+		return said
+	}
+	sums := map[uint32]uint64{}
+	b, full := k.AppendTold(nil), 0
+	for round := range 200 {
+		for range r.IntN(mostNews/100) * (1 + round%20*6) {
+			slot, c := uint32(r.IntN(k.Sizes.Slots())), Column(r.IntN(8))
+			key := uint32(c)<<slotBits | slot
+			sums[key] += uint64(CountOf(uint64(1+r.IntN(3)), 300))
+			k.scanner.tell(slot, c, sums[key])
+		}
+		var ok bool
+		if b, ok = k.AppendNews(b); !ok {
+			b = k.AppendTold(nil)
+			full++
+		}
+		if got := folded(b); !maps.Equal(got, sums) {
+			t.Fatalf("round %d: %d records noted, want %d", round, len(got), len(sums))
+		}
+	}
+	if full == 0 || full == 200 {
+		t.Errorf("all was noted anew in %d of 200 rounds", full)
 	}
 }
 
