@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -26,11 +27,11 @@ import (
 const triggerPPS = 20_000
 
 // agent is a real sensor with default sizes in the rack, and what stands in for its controller: the same contract, mutual
-// TLS, the controller's default directive, but it keeps nothing. The sensor leaves nothing on the machine, so it does not
-// pin.
+// TLS, the controller's default directive, but it keeps nothing. The sensor pins, as everywhere, in a bpf file system of its own.
 type agent struct {
 	process *lab.Process
 	server  *grpc.Server
+	pins    string // where its bpf file system is mounted
 
 	triggers chan arrival
 
@@ -49,12 +50,12 @@ type arrival struct {
 
 const sensorYAML = `
 name: rack-1
-controllers: [{address: %q, server_name: controller-1}]
-tls: {ca: %q, cert: %q, key: %q}
-interfaces: [{name: %s, mode: %s}]
-state_file: ""
-checkpoint: ""
-pin: ""
+controllers: [{address: %[1]q, server_name: controller-1}]
+tls: {ca: %[2]q, cert: %[3]q, key: %[4]q}
+interfaces: [{name: %[5]s, mode: %[6]s}]
+state_file: %[7]s/state
+checkpoint: %[7]s/checkpoint
+pin: %[7]s/bpf
 listen: {telemetry: "127.0.0.1:7445"}
 `
 
@@ -90,7 +91,15 @@ func startAgent(ctx context.Context, bin string, i lab.Interface, mode string) (
 	i.In.Lab().OnClose(a.server.Stop)
 
 	config := filepath.Join(dir, "sensor.yaml")
-	text := fmt.Sprintf(sensorYAML, l.Addr(), client.CA, client.Cert, client.Key, i.Name, mode)
+	a.pins = filepath.Join(dir, "bpf")
+	if err := os.Mkdir(a.pins, 0o700); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("bpf", a.pins, "bpf", 0, ""); err != nil {
+		return nil, fmt.Errorf("mount a bpf file system on %s: %w", a.pins, err)
+	}
+	i.In.Lab().OnClose(func() { _ = a.unpin() })
+	text := fmt.Sprintf(sensorYAML, l.Addr(), client.CA, client.Cert, client.Key, i.Name, mode, dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -102,13 +111,21 @@ func startAgent(ctx context.Context, bin string, i lab.Interface, mode string) (
 	return a, a.reported(limit, 2)
 }
 
-// stop ends the sensor as systemd would.
+// unpin takes away what the sensor pinned, programs and all.
+func (a *agent) unpin() error {
+	if err := unix.Unmount(a.pins, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("unmount the bpf file system on %s: %w", a.pins, err)
+	}
+	return nil
+}
+
+// stop ends the sensor as systemd would, and takes its programs away.
 func (a *agent) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	err := a.process.Stop(limit)
 	a.server.Stop()
-	return err
+	return errors.Join(err, a.unpin())
 }
 
 // reported waits for so many more reports at the interval.
