@@ -101,13 +101,8 @@ func Load(s Sizes) (*Kernel, error) { return loadOn(s, nil) }
 // programs did. Where there are none, or none that suit, it makes maps as Load does and leaves them there instead.
 func LoadPinned(s Sizes, p *Pins) (*Kernel, error) { return loadOn(s, p) }
 
-func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
-	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
-		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
-	}
-	if s.Networks6 < 0 || s.Slots() >= maxSlots {
-		return nil, fmt.Errorf("%d hosts, %d prefixes and %d IPv6 networks: together they must be fewer than %d", s.Hosts, s.Prefixes, s.Networks6, maxSlots)
-	}
+// spec is the compiled programs with maps of these sizes.
+func (s Sizes) spec() (*ebpf.CollectionSpec, error) {
 	spec, err := LoadSensor()
 	if err != nil {
 		return nil, fmt.Errorf("read the compiled programs: %w", err)
@@ -128,7 +123,20 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	size("lanes", s.CPUs)
 	size("triggers", s.Triggers)
 	size("samples", s.Samples)
+	return spec, nil
+}
 
+func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
+	if s.CPUs < 1 || s.Hosts < 1 || s.Prefixes < 1 || s.Networks4 < 1 || s.Blocks4 < 1 {
+		return nil, fmt.Errorf("sizes of the kernel's maps must be positive, but are %+v", s)
+	}
+	if s.Networks6 < 0 || s.Slots() >= maxSlots {
+		return nil, fmt.Errorf("%d hosts, %d prefixes and %d IPv6 networks: together they must be fewer than %d", s.Hosts, s.Prefixes, s.Networks6, maxSlots)
+	}
+	spec, err := s.spec()
+	if err != nil {
+		return nil, err
+	}
 	var resolution unix.Timespec
 	if err := unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &resolution); err != nil {
 		return nil, fmt.Errorf("ask for the length of the kernel's clock tick: %w", err)
@@ -225,14 +233,28 @@ func (k *Kernel) begin() error {
 	return k.ClearExhausted()
 }
 
-// explain says what an operator can do about a program that does not load, and prints a verifier's complaint in full.
-func explain(err error) error {
+// memoryOf is about how many octets of the kernel's memory the maps take.
+func memoryOf(spec *ebpf.CollectionSpec) (octets uint64) {
+	for _, m := range spec.Maps {
+		octets += uint64(m.MaxEntries) * uint64((m.ValueSize+7)/8*8) // a ring has no values, and octets for entries
+		if m.Type == ebpf.RingBuf {
+			octets += uint64(m.MaxEntries)
+		}
+	}
+	return octets
+}
+
+// explain says what an operator can do about maps and programs that do not load, and prints a verifier's complaint in full.
+func explain(err error, s Sizes, octets uint64) error {
 	var verifier *ebpf.VerifierError
 	switch {
 	case errors.As(err, &verifier):
 		return fmt.Errorf("the kernel refused a program; this is a bug, please report all of it: %+v", verifier)
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return fmt.Errorf("this kernel lacks what the sensor needs; Linux 6.1 or newer has all of it: %w", err)
+	case errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("make the maps: the kernel has no room for %d MB, for %d slots, %d IPv6 networks, %d IPv4 networks and %d CPUs; lower slots, networks6 or networks4 in the configuration, or give the machine more memory: %w",
+			(octets+1e6-1)/1e6, s.Hosts, s.Networks6, s.Networks4, s.CPUs, err)
 	case strings.Contains(err.Error(), "operation not permitted"):
 		return fmt.Errorf("load the programs: %w (run as root or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON)", err)
 	}

@@ -1,9 +1,12 @@
 package bpf
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 )
@@ -71,5 +74,33 @@ func TestMemory(t *testing.T) {
 	few, many := counters(2, 4096, true), counters(64, 4096, true)
 	if lane := (many - few) / 62; lane < uint64(laneSize)-4096 || lane > uint64(laneSize)+4096 {
 		t.Errorf("a CPU more takes %d bytes, its lane is %d", lane, laneSize)
+	}
+}
+
+// TestNoMemoryIsExplained: "cannot allocate memory" says nothing about which key of which file.
+func TestNoMemoryIsExplained(t *testing.T) {
+	s := Sizes{CPUs: 8, Hosts: 1 << 20, Networks6: 1024, Networks4: 4096}
+	err := explain(fmt.Errorf("map records: %w", unix.ENOMEM), s, 2_200_000_001)
+	for _, part := range []string{"2201 MB", "1048576 slots", "lower slots", "map records", "8 CPUs"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q lacks %q", err, part)
+		}
+	}
+	// What is reckoned is about what the kernel says of maps that it has made.
+	k := load(t)
+	maps, err := k.Memory()
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := uint64(0)
+	for _, m := range maps {
+		made += m.Bytes
+	}
+	spec, err := k.Sizes.spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := memoryOf(spec); n < made/2 || n > made*2 {
+		t.Errorf("%d octets were reckoned, and %d made", n, made)
 	}
 }

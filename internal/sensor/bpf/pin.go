@@ -289,7 +289,7 @@ func (k *Kernel) create(spec *ebpf.CollectionSpec, pins *Pins) (*ebpf.Collection
 	}
 	made, err := ebpf.NewCollectionWithOptions(spec, o)
 	if err != nil {
-		return nil, id, explain(err)
+		return nil, id, explain(err, k.Sizes, memoryOf(spec))
 	}
 	return made, id, nil
 }
