@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
@@ -16,8 +17,16 @@ import (
 // lone is a speaker without a controller: it is handed ten times the rules a whole system would decide on in the same time, and its
 // session lasts from the begin to the end.
 type lone struct {
-	router *lab.BIRD
-	client *speaker.Client
+	router   *lab.BIRD
+	client   *speaker.Client
+	revision atomic.Uint64 // of the last set
+}
+
+// confirm says now and then that there is no newer set, as a controller does. What goes wrong with it the speaker's log tells.
+func (o *lone) confirm(ctx context.Context) {
+	for pause(ctx, 5*time.Second) {
+		_ = o.client.Confirm(ctx, 1, o.revision.Load(), 0)
+	}
 }
 
 const loneYAML = `name: three
@@ -88,10 +97,8 @@ func (o *lone) change(ctx context.Context, rate int) error {
 		if err == nil && len(res.Refused) > 0 {
 			err = fmt.Errorf("the lone speaker refused %d routes: %+v", len(res.Refused), res.Refused[0])
 		}
-		if err != nil {
-			return err
-		}
-		return o.client.Confirm(ctx, 1, uint64(n), 0) // as a controller does: there is no newer set
+		o.revision.Store(uint64(n))
+		return err
 	}
 	n := 1
 	for ; pause(ctx, time.Until(began.Add(time.Duration(n)*time.Second))); n++ {

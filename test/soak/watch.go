@@ -186,6 +186,7 @@ func (s *stage) soak(ctx context.Context, span time.Duration, rate int) (*result
 	for _, r := range s.replicas {
 		g.Go(func() error { s.report(running, r, rate); return nil })
 	}
+	go s.lone.confirm(ctx) // also at the end, when all it has is that it has nothing
 	g.Go(func() error { return s.lone.change(running, 10*rate) })
 	g.Go(func() error { return s.flood(running) })
 	g.Go(func() error { s.byHand(running); return nil })
