@@ -39,6 +39,7 @@ speaker:
   telemetry: 127.0.0.1:7646
   asn: %[3]d
   router_id: 10.66.0.3
+  store_wait: 0s
   peers: [{name: edge, address: %[4]s, asn: 65013, connect_retry: 1s}]
 `
 
