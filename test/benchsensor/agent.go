@@ -31,7 +31,9 @@ const triggerPPS = 20_000
 type agent struct {
 	process *lab.Process
 	server  *grpc.Server
-	pins    string // where its bpf file system is mounted
+	in      *lab.Namespace
+	bin     string // the sensor
+	config  string // its file
 
 	triggers chan arrival
 
@@ -85,20 +87,20 @@ func startAgent(ctx context.Context, bin string, i lab.Interface, mode string) (
 	if err := i.In.Do(func() (err error) { l, err = net.Listen("tcp", "127.0.0.1:0"); return err }); err != nil {
 		return nil, err
 	}
-	a = &agent{server: grpc.NewServer(grpc.Creds(credentials.NewTLS(tls))), triggers: make(chan arrival, 1024)}
+	config := filepath.Join(dir, "sensor.yaml")
+	a = &agent{in: i.In, bin: bin, config: config, server: grpc.NewServer(grpc.Creds(credentials.NewTLS(tls))), triggers: make(chan arrival, 1024)}
 	pb.RegisterSensorServiceServer(a.server, &standIn{a: a})
 	go func() { _ = a.server.Serve(l) }()
 	i.In.Lab().OnClose(a.server.Stop)
 
-	config := filepath.Join(dir, "sensor.yaml")
-	a.pins = filepath.Join(dir, "bpf")
-	if err := os.Mkdir(a.pins, 0o700); err != nil {
+	pins := filepath.Join(dir, "bpf")
+	if err := os.Mkdir(pins, 0o700); err != nil {
 		return nil, err
 	}
-	if err := unix.Mount("bpf", a.pins, "bpf", 0, ""); err != nil {
-		return nil, fmt.Errorf("mount a bpf file system on %s: %w", a.pins, err)
+	if err := unix.Mount("bpf", pins, "bpf", 0, ""); err != nil {
+		return nil, fmt.Errorf("mount a bpf file system on %s: %w", pins, err)
 	}
-	i.In.Lab().OnClose(func() { _ = a.unpin() })
+	i.In.Lab().OnClose(func() { _ = unix.Unmount(pins, unix.MNT_DETACH) })
 	text := fmt.Sprintf(sensorYAML, l.Addr(), client.CA, client.Cert, client.Key, i.Name, mode, dir)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
@@ -111,21 +113,14 @@ func startAgent(ctx context.Context, bin string, i lab.Interface, mode string) (
 	return a, a.reported(limit, 2)
 }
 
-// unpin takes away what the sensor pinned, programs and all.
-func (a *agent) unpin() error {
-	if err := unix.Unmount(a.pins, 0); err != nil && !errors.Is(err, unix.EINVAL) {
-		return fmt.Errorf("unmount the bpf file system on %s: %w", a.pins, err)
-	}
-	return nil
-}
-
 // stop ends the sensor as systemd would, and takes its programs away.
 func (a *agent) stop(ctx context.Context) error {
 	limit, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	err := a.process.Stop(limit)
 	a.server.Stop()
-	return errors.Join(err, a.unpin())
+	_, detached := a.in.Run(limit, a.bin, "detach", "--config", a.config)
+	return errors.Join(err, detached)
 }
 
 // reported waits for so many more reports at the interval.
