@@ -454,11 +454,13 @@ func bond() netlink.Link {
 
 func TestCarries(t *testing.T) {
 	link := func(name string, parent int) netlink.LinkAttrs {
-		return netlink.LinkAttrs{Name: name, ParentIndex: parent}
+		return netlink.LinkAttrs{Name: name, ParentIndex: parent, NetNsID: -1}
 	}
+	elsewhere := link("theirs", 7)
+	elsewhere.NetNsID = 0
 	got := carries(7, []netlink.Link{
 		&netlink.Vlan{LinkAttrs: link("in.5", 7)}, &netlink.Vlan{LinkAttrs: link("other.5", 8)},
-		&netlink.Veth{LinkAttrs: link("peer", 7)}, &netlink.Macvlan{LinkAttrs: link("mac", 7)},
+		&netlink.Veth{LinkAttrs: link("peer", 7)}, &netlink.Macvlan{LinkAttrs: link("mac", 7)}, &netlink.Macvlan{LinkAttrs: elsewhere},
 	})
 	if want := []string{"carries the vlan interface in.5", "carries the macvlan interface mac"}; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

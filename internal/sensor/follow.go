@@ -265,20 +265,25 @@ func (d *doors) company(x *door, l netlink.Link) {
 // twice says which watched interfaces have the packets of another one once more: a bridge or bond those of its port, a VLAN
 // those of what it lies on.
 func (d *doors) twice() {
-	links := map[*door]netlink.Link{}
-	for _, x := range d.list {
-		if x.attachment == nil {
-			continue
+	links := map[int]netlink.Link{}
+	find := func(index int) netlink.Link {
+		l, asked := links[index]
+		if !asked {
+			if got, err := netlink.LinkByIndex(index); err == nil {
+				l = got
+			}
+			links[index] = l
 		}
-		if l, err := netlink.LinkByIndex(x.attachment.index); err == nil {
-			links[x] = l
-		}
+		return l
 	}
 	for _, x := range d.list {
 		above := ""
 		for _, y := range d.list {
-			l, o := links[x], links[y]
-			if x != y && l != nil && o != nil && (l.Attrs().MasterIndex == o.Attrs().Index || liesOn(o, l.Attrs().Index)) {
+			// What comes in through a mirror port ends there.
+			if x == y || x.attachment == nil || y.attachment == nil || x.Mode == Mirror {
+				continue
+			}
+			if goesOnThrough(x.attachment.index, y.attachment.index, find) {
 				above = y.Name
 			}
 		}
@@ -293,6 +298,33 @@ func (d *doors) twice() {
 		}
 		d.ready("packets of "+x.Name, reason)
 	}
+}
+
+// goesOnThrough tells whether packets that come in through one interface come in through another one afterwards, also when
+// that is a VLAN of the bond whose port the first is. Find returns nil for an interface there is not.
+func goesOnThrough(from, to int, find func(index int) netlink.Link) bool {
+	const deep = 8 // and no circle
+	masters := []int{from}
+	for l := find(from); l != nil && l.Attrs().MasterIndex != 0 && len(masters) < deep; {
+		l = find(l.Attrs().MasterIndex)
+		// A VRF takes over the route, and Open vSwitch the frame: nothing comes in through their interfaces.
+		if l == nil || l.Type() == "vrf" || l.Type() == "openvswitch" {
+			break
+		}
+		masters = append(masters, l.Attrs().Index)
+	}
+	for n := 0; n < deep; n++ {
+		if slices.Contains(masters, to) {
+			return true
+		}
+		l := find(to)
+		// The frames below MACsec are encrypted, and count for nobody.
+		if l == nil || !liesOn(l, l.Attrs().ParentIndex) || l.Type() == "macsec" {
+			return false
+		}
+		to = l.Attrs().ParentIndex
+	}
+	return false
 }
 
 // order says where programs of others came to stand in front of ours.

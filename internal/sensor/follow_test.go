@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
@@ -275,6 +276,48 @@ func TestPacketsThatAreCountedTwice(t *testing.T) {
 	})
 }
 
+// A container has interfaces that lie on the host's, whose index is that of another one inside.
+func TestInterfaceThatLiesOnTheHosts(t *testing.T) {
+	inNamespace(t, func(t *testing.T) {
+		_, in := wire(t)
+		container, err := netns.Get()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer container.Close()
+		host, err := netns.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer host.Close()
+		below := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "below", Index: in.Attrs().Index}}
+		mac := &netlink.Macvlan{LinkAttrs: netlink.LinkAttrs{Name: "mac", ParentIndex: below.Index}, Mode: netlink.MACVLAN_MODE_BRIDGE}
+		for _, do := range []func() error{
+			func() error { return netlink.LinkAdd(below) },
+			func() error { return netlink.LinkAdd(mac) },
+			func() error { return netlink.LinkSetNsFd(mac, int(container)) },
+			func() error { return netns.Set(container) },
+		} {
+			if err := do(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := netlink.LinkByName("mac")
+		if err != nil || l.Attrs().ParentIndex != in.Attrs().Index {
+			t.Fatalf("the case is not made: it lies on %d, want %d (%v)", l.Attrs().ParentIndex, in.Attrs().Index, err)
+		}
+		// Of a mirror port the same makes one that carries traffic of its own.
+		if err := mirrorOnly(in); err != nil {
+			t.Error(err)
+		}
+		var ready readiness
+		start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host}, {Name: "mac", Mode: Host}}, Controllers: nobody, Ready: ready.set})
+		if got := ready.reason("packets of in"); got != "" {
+			t.Errorf("in: %q", got)
+		}
+	})
+}
+
 // value returns the only series of a metric, or -1 when there is none.
 func value(t *testing.T, reg *prometheus.Registry, name string) float64 {
 	t.Helper()
@@ -343,5 +386,44 @@ func until(t *testing.T, ok func() bool, format string, args ...any) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestWhatGoesOnThroughWhat: what is told to be counted twice is, and nothing else.
+func TestWhatGoesOnThroughWhat(t *testing.T) {
+	links := map[int]netlink.Link{}
+	const here = -1
+	add := func(index int, kind string, master, parent, namespace int) {
+		links[index] = &netlink.GenericLink{LinkType: kind, LinkAttrs: netlink.LinkAttrs{Index: index, MasterIndex: master, ParentIndex: parent, NetNsID: namespace}}
+	}
+	add(1, "device", 3, 0, here) // two ports
+	add(2, "device", 3, 0, here)
+	add(3, "bond", 4, 0, here) // the bond of both
+	add(4, "bridge", 0, 0, here)
+	add(5, "vlan", 0, 3, here)    // of the bond
+	add(6, "vlan", 0, 4, here)    // of the bridge
+	add(7, "macvlan", 0, 2, 0)    // of the host's interface 2, not ours
+	add(8, "macsec", 0, 1, here)  // what it lies on has encrypted frames
+	add(9, "device", 10, 0, here) // in a VRF
+	add(10, "vrf", 0, 0, here)
+	add(11, "veth", 0, 12, here) // a pair
+	add(12, "veth", 0, 11, here)
+	add(13, "vxlan", 0, 1, here) // its packets come inside of others
+	add(14, "device", 15, 0, here)
+	add(15, "openvswitch", 0, 0, here)
+	add(16, "vlan", 17, 17, here) // a circle that no kernel makes
+	add(17, "bridge", 16, 0, here)
+	want := map[int][]int{1: {3, 4, 5, 6}, 2: {3, 4, 5, 6}, 3: {4, 5, 6}, 4: {6}, 16: {17}, 17: {16}}
+	find := func(index int) netlink.Link { return links[index] }
+	for from := range 19 { // 0 and 18 are not there
+		var got []int
+		for to := range 19 {
+			if from != to && goesOnThrough(from, to, find) {
+				got = append(got, to)
+			}
+		}
+		if !slices.Equal(got, want[from]) {
+			t.Errorf("what comes in through %d goes on through %v, want %v", from, got, want[from])
+		}
 	}
 }

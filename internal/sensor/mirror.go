@@ -79,9 +79,11 @@ func ownUses(l netlink.Link) (uses []string, err error) {
 // the kernel also calls its parent, is none.
 var stacked = []string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", "macsec"}
 
-// liesOn tells whether an interface receives its packets through the one of an index.
+// liesOn tells whether an interface receives its packets through the one of an index. In a container it may lie on one of
+// the host's, whose index means another interface here.
 func liesOn(l netlink.Link, index int) bool {
-	return l.Attrs().ParentIndex == index && slices.Contains(stacked, l.Type())
+	const here = -1
+	return l.Attrs().ParentIndex == index && l.Attrs().NetNsID == here && slices.Contains(stacked, l.Type())
 }
 
 func carries(index int, links []netlink.Link) (uses []string) {
