@@ -175,22 +175,27 @@ func (a *attacher) attachTCX(x *attachment) error {
 	return nil
 }
 
-// ahead is how many programs of others stand in front of ours at tcx: what they drop or redirect we do not see.
+// ahead is how many programs of others stand in front of ours at tcx: what they drop or redirect we do not see. Filters of
+// clsact come behind all that is there.
 func (a *attacher) ahead(x *attachment) (most int) {
-	if x.kind != pb.Interface_ATTACHMENT_TCX {
+	if x.kind != pb.Interface_ATTACHMENT_TCX && x.kind != pb.Interface_ATTACHMENT_CLSACT {
 		return 0
 	}
 	for attach, p := range map[ebpf.AttachType]*ebpf.Program{ebpf.AttachTCXIngress: a.programs.ingress, ebpf.AttachTCXEgress: a.programs.egress} {
 		if p == nil || attach == ebpf.AttachTCXEgress && !x.outbound {
 			continue
 		}
-		info, err := p.Info()
-		if err != nil {
+		r, err := link.QueryPrograms(link.QueryOptions{Target: x.index, Attach: attach})
+		if err != nil { // as on a kernel without tcx
 			continue
 		}
-		id, _ := info.ID()
-		if r, err := link.QueryPrograms(link.QueryOptions{Target: x.index, Attach: attach}); err == nil {
-			most = max(most, slices.IndexFunc(r.Programs, func(q link.AttachedProgram) bool { return q.ID == id }))
+		if x.kind == pb.Interface_ATTACHMENT_CLSACT {
+			most = max(most, len(r.Programs))
+		} else if len(r.Programs) > 1 { // ours is not alone; to ask for its number reads all of it
+			if info, err := p.Info(); err == nil {
+				id, _ := info.ID()
+				most = max(most, slices.IndexFunc(r.Programs, func(q link.AttachedProgram) bool { return q.ID == id }))
+			}
 		}
 	}
 	return most

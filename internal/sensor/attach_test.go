@@ -570,41 +570,45 @@ func TestSensorOfAnotherName(t *testing.T) {
 
 // A program that somebody puts in front of ours is told.
 func TestProgramInFrontOfOurs(t *testing.T) {
-	inNamespace(t, func(t *testing.T) {
-		_, in := wire(t)
-		var ready readiness
-		reg, _ := start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host, Outbound: true}}, Controllers: nobody, Pin: bpffs(t), Ready: ready.set})
-		const metric = "trafficmonitor_sensor_interface_programs_ahead"
-		if n := value(t, reg, metric); n != 0 {
-			t.Errorf("%v programs ahead at the start", n)
-		}
-		if !hasTCX(in.Attrs().Index) {
-			return // a filter's priority is its place
-		}
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+	for _, hook := range []Hook{HookAuto, HookClsact} {
+		t.Run(string(hook), func(t *testing.T) { inNamespace(t, func(t *testing.T) { programInFront(t, hook) }) })
+	}
+}
+
+func programInFront(t *testing.T, hook Hook) {
+	_, in := wire(t)
+	var ready readiness
+	reg, _ := start(t, Options{Interfaces: []Interface{{Name: "in", Mode: Host, Hook: hook, Outbound: true}}, Controllers: nobody, Pin: bpffs(t), Ready: ready.set})
+	const metric = "trafficmonitor_sensor_interface_programs_ahead"
+	if n := value(t, reg, metric); n != 0 {
+		t.Errorf("%v programs ahead at the start", n)
+	}
+	if !hasTCX(in.Attrs().Index) {
+		return // a filter's priority is its place
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, License: "GPL", Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	for attach, want := range map[ebpf.AttachType]float64{ebpf.AttachTCXIngress: 1, ebpf.AttachTCXEgress: 1} {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: in.Attrs().Index, Program: p, Attach: attach, Anchor: link.Head()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer p.Close()
-		for attach, want := range map[ebpf.AttachType]float64{ebpf.AttachTCXIngress: 1, ebpf.AttachTCXEgress: 1} {
-			l, err := link.AttachTCX(link.TCXOptions{Interface: in.Attrs().Index, Program: p, Attach: attach, Anchor: link.Head()})
-			if err != nil {
+		look := func() { // at an event: the next look by itself is 30 s away
+			t.Helper()
+			if err := netlink.LinkSetMTU(in, 1400); err != nil {
 				t.Fatal(err)
 			}
-			look := func() { // at an event: the next look by itself is 30 s away
-				t.Helper()
-				if err := netlink.LinkSetMTU(in, 1400); err != nil {
-					t.Fatal(err)
-				}
-				if err := netlink.LinkSetMTU(in, 1500); err != nil {
-					t.Fatal(err)
-				}
+			if err := netlink.LinkSetMTU(in, 1500); err != nil {
+				t.Fatal(err)
 			}
-			look()
-			until(t, func() bool { return value(t, reg, metric) == want }, "%v programs are ahead", want)
-			l.Close()
-			look()
-			until(t, func() bool { return value(t, reg, metric) == 0 }, "none is ahead")
 		}
-	})
+		look()
+		until(t, func() bool { return value(t, reg, metric) == want }, "%v programs are ahead", want)
+		l.Close()
+		look()
+		until(t, func() bool { return value(t, reg, metric) == 0 }, "none is ahead")
+	}
 }

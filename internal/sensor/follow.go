@@ -339,7 +339,7 @@ func (d *doors) order() {
 		d.metrics.ahead.WithLabelValues(x.Name).Set(float64(n))
 		if n > x.ahead {
 			d.log.Warn("programs of others were attached in front of ours: what they drop or redirect is not counted", "interface", x.Name, "programs", n,
-				"remedy", "restart the sensor after detaching it (sensor detach), or have them attach behind it")
+				"remedy", "restart the sensor after detaching it (sensor detach), with hook auto, or have them attach behind it")
 		}
 		x.ahead = n
 	}
