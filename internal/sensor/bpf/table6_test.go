@@ -355,3 +355,47 @@ func TestBucketIsInOneCacheLine(t *testing.T) {
 		t.Errorf("a bucket has %d octets", n)
 	}
 }
+
+// TestRoomInTable6: with every slot taken by an IPv6 host or network, and as they come and go, few find both their buckets full,
+// also when their addresses follow each other.
+func TestRoomInTable6(t *testing.T) {
+	k := &Kernel{Sizes: Sizes{Hosts: 1 << 16, Networks6: 1 << 10}}
+	all := k.Sizes.Hosts + k.Sizes.Networks6
+	r := rand.New(rand.NewPCG(7, 8))
+	for round := range 3 {
+		for i := range k.seed6 {
+			k.seed6[i] = r.Uint64()
+		}
+		load, held, next := make([]int, k.Sizes.buckets6()), []uint32(nil), 0
+		put := func() bool {
+			a := [16]byte{0x20, 1, 0xd, 0xb8, 6: byte(next >> 8 & 3), 13: byte(next >> 18), 14: byte(next >> 10), 15: byte(next)}
+			next++
+			for _, bucket := range k.bucketsOf(k.hash6(netip.PrefixFrom(netip.AddrFrom16(a), 128))) {
+				if load[bucket] < ways6 {
+					load[bucket]++
+					held = append(held, bucket)
+					return true
+				}
+			}
+			return false
+		}
+		var full, later int
+		for range all {
+			if !put() {
+				full++
+			}
+		}
+		for range 4 * all { // one goes, one comes
+			i := r.IntN(len(held))
+			load[held[i]]--
+			held[i] = held[len(held)-1]
+			held = held[:len(held)-1]
+			for !put() {
+				later++
+			}
+		}
+		if full > all/1000 || later > 4*all/400 {
+			t.Errorf("round %d: %d of %d found no room while it filled, %d of %d later", round, full, all, later, 4*all)
+		}
+	}
+}
