@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
 )
 
 // longestGap is how long before the present what was counted while no sensor ran may begin to be reported still: a
@@ -47,12 +48,18 @@ func (c *checkpoint) save(now time.Time, t teller) error {
 	if c.path == "" {
 		return nil
 	}
-	if c.file != nil && c.size < c.most {
+	if c.file != nil && c.size < c.most && c.there() {
 		if note, ok := t.AppendNews(c.begin(now)); ok {
 			return c.write(note)
 		}
 	}
 	return c.renew(t.AppendTold(c.begin(now)))
+}
+
+// there tells whether the next process would find what is added to the file: somebody may have removed it.
+func (c *checkpoint) there() bool {
+	var st unix.Stat_t
+	return unix.Fstat(int(c.file.Fd()), &st) != nil || st.Nlink > 0
 }
 
 // begin is the header of a note; its length is not known yet.

@@ -125,6 +125,10 @@ func TestCheckpoint(t *testing.T) {
 	if got := size(); got != 3*noteHeader+9 {
 		t.Errorf("%d octets: what was noted before is noted again", got)
 	}
+	if err := os.Remove(c.path); err != nil {
+		t.Fatal(err)
+	}
+	save() // it is there again, and whole
 	n.many = true
 	save()
 	if got := size(); got != noteHeader+9 {
