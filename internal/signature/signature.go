@@ -25,13 +25,17 @@ type Signature struct {
 // says, or that it does not know; nil is none.
 type Ports map[uint16]vector.ID
 
-// of returns the source ports whose packets count under a vector, sorted.
+// of returns the source ports whose packets count under a vector, sorted. Of one that has none left they are those of the vector table:
+// whoever still counts under it was told so before, and a rule without a port would hit all UDP.
 func (p Ports) of(v vector.Vector) []uint16 {
 	ports := slices.DeleteFunc(slices.Clone(v.SourcePorts), func(n uint16) bool { _, told := p[n]; return told })
 	for n, to := range p {
 		if to == v.ID {
 			ports = append(ports, n)
 		}
+	}
+	if len(ports) == 0 {
+		return v.SourcePorts
 	}
 	slices.Sort(ports)
 	return ports
@@ -89,6 +93,9 @@ func (p Ports) For(target netip.Prefix, v vector.ID) Signature {
 		}
 		for _, n := range p.of(info) {
 			m.SourcePort, broad = append(m.SourcePort, only(uint32(n))...), info.Carries
+		}
+		if info.Reflection() && len(m.SourcePort) == 0 {
+			m.Protocol = nil // nothing tells it from other traffic any more: its ports were taken out of the directive
 		}
 		for _, n := range info.DestinationPorts {
 			m.DestinationPort = append(m.DestinationPort, only(uint32(n))...)

@@ -59,23 +59,27 @@ func TestTexts(t *testing.T) {
 // TestPortsOfTheDirective: a rule follows the ports under which sensors count, or it would miss the attack and hit others.
 func TestPortsOfTheDirective(t *testing.T) {
 	target := netip.MustParsePrefix("192.0.2.1/32")
-	ports := Ports{4444: vector.OtherReflection, 99: vector.OtherReflection, 9999: vector.DNS, 500: vector.OpenVPN, 123: vector.NTP}
+	ports := Ports{4444: vector.OtherReflection, 99: vector.OtherReflection, 9999: vector.DNS, 500: vector.OpenVPN, 123: vector.NTP, 11211: vector.DNS}
 	for _, tc := range []struct {
 		v     vector.ID
 		want  string
 		broad bool
 	}{
 		{vector.OtherReflection, "destination 192.0.2.1/32 protocol udp source-port 99,4444", false},
-		{vector.DNS, "destination 192.0.2.1/32 protocol udp source-port 53,9999", false},
+		{vector.DNS, "destination 192.0.2.1/32 protocol udp source-port 53,9999,11211", false},
 		{vector.IKE, "destination 192.0.2.1/32 protocol udp source-port 4500", true},
 		{vector.OpenVPN, "destination 192.0.2.1/32 protocol udp source-port 500,1194", true},
 		{vector.NTP, "destination 192.0.2.1/32 protocol udp source-port 123", false},
 		{vector.SSDP, "destination 192.0.2.1/32 protocol udp source-port 1900", false},
 		{vector.UDPOther, "destination 192.0.2.1/32 protocol udp", true},
+		{vector.Memcached, "destination 192.0.2.1/32 protocol udp source-port 11211", false}, // told to be another's, and counted before
 	} {
 		if s := ports.For(target, tc.v); s.Match.String() != tc.want || s.Broad != tc.broad {
 			t.Errorf("%s: %q broad=%v, want %q broad=%v", tc.v, s.Match, s.Broad, tc.want, tc.broad)
 		}
+	}
+	if s := Ports(nil).For(target, vector.OtherReflection); s.Match.String() != "destination 192.0.2.1/32" || !s.Broad {
+		t.Errorf("whose ports are no more: %q broad=%v, which must be no match of its own", s.Match, s.Broad)
 	}
 	p := Synthesize(Options{Ports: ports}, target, vector.Outbound, vector.OtherReflection, nil, nil)
 	if got := p.Candidates[0].Match.String(); got != "source 192.0.2.1/32 protocol udp destination-port 99,4444" {
