@@ -97,7 +97,8 @@ func (f *confirmer) run(ctx context.Context) error {
 	}
 }
 
-// confirm reads how far the store is now, which is after the session came up. The announcer hands the set of then over.
+// confirm reads how far the store is now, which is after the session came up. The announcer hands the set of then over; until it has, the
+// same is said again and not read anew, for where much is decided the speaker is always a little behind.
 func (f *confirmer) confirm(ctx context.Context, session uint64) error {
 	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
@@ -106,9 +107,18 @@ func (f *confirmer) confirm(ctx context.Context, session uint64) error {
 	if err != nil {
 		return err
 	}
-	if err := f.speaker.Confirm(ctx, term, uint64(revision), session); err != nil {
-		return err
+	for {
+		if err = f.speaker.Confirm(ctx, term, uint64(revision), session); err == nil {
+			f.known.Store(&began)
+			return nil
+		}
+		if !errors.Is(err, speaker.ErrBehind) || f.asked.Load() != session {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(confirmPause):
+		}
 	}
-	f.known.Store(&began)
-	return nil
 }

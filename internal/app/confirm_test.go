@@ -113,3 +113,40 @@ func TestConfirmer(t *testing.T) {
 		}
 	})
 }
+
+// rushing is a store in which something is decided every 10 ms, and a speaker that has it 100 ms later.
+type rushing struct{ began time.Time }
+
+func (r rushing) Current(context.Context) (uint64, int64, error) {
+	return 1, int64(time.Since(r.began) / (10 * time.Millisecond)), nil
+}
+
+func (r rushing) Confirm(_ context.Context, _, revision, _ uint64) error {
+	if applied := (time.Since(r.began) - 100*time.Millisecond) / (10 * time.Millisecond); int64(revision) > int64(applied) {
+		return speaker.ErrBehind
+	}
+	return nil
+}
+
+func TestConfirmerKeepsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := rushing{time.Now()}
+		f := newConfirmer(r, r, slog.New(slog.NewTextHandler(t.Output(), nil)))
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- f.run(ctx) }()
+		f.asks(3)
+		time.Sleep(time.Second)
+		if f.asked.Load() != 0 {
+			t.Error("the session waits still")
+		}
+		time.Sleep(time.Minute)
+		if since := f.unconfirmed(time.Now()); !since.IsZero() {
+			t.Errorf("not told since %s", since)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
