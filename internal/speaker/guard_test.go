@@ -206,23 +206,28 @@ func TestConnectReasons(t *testing.T) {
 	}
 }
 
-// The listener on loopback where GoBGP connects takes nobody else: who came in there would speak to the router as us.
-func TestOwnSocket(t *testing.T) {
+// tcpPair is both ends of a connection over loopback.
+func tcpPair(t *testing.T) (dialled, accepted net.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ln.Close()
-	c, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
+	if dialled, err = net.Dial("tcp4", ln.Addr().String()); err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
-	a, err := ln.Accept()
-	if err != nil {
+	t.Cleanup(func() { dialled.Close() })
+	if accepted, err = ln.Accept(); err != nil {
 		t.Fatal(err)
 	}
-	defer a.Close()
+	t.Cleanup(func() { accepted.Close() })
+	return dialled, accepted
+}
+
+// The listener on loopback where GoBGP connects takes nobody else: who came in there would speak to the router as us.
+func TestOwnSocket(t *testing.T) {
+	c, a := tcpPair(t)
 	if err := ownSocket(a); err != nil {
 		t.Errorf("our own: %v", err)
 	}

@@ -255,21 +255,7 @@ func TestHoldTimerEndsAStalledSession(t *testing.T) {
 
 // The kernel tells what the other side has taken: nothing more once its window is shut, and the rest when it reads again.
 func TestTCPTaken(t *testing.T) {
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	c, err := net.Dial("tcp4", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	a, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
+	c, a := tcpPair(t)
 	taken := func() (uint64, bool) {
 		t.Helper()
 		acked, waits, err := tcpTaken(c.(*net.TCPConn))
