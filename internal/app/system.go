@@ -463,8 +463,8 @@ func (s *system) translate(err error) error {
 		return nil
 	case errors.Is(err, engine.ErrNotLeading):
 		name, address, _, _ := s.store.Leader()
-		if name == s.o.Config.Name { // elected, and still reading the records
-			return console.ErrUnavailable{Reason: "this controller has just been elected and is not ready to decide: try again"}
+		if name == s.o.Config.Name { // elected and still reading the records, or deposed and that not seen yet
+			return console.ErrNotLeader{Changing: true}
 		}
 		return console.ErrNotLeader{Leader: name, Address: address}
 	case errors.As(err, &refused):

@@ -284,6 +284,7 @@ func TestErrorsOfTheSystem(t *testing.T) {
 	}{
 		{console.ErrNotLeader{Leader: "c2", Address: "c2.example:7443"}, codes.FailedPrecondition, "ask it at c2.example:7443", console.ReasonNotLeader, map[string]string{"leader": "c2", "address": "c2.example:7443"}},
 		{console.ErrNotLeader{Leader: "c2"}, codes.FailedPrecondition, "c2 does: ask it", console.ReasonNotLeader, map[string]string{"leader": "c2", "address": ""}},
+		{console.ErrNotLeader{Changing: true}, codes.FailedPrecondition, "leadership changes at this moment", console.ReasonNotLeader, map[string]string{"leader": "", "address": ""}},
 		{console.ErrNotLeader{}, codes.FailedPrecondition, "there is no leader", console.ReasonNotLeader, map[string]string{"leader": "", "address": ""}},
 		{console.ErrRefused{Refusals: []console.Refusal{{Route: "x", Invariant: "own_prefix", Reason: "192.0.2.1/32 is not ours"}}}, codes.FailedPrecondition, "own_prefix: 192.0.2.1/32 is not ours", console.ReasonRefused, nil},
 		{fmt.Errorf("announce: %w", console.ErrConflict{Reason: "request_id was used"}), codes.AlreadyExists, "announce: request_id was used", console.ReasonConflict, nil},

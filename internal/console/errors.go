@@ -7,12 +7,15 @@ import (
 
 // ErrNotLeader says that only the leader can do this.
 type ErrNotLeader struct {
-	Leader  string // empty when there is none
-	Address string // where its console is reached; empty when not known
+	Leader   string // empty when there is none
+	Address  string // where its console is reached; empty when not known
+	Changing bool   // there is none yet: this controller has just been elected, or leads no more
 }
 
 func (e ErrNotLeader) Error() string {
 	switch {
+	case e.Changing:
+		return "leadership changes at this moment, and nothing was changed: try again"
 	case e.Leader == "":
 		return "there is no leader at the moment: nothing can be changed until one is elected; look at readiness of the controllers and of etcd"
 	case e.Address == "":

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -17,23 +19,56 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/rpc"
 )
 
-// ask makes one call, named in words by what ("list sensors"), and one more at the leader where only that can do it.
+// betweenLeaders is the pause before a call is repeated that found no leader.
+const betweenLeaders = 250 * time.Millisecond
+
+// ask makes one call, named in words by what ("list sensors"), and one more at the leader where only that can do it. While there is no
+// leader it asks again, until the timeout is over: an election takes seconds, and what found no leader changed nothing.
 func ask[T any](ctx context.Context, c *cli, what string, call func(context.Context, tmv1.ConsoleServiceClient) (T, error)) (T, error) {
-	got, err := askAt(ctx, c, c.address, call)
-	leader, address, elsewhere := notLeader(err)
-	if elsewhere && address != "" && address != c.address {
-		fmt.Fprintf(c.Stderr, "tmctl: %s does not lead; asking the leader %s at %s\n", clean(c.address), clean(leader), clean(address))
-		again, lerr := askAt(ctx, c, address, call)
-		if lerr == nil {
-			return again, nil
+	for deadline, said := time.Now().Add(c.timeout), false; ; said = true {
+		got, again, err := askLeader(ctx, c, what, said, call)
+		if !again || !time.Now().Before(deadline) {
+			return got, err
 		}
-		var bad *exitError
-		if errors.As(lerr, &bad) { // it cannot be dialled from here
-			return got, failed("%s: only the leader %s can, and %s cannot be asked from here: %w", what, leader, address, bad.err)
+		if !said {
+			fmt.Fprintf(c.Stderr, "tmctl: there is no leader at the moment; asking again for up to %v\n", c.timeout)
 		}
-		return got, c.explain(what, address, lerr)
+		select {
+		case <-ctx.Done():
+			return got, err
+		case <-time.After(min(betweenLeaders, time.Until(deadline))):
+		}
 	}
-	return got, c.explain(what, c.address, err)
+}
+
+// askLeader asks once, and once more at the leader. again: there was none, so nothing was changed. said: where it asks was said before.
+func askLeader[T any](ctx context.Context, c *cli, what string, said bool, call func(context.Context, tmv1.ConsoleServiceClient) (T, error)) (got T, again bool, err error) {
+	got, err = askAt(ctx, c, c.address, call)
+	leader, address, elsewhere := notLeader(err)
+	if !elsewhere || address == "" || address == c.address {
+		return got, elsewhere && leader == "", c.explain(what, c.address, err)
+	}
+	if !said {
+		fmt.Fprintf(c.Stderr, "tmctl: %s does not lead; asking the leader %s at %s\n", clean(c.address), clean(leader), clean(address))
+	}
+	there, lerr := askAt(ctx, c, address, call)
+	if lerr == nil {
+		return there, false, nil
+	}
+	var bad *exitError
+	if errors.As(lerr, &bad) { // it cannot be dialled from here
+		return got, false, failed("%s: only the leader %s can, and %s cannot be asked from here: %w", what, leader, address, bad.err)
+	}
+	leader, _, elsewhere = notLeader(lerr)
+	died := unsent(lerr, "dial ") // and no other is elected yet
+	return got, elsewhere && leader == "" || died, c.explain(what, address, lerr)
+}
+
+// unsent tells that a call failed while connecting, at one of these steps: nothing was asked.
+func unsent(err error, steps ...string) bool {
+	message := plain(status.Convert(err).Message())
+	return status.Code(err) == codes.Unavailable && errorInfo(err) == nil &&
+		slices.ContainsFunc(steps, func(step string) bool { return strings.Contains(message, step) })
 }
 
 func askAt[T any](ctx context.Context, c *cli, address string, call func(context.Context, tmv1.ConsoleServiceClient) (T, error)) (T, error) {
@@ -89,8 +124,8 @@ func (c *cli) explain(what, address string, err error) error {
 			return &exitError{ExitFailed, fmt.Errorf("%w: try again when tmctl status says that the controller is ready", at)}
 		}
 		doubt := c.unsure()
-		if strings.Contains(message, "dial ") || strings.Contains(message, "handshake") {
-			doubt = "" // it never got there
+		if unsent(err, "dial ", "handshake") {
+			doubt = ""
 		}
 		return &exitError{ExitUnreachable, fmt.Errorf("%s: cannot reach %s: %s: %s%s", what, address, message, c.hint(address, message), doubt)}
 	case codes.DeadlineExceeded:

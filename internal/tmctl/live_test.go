@@ -125,6 +125,62 @@ func TestFollowsTheLeader(t *testing.T) {
 	}
 }
 
+// notice is called when a command says that it waits for a leader.
+type notice struct {
+	syncBuffer
+	then func()
+}
+
+func (n *notice) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), "there is no leader at the moment; asking again") {
+		n.then()
+	}
+	return n.syncBuffer.Write(p)
+}
+
+func TestWaitsForALeader(t *testing.T) {
+	dead := "unix://" + t.TempDir() + "/s"
+	withdraw := []string{"withdraw", "m-3", "--reason", "r"}
+	for name, tc := range map[string]struct {
+		says  console.ErrNotLeader
+		after error // what is said from then on
+		args  []string
+		code  int
+	}{
+		"elected":    {console.ErrNotLeader{}, nil, withdraw, ExitOK},
+		"ready":      {console.ErrNotLeader{Changing: true}, nil, withdraw, ExitOK},
+		"died":       {console.ErrNotLeader{Leader: "controller-2", Address: dead}, nil, withdraw, ExitOK},
+		"refused":    {console.ErrNotLeader{}, console.ErrRefused{Refusals: []console.Refusal{{Invariant: "x", Reason: "no"}}}, withdraw, ExitFailed},
+		"store away": {console.ErrNotLeader{}, console.ErrUnavailable{Reason: "etcd: dial tcp: refused"}, withdraw, ExitFailed},
+		"never":      {console.ErrNotLeader{}, console.ErrNotLeader{}, append([]string{"--timeout", "20ms"}, withdraw...), ExitFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.fake.Fail("Withdraw", tc.says)
+			waits := 0
+			stderr := &notice{then: func() { waits++; b.fake.Fail("Withdraw", tc.after) }}
+			code := Run(t.Context(), append(tc.args, "--address", b.address), Env{
+				Stdout: &bytes.Buffer{}, Stderr: stderr, Now: func() time.Time { return consoletest.Now },
+				Getenv: func(k string) string { return map[string]string{"USER": "eva"}[k] },
+			})
+			if code != tc.code || waits != 1 || strings.Count(stderr.String(), "does not lead") > 1 {
+				t.Errorf("exit code %d, waited %d times: %s", code, waits, stderr.String())
+			}
+		})
+	}
+	t.Run("interrupted", func(t *testing.T) {
+		b := newBench(t)
+		b.fake.Fail("Withdraw", console.ErrNotLeader{})
+		ctx, stop := context.WithCancel(t.Context())
+		stderr := &notice{then: stop}
+		if code := Run(ctx, append(withdraw, "--timeout", "1h", "--address", b.address), Env{
+			Stdout: &bytes.Buffer{}, Stderr: stderr, Now: func() time.Time { return consoletest.Now }, Getenv: func(k string) string { return map[string]string{"USER": "eva"}[k] },
+		}); code != ExitFailed {
+			t.Errorf("exit code %d: %s", code, stderr.String())
+		}
+	})
+}
+
 func TestNeverWaitsForEver(t *testing.T) {
 	silent, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
 	if err != nil {

@@ -247,7 +247,7 @@ var goldens = []struct {
 	{"announce-store-away", ExitFailed, []string{"announce", aRoute, "--ttl", "1m", "--reason", "r"}, func(f *consoletest.Fake) {
 		f.Fail("Announce", console.ErrUnavailable{Reason: "etcd does not answer"})
 	}},
-	{"announce-no-leader", ExitFailed, []string{"announce", aRoute, "--ttl", "1m", "--reason", "r"}, func(f *consoletest.Fake) {
+	{"announce-no-leader", ExitFailed, []string{"announce", aRoute, "--ttl", "1m", "--reason", "r", "--timeout", "300ms"}, func(f *consoletest.Fake) {
 		f.Fail("Announce", console.ErrNotLeader{})
 	}},
 	{"announce-leader-out-of-reach", ExitFailed, []string{"announce", aRoute, "--ttl", "1m", "--reason", "r"}, func(f *consoletest.Fake) {
