@@ -80,54 +80,65 @@ static __noinline int raise(__u32 slot, __u32 column, __u32 window, __u64 since,
 	return 0;
 }
 
-/*
- * Follows the window of a record whose total was before and has grown by count, and tells what the window held before
- * and holds after. When two CPUs begin a window at the same moment, the word of the later stands, and the window may
- * lack what the other has added until then. late: the count is older than the window.
- */
-struct progress {
-	__u64 before, after;
-};
-
-static __always_inline struct progress follow(struct record *record, __u64 before, __u64 count, bool late, __u32 window)
+/* Key of the block that a slot's record in a column is in. */
+static __always_inline __u32 block_of(__u32 column, __u32 slot)
 {
-	__u64 word = *(volatile __u64 *)&record->window, tag = (__u64)window << WINDOW_BASE_BITS;
-	__u64 after = before + count;
-
-	if ((word ^ tag) >> WINDOW_BASE_BITS) {
-		word = tag | ((late ? after : before) >> WINDOW_BASE_SHIFT & WINDOW_BASE_MASK);
-		*(volatile __u64 *)&record->window = word;
-	} else if (late) {
-		word = tag | ((word + (count >> WINDOW_BASE_SHIFT)) & WINDOW_BASE_MASK);
-		*(volatile __u64 *)&record->window = word;
-	}
-	return (struct progress){since(before, word), since(after, word)};
+	return column * row_blocks + slot / RECORDS;
 }
 
-/* Returns the record of a slot, and where its dirty bit is, or null. */
-static __always_inline struct record *record_of(__u32 column, __u32 slot, __u64 **word)
+/* Adds a count to its record and returns what that held before. It is complete before its dirty bit is looked at. */
+static __always_inline bool add(__u32 column, __u32 slot, __u64 count, __u64 *before)
 {
-	__u32 key = column * row_blocks + slot / RECORDS;
+	__u32 key = block_of(column, slot), i = slot & (RECORDS - 1);
 	struct record_block *block = bpf_map_lookup_elem(&records, &key);
+	__u64 *word = bpf_map_lookup_elem(&dirty, &key);
 
-	if (word)
-		*word = bpf_map_lookup_elem(&dirty, &key);
-	return block ? &block->records[slot & (RECORDS - 1)] : 0;
+	if (!block || !word)
+		return false;
+	*before = __sync_fetch_and_add(&block->totals[i], count);
+	if (!(*(volatile __u64 *)word >> i & 1))
+		__sync_fetch_and_or(word, 1ULL << i);
+	return true;
 }
 
-/* Adds a count to its record. The record is complete before its dirty bit is looked at. */
-static __always_inline struct record *add(__u32 key, __u64 count, __u64 *before)
+static __always_inline __u64 *window_of(__u32 column, __u32 slot)
 {
-	__u32 slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
-	__u64 *word, bit = 1ULL << (slot & (RECORDS - 1));
-	struct record *record = record_of(column, slot, &word);
+	__u32 key = block_of(column, slot);
+	struct window_block *block = bpf_map_lookup_elem(&windows, &key);
 
-	if (!record || !word)
-		return 0;
-	*before = __sync_fetch_and_add(&record->total, count);
-	if (!(*(volatile __u64 *)word & bit))
-		__sync_fetch_and_or(word, bit);
-	return record;
+	return block ? &block->words[slot & (RECORDS - 1)] : 0;
+}
+
+/*
+ * Brings a window word up to date when a record that held before has grown by count, and returns it. When two CPUs begin a
+ * window at the same moment, the word of the later stands, and the window may lack what the other has added until then.
+ * late: the count is older than the window.
+ */
+static __always_inline __u64 follow(__u64 *at, __u64 before, __u64 count, bool late, __u32 window)
+{
+	__u64 word = *(volatile __u64 *)at, tag = (__u64)window << WINDOW_TAG_SHIFT, base = word;
+
+	if ((word ^ tag) >> WINDOW_TAG_SHIFT)
+		base = (late ? before + count : before) >> WINDOW_BASE_SHIFT;
+	else if (late)
+		base += count >> WINDOW_BASE_SHIFT;
+	else
+		return word;
+	if (!((word ^ tag) >> WINDOW_TAG_SHIFT))
+		tag |= word & WINDOW_RAISED;
+	word = tag | (base & WINDOW_BASE_MASK);
+	*(volatile __u64 *)at = word;
+	return word;
+}
+
+/* Tells user space that a window has passed its trigger, once: or twice, if two CPUs see it at the same moment. */
+static __always_inline void raise_once(__u64 *at, __u64 word, __u32 slot, __u32 column, __u32 window, __u64 since,
+				       struct cpu_stat *stat)
+{
+	if (word & WINDOW_RAISED)
+		return;
+	*(volatile __u64 *)at = word | WINDOW_RAISED;
+	raise(slot, column, window, since, stat);
 }
 
 /*
@@ -137,28 +148,50 @@ static __always_inline struct record *add(__u32 key, __u64 count, __u64 *before)
  */
 #define SHARE_SHIFT 6
 
-static __always_inline bool shares(__u64 since, const struct level *all)
+static __always_inline bool shares(__u64 count, const struct level *all)
 {
-	return since_packets(since) >= all->packets >> SHARE_SHIFT || since_bytes(since) >= all->bytes >> SHARE_SHIFT;
+	return count >> COUNT_BYTE_BITS >= all->packets >> SHARE_SHIFT ||
+	       (count & COUNT_BYTE_MASK) >= all->bytes >> SHARE_SHIFT;
 }
 
-static __noinline int add_total(__u32 key, __u64 count, __u32 window, struct cpu_stat *stat)
+/*
+ * What the total has been told of a window when its record has reached a total: a count in whole steps, of which a window that
+ * began between two may have less than none. Never more than there was.
+ */
+static __always_inline __u64 told(__u64 total, __u64 steps, __u64 word)
 {
-	__u32 slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & VECTOR_COUNT;
-	struct record *record = record_of(column, slot, 0);
-	const struct level *all = level_of(column);
-	struct progress now;
-	__u64 before;
+	const __u64 packet_mask = WINDOW_BASE_MASK >> (COUNT_BYTE_BITS - WINDOW_BASE_SHIFT);
+	const __u64 byte_mask = COUNT_BYTE_MASK >> WINDOW_BASE_SHIFT;
+	__u64 packets, bytes;
 
-	if (!record || !stat)
+	total &= steps;
+	packets = ((total >> COUNT_BYTE_BITS) - (word >> (COUNT_BYTE_BITS - WINDOW_BASE_SHIFT))) & packet_mask;
+	bytes = ((total >> WINDOW_BASE_SHIFT) - word) & byte_mask;
+	if (packets > packet_mask / 2)
+		packets = 0;
+	if (bytes > byte_mask / 2)
+		bytes = 0;
+	return packets << COUNT_BYTE_BITS | bytes << WINDOW_BASE_SHIFT;
+}
+
+/* Tells whether there is nothing more to find out about the total in this window. */
+static __noinline int add_total(__u32 column, __u32 slot, __u64 count, __u32 window, struct cpu_stat *stat)
+{
+	__u32 key = block_of(column & VECTOR_COUNT, slot);
+	struct record_block *block = bpf_map_lookup_elem(&records, &key);
+	__u64 *at = window_of(column & VECTOR_COUNT, slot), *total, before, word, now;
+	const struct level *all = level_of(column & VECTOR_COUNT);
+
+	if (!block || !at || !stat)
 		return 1;
-	before = *(volatile __u64 *)&record->total;
-	*(volatile __u64 *)&record->total = before + count;
-	now = follow(record, before, count, false, window);
-	if (!passed(now.after, all))
+	total = &block->totals[slot & (RECORDS - 1)];
+	before = *(volatile __u64 *)total;
+	*(volatile __u64 *)total = before + count;
+	word = follow(at, before, count, false, window);
+	now = since(before + count, word);
+	if (!passed(now, all))
 		return 0;
-	if (!passed(now.before, all))
-		raise(slot, column, window, now.after, stat);
+	raise_once(at, word, slot, column & VECTOR_COUNT, window, now, stat);
 	return 1;
 }
 
@@ -166,17 +199,20 @@ static __noinline int add_total(__u32 key, __u64 count, __u32 window, struct cpu
 static __noinline int renew(struct cell *cell, __u32 key, __u32 window)
 {
 	const struct level *level = level_of(key >> KEY_SLOT_BITS);
-	__u64 count, before;
-	struct record *record;
+	__u64 count, before, *at;
 
 	if (!cell)
 		return 0;
 	count = cell->count;
 	if (count) {
+		__u32 slot = cell->tag & KEY_SLOT_MASK, column = cell->tag >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
+
 		*(volatile __u64 *)&cell->count = 0;
-		record = add(cell->tag, count, &before);
-		if (record)
-			follow(record, before, count, true, window);
+		if (add(column, slot, count, &before)) {
+			at = window_of(column, slot);
+			if (at)
+				follow(at, before, count, true, window);
+		}
 	}
 	*(volatile __u64 *)&cell->tag = (__u64)window << 32 | key;
 	cell->batch_packets = level->batch_packets;
@@ -184,15 +220,43 @@ static __noinline int renew(struct cell *cell, __u32 key, __u32 window)
 	return 0;
 }
 
+#define WINDOW_DONE 1 /* nothing more to find out about the vector in this window */
+#define TOTAL_DONE 2  /* nor about the total */
+
+/*
+ * Looks at the window of a record that held before and has grown by count. Records without a cell are not looked at for
+ * every packet, so what the total is told of them goes in the steps of which none is missed.
+ */
+static __noinline int look(__u64 before, __u64 count, __u32 key, __u32 window, struct cpu_stat *stat)
+{
+	__u32 slot = key & KEY_SLOT_MASK, column = key >> KEY_SLOT_BITS & (COLUMN_COUNT - 1);
+	const struct level *level = level_of(column), *all = level_of(column & VECTOR_COUNT);
+	__u64 *at = window_of(column, slot), steps = level->look, after = before + count, word, now, old;
+	int found = (unset(level) ? WINDOW_DONE : 0) | (unset(all) ? TOTAL_DONE : 0);
+
+	if (!at || !stat)
+		return 0;
+	word = follow(at, before, count, false, window);
+	now = since(after, word);
+	if (passed(now, level)) {
+		raise_once(at, word, slot, column, window, now, stat);
+		found |= WINDOW_DONE;
+	}
+	old = told(before, steps, word);
+	now = told(after, steps, word);
+	if (shares(now, all) && add_total(column, slot, shares(old, all) ? now - old : now, window, stat))
+		found |= TOTAL_DONE;
+	return found;
+}
+
 static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 slot, __u64 count, __u32 window)
 {
-	const struct level *level = level_of(column), *all = level_of(column & VECTOR_COUNT);
+	const struct level *level = level_of(column);
 	struct cell *cell = &lane->cells[(slot + column * 37) & (CELLS - 1)];
 	__u32 key = column << KEY_SLOT_BITS | slot;
 	__u64 tag = (__u64)window << 32 | key, before;
-	bool mine = true, done, all_done;
-	struct record *record;
-	struct progress now;
+	bool mine = true;
+	int found;
 
 	if (unlikely(cell->tag != tag)) {
 		if (cell->tag >> 32 != window)
@@ -208,23 +272,18 @@ static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 sl
 		}
 		*(volatile __u64 *)&cell->count = 0;
 	}
-	record = add(key, count, &before);
-	if (!record)
+	if (!add(column, slot, count, &before))
 		return;
-	now = follow(record, before, count, false, window);
+	if (!mine && !((before ^ (before + count)) & level->look))
+		return;
+	found = look(before, count, key, window, &lane->stat);
 
-	/* Of the CPUs that add, one sees the window pass. */
-	done = passed(now.after, level);
-	if (done && !passed(now.before, level))
-		raise(slot, column, window, now.after, &lane->stat);
-	all_done = unset(all);
-	if (shares(now.after, all))
-		all_done = add_total(key, shares(now.before, all) ? count : now.after << WINDOW_BASE_SHIFT, window,
-				     &lane->stat);
-	/* Nothing more to find out in this window: let the cell fill. */
-	if (mine && (done || unset(level))) {
-		cell->batch_packets = all_done ? NEVER : all->batch_packets;
-		cell->batch_bytes = all_done ? ~0ULL : all->batch_bytes;
+	/* Let the cell fill. */
+	if (mine && found & WINDOW_DONE) {
+		const struct level *all = level_of(column & VECTOR_COUNT);
+
+		cell->batch_packets = found & TOTAL_DONE ? NEVER : all->batch_packets;
+		cell->batch_bytes = found & TOTAL_DONE ? ~0ULL : all->batch_bytes;
 	}
 }
 

@@ -14,7 +14,7 @@ bpf2go() {
 		"$@" -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-sign-compare -Wno-unused-parameter -I"$asm"
 }
 
-bpf2go -go-package bpf -type record -type cell -type cpu_stat -type trigger -type sample Sensor sensor.bpf.c
+bpf2go -go-package bpf -type record_block -type window_block -type cell -type cpu_stat -type trigger -type sample Sensor sensor.bpf.c
 bpf2go -go-package bpf -output-suffix _test -no-global-types -type verdict Probe probe.bpf.c
 out=$out/floor
 mkdir -p "$out"

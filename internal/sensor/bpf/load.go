@@ -119,6 +119,7 @@ func (s Sizes) spec() (*ebpf.CollectionSpec, error) {
 	size("slot_infos", s.Slots())
 	size("checks6", s.Hosts)
 	size("records", s.columns()*s.blocks())
+	size("windows", s.columns()*s.blocks())
 	size("dirty", s.columns()*s.blocks())
 	size("lanes", s.CPUs)
 	size("triggers", s.Triggers)
@@ -186,7 +187,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 	if k.infos, err = k.objects.SlotInfos.Memory(); err != nil {
 		return nil, fmt.Errorf("map the holders of slots into memory: %w", err)
 	}
-	if k.scanner, err = newScanner(s, k.objects.Records, k.objects.Dirty, k.objects.Lanes); err != nil {
+	if k.scanner, err = newScanner(s, k.objects.Records, k.objects.Windows, k.objects.Dirty, k.objects.Lanes); err != nil {
 		return nil, err
 	}
 	k.free.queues = [slotKinds][freeQueues]*ebpf.Map{
@@ -305,6 +306,7 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"slot_infos", o.SlotInfos},
 		{"checks6", o.Checks6},
 		{"records", o.Records},
+		{"windows", o.Windows},
 		{"dirty", o.Dirty},
 		{"lanes", o.Lanes},
 		{"sketches", o.Sketches},

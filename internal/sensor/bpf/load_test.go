@@ -59,7 +59,7 @@ func TestMemory(t *testing.T) {
 		}
 		for _, m := range memory {
 			switch m.Name {
-			case "records", "dirty", "lanes", "sketches":
+			case "records", "windows", "dirty", "lanes", "sketches":
 				sum += m.Bytes
 			}
 		}

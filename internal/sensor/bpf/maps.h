@@ -157,6 +157,15 @@ struct {
 	__type(value, struct record_block);
 } records SEC(".maps");
 
+/* The window words of the records. Key as above. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct window_block);
+} windows SEC(".maps");
+
 /*
  * Which records of a block changed, one bit each. Key as above. Programs set a bit after the record has changed; user
  * space clears it before it reads the record.
@@ -203,7 +212,8 @@ struct {
 } samples SEC(".maps");
 
 /* Names for bpf2go -type of what the maps above hold as raw values. */
-const struct record *unused_record __attribute__((unused));
+const struct record_block *unused_record_block __attribute__((unused));
+const struct window_block *unused_window_block __attribute__((unused));
 const struct cell *unused_cell __attribute__((unused));
 const struct cpu_stat *unused_cpu_stat __attribute__((unused));
 const struct trigger *unused_trigger __attribute__((unused));

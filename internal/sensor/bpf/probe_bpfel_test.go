@@ -46,6 +46,7 @@ const (
 	ProbeMapSlotInfos          = "slot_infos"
 	ProbeMapTargets6           = "targets6"
 	ProbeMapTriggers           = "triggers"
+	ProbeMapWindows            = "windows"
 	ProbeProgProbeEgress       = "probe_egress"
 	ProbeProgProbeIngress      = "probe_ingress"
 	ProbeProgProbeXdp          = "probe_xdp"
@@ -72,9 +73,10 @@ const (
 	ProbeVarUdpVectors         = "udp_vectors"
 	ProbeVarUnusedCell         = "unused_cell"
 	ProbeVarUnusedCpuStat      = "unused_cpu_stat"
-	ProbeVarUnusedRecord       = "unused_record"
+	ProbeVarUnusedRecordBlock  = "unused_record_block"
 	ProbeVarUnusedSample       = "unused_sample"
 	ProbeVarUnusedTrigger      = "unused_trigger"
+	ProbeVarUnusedWindowBlock  = "unused_window_block"
 	ProbeVarWatchedSampleEvery = "watched_sample_every"
 	ProbeVarWindowShift        = "window_shift"
 )
@@ -146,6 +148,7 @@ type ProbeMapSpecs struct {
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
+	Windows       *ebpf.MapSpec `ebpf:"windows"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -175,9 +178,10 @@ type ProbeVariableSpecs struct {
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
 	UnusedCpuStat      *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
-	UnusedRecord       *ebpf.VariableSpec `ebpf:"unused_record"`
+	UnusedRecordBlock  *ebpf.VariableSpec `ebpf:"unused_record_block"`
 	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedTrigger      *ebpf.VariableSpec `ebpf:"unused_trigger"`
+	UnusedWindowBlock  *ebpf.VariableSpec `ebpf:"unused_window_block"`
 	WatchedSampleEvery *ebpf.VariableSpec `ebpf:"watched_sample_every"`
 	WindowShift        *ebpf.VariableSpec `ebpf:"window_shift"`
 }
@@ -218,6 +222,7 @@ type ProbeMaps struct {
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
+	Windows       *ebpf.Map `ebpf:"windows"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -238,6 +243,7 @@ func (m *ProbeMaps) Close() error {
 		m.SlotInfos,
 		m.Targets6,
 		m.Triggers,
+		m.Windows,
 	)
 }
 
@@ -268,9 +274,10 @@ type ProbeVariables struct {
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`
 	UnusedCpuStat      *ebpf.Variable `ebpf:"unused_cpu_stat"`
-	UnusedRecord       *ebpf.Variable `ebpf:"unused_record"`
+	UnusedRecordBlock  *ebpf.Variable `ebpf:"unused_record_block"`
 	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedTrigger      *ebpf.Variable `ebpf:"unused_trigger"`
+	UnusedWindowBlock  *ebpf.Variable `ebpf:"unused_window_block"`
 	WatchedSampleEvery *ebpf.Variable `ebpf:"watched_sample_every"`
 	WindowShift        *ebpf.Variable `ebpf:"window_shift"`
 }

@@ -18,7 +18,7 @@ import (
 const (
 	infoSize   = int(unsafe.Sizeof(SensorSlotInfo{}))
 	laneSize   = int(unsafe.Sizeof(SensorLane{}))
-	blockBytes = int(unsafe.Sizeof(SensorRecordBlock{}))
+	blockBytes = blockRecords * 8 // of records and of window words
 	byteBits   = 36
 )
 

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	blockRecords = len(SensorRecordBlock{}.Records)
+	blockRecords = len(SensorRecordBlock{}.Totals)
 	slotBits     = 24 // of a cell's key
 )
 
@@ -39,6 +39,7 @@ const (
 type scanner struct {
 	sizes   Sizes
 	records *ebpf.Map
+	windows *ebpf.Map
 	dirty   []uint64 // blocks of column 0, of column 1, …
 	memory  [][]byte
 	lanes   []SensorLane
@@ -70,8 +71,8 @@ type candidate struct {
 
 func (f candidate) key() uint32 { return uint32(f.tag) }
 
-func newScanner(s Sizes, records, dirty, lanes *ebpf.Map) (_ *scanner, err error) {
-	x := &scanner{sizes: s, records: records, live: make([][Columns / 64]uint64, s.blocks()), cells: make([]cells, s.CPUs)}
+func newScanner(s Sizes, records, windows, dirty, lanes *ebpf.Map) (_ *scanner, err error) {
+	x := &scanner{sizes: s, records: records, windows: windows, live: make([][Columns / 64]uint64, s.blocks()), cells: make([]cells, s.CPUs)}
 	share := func(m *ebpf.Map, size, flags int) []byte {
 		if err != nil {
 			return nil
@@ -128,7 +129,7 @@ func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 				last = i
 			}
 		}
-		err := x.open(c, first, last, func(records []SensorRecord) {
+		err := x.open(c, first, last, func(totals []uint64) {
 			for b := first; b <= last; b++ {
 				if words[b] == 0 {
 					continue
@@ -136,7 +137,7 @@ func (k *Kernel) Scan(each func(slot uint32, c Column, n Count)) error {
 				x.live[b][c/64] |= 1 << (c % 64)
 				for w := atomic.SwapUint64(&words[b], 0); w != 0; w &= w - 1 {
 					i := bits.TrailingZeros64(w)
-					x.tellRecord(uint32(b*blockRecords+i), c, &records[(b-first)*blockRecords+i])
+					x.tellRecord(uint32(b*blockRecords+i), c, &totals[(b-first)*blockRecords+i])
 				}
 			}
 		})
@@ -167,9 +168,9 @@ func (k *Kernel) ScanSlots(slots []uint32, each func(slot uint32, c Column, n Co
 		if len(x.wanted) == 0 {
 			continue
 		}
-		err := x.open(c, first, last, func(records []SensorRecord) {
+		err := x.open(c, first, last, func(totals []uint64) {
 			for _, slot := range x.wanted {
-				x.tellRecord(slot, c, &records[int(slot)-first*blockRecords])
+				x.tellRecord(slot, c, &totals[int(slot)-first*blockRecords])
 			}
 		})
 		if err != nil {
@@ -185,9 +186,9 @@ func (k *Kernel) skip() error {
 	x.each = func(uint32, Column, Count) {}
 	x.gather()
 	for c := range Column(x.sizes.columns()) {
-		err := x.open(c, 0, x.sizes.blocks()-1, func(records []SensorRecord) {
-			for slot := range records {
-				if n := atomic.LoadUint64(&records[slot].Total); n != 0 && c.Vector() != vector.Total {
+		err := x.open(c, 0, x.sizes.blocks()-1, func(totals []uint64) {
+			for slot := range totals {
+				if n := atomic.LoadUint64(&totals[slot]); n != 0 && c.Vector() != vector.Total {
 					x.live[slot/blockRecords][c/64] |= 1 << (c % 64)
 					*x.toldOf(c, uint32(slot)) = n // wherever the word stands: tell() would compare it with 0
 				}
@@ -201,20 +202,30 @@ func (k *Kernel) skip() error {
 }
 
 // Present returns what was counted for a slot in the given window so far, with vector.Total the sum of the direction.
-// Bytes are right up to 255 in each column.
+// Bytes are right up to 255 in each column; of a column whose cell another one has, up to [lookPackets] or [lookBytes] from the
+// window's beginning are missing.
 func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 	x := k.scanner
-	const shift, mask = 8, 1<<50 - 1 // see types.h
-	err = x.row(slot, func(c Column, r *SensorRecord) {
-		word, total := atomic.LoadUint64(&r.Window), atomic.LoadUint64(&r.Total)
-		if word>>50 == uint64(window)&(1<<14-1) {
-			if n := (total>>shift - word) & mask; n>>49 == 0 {
-				counts[c] = Count(n << shift)
-			}
+	const tagShift, tagMask, baseShift, baseMask = 51, 1<<13 - 1, 8, 1<<50 - 1 // see types.h
+	b, i := int(slot)/blockRecords, int(slot)%blockRecords
+	for c := range Column(x.sizes.columns()) {
+		if !x.counted(b, c) {
+			continue
 		}
-	})
-	if err != nil {
-		return counts, err
+		var word, total uint64
+		err := x.share(x.windows, c, b, b, func(words []uint64) { word = atomic.LoadUint64(&words[i]) })
+		if err != nil {
+			return counts, err
+		}
+		if word>>tagShift != uint64(window)&tagMask {
+			continue
+		}
+		if err := x.open(c, b, b, func(totals []uint64) { total = atomic.LoadUint64(&totals[i]) }); err != nil {
+			return counts, err
+		}
+		if n := (total>>baseShift - word) & baseMask; n>>49 == 0 {
+			counts[c] = Count(n << baseShift)
+		}
 	}
 	for i := range x.lanes {
 		for j := range x.lanes[i].Cells {
@@ -242,10 +253,10 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 const mostMoved = 1 << 24 << byteBits
 
 // tellRecord tells what is new in a record, unless there are cells for it: pending tells them together.
-func (x *scanner) tellRecord(slot uint32, c Column, r *SensorRecord) {
+func (x *scanner) tellRecord(slot uint32, c Column, total *uint64) {
 	key := uint32(c)<<slotBits | slot
 	if _, held := slices.BinarySearchFunc(x.found, key, func(f candidate, key uint32) int { return cmp.Compare(f.key(), key) }); !held {
-		x.tell(slot, c, atomic.LoadUint64(&r.Total))
+		x.tell(slot, c, atomic.LoadUint64(total))
 	}
 }
 
@@ -284,20 +295,6 @@ func (x *scanner) toldOf(c Column, slot uint32) *uint64 {
 	return &(*block)[slot%uint32(blockRecords)]
 }
 
-// row looks at the records of a slot that may have counted anything.
-func (x *scanner) row(slot uint32, look func(c Column, r *SensorRecord)) error {
-	b := int(slot) / blockRecords
-	for c := range Column(x.sizes.columns()) {
-		if !x.counted(b, c) {
-			continue
-		}
-		if err := x.open(c, b, b, func(records []SensorRecord) { look(c, &records[int(slot)%blockRecords]) }); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // counted tells whether a block ever counted anything in a column.
 func (x *scanner) counted(b int, c Column) bool {
 	if atomic.LoadUint64(&x.dirty[int(c)*x.sizes.blocks()+b]) != 0 {
@@ -324,7 +321,7 @@ func (x *scanner) pending() error {
 			n++
 		}
 		first, last := block(rest[0]), block(rest[n-1])
-		err := x.open(c, first, last, func(records []SensorRecord) { x.add(c, first*blockRecords, records, rest[:n]) })
+		err := x.open(c, first, last, func(totals []uint64) { x.add(c, first*blockRecords, totals, rest[:n]) })
 		if err != nil {
 			return err
 		}
@@ -334,11 +331,11 @@ func (x *scanner) pending() error {
 }
 
 // add tells the sums of one column's records, from slot at on, and the cells found for them.
-func (x *scanner) add(c Column, at int, records []SensorRecord, found []candidate) {
+func (x *scanner) add(c Column, at int, totals []uint64, found []candidate) {
 	for len(found) > 0 {
 		key := found[0].key()
 		slot := key & (1<<slotBits - 1)
-		sum := atomic.LoadUint64(&records[int(slot)-at].Total) // before the cells
+		sum := atomic.LoadUint64(&totals[int(slot)-at]) // before the cells
 		for len(found) > 0 && found[0].key() == key {
 			f := found[0]
 			n := atomic.LoadUint64(&f.cell.Count)
@@ -371,17 +368,22 @@ func (x *scanner) held(cpu int) []candidate {
 	return h.held
 }
 
-// open maps some blocks of a column into memory for the moment: all the time they would count as memory of this
+// open looks at the totals of some blocks of a column.
+func (x *scanner) open(c Column, first, last int, look func(totals []uint64)) error {
+	return x.share(x.records, c, first, last, look)
+}
+
+// share maps some blocks of a column into memory for the moment: all the time they would count as memory of this
 // process, a second time.
-func (x *scanner) open(c Column, first, last int, look func(records []SensorRecord)) error {
+func (x *scanner) share(m *ebpf.Map, c Column, first, last int, look func(words []uint64)) error {
 	page := os.Getpagesize()
 	at, size := (int(c)*x.sizes.blocks()+first)*blockBytes, (last-first+1)*blockBytes
 	lead := at % page
-	memory, err := unix.Mmap(x.records.FD(), int64(at-lead), lead+size, unix.PROT_READ, unix.MAP_SHARED)
+	memory, err := unix.Mmap(m.FD(), int64(at-lead), lead+size, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return fmt.Errorf("map the counters of column %d into memory: %w", c, err)
 	}
-	look(unsafe.Slice((*SensorRecord)(unsafe.Pointer(&memory[lead])), size/blockBytes*blockRecords))
+	look(unsafe.Slice((*uint64)(unsafe.Pointer(&memory[lead])), size/8))
 	if err := unix.Munmap(memory); err != nil {
 		return fmt.Errorf("unmap the counters of column %d: %w", c, err)
 	}

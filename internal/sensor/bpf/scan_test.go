@@ -176,7 +176,7 @@ func TestNewProcessGoesOn(t *testing.T) {
 	repeat(t, k.Ingress(), dnsTo(host4), 7) // and dies before it has told of these
 	old := k.scanner
 	defer old.close()
-	x, err := newScanner(k.Sizes, k.objects.Records, k.objects.Dirty, k.objects.Lanes)
+	x, err := newScanner(k.Sizes, k.objects.Records, k.objects.Windows, k.objects.Dirty, k.objects.Lanes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,14 +207,14 @@ func TestCountsMayWrap(t *testing.T) {
 	if err := k.objects.Records.Lookup(at, &block); err != nil {
 		t.Fatal(err)
 	}
-	block.Records[0].Total = uint64(CountOf(1<<28-2, 1<<36-100))
+	block.Totals[0] = uint64(CountOf(1<<28-2, 1<<36-100))
 	if err := k.objects.Records.Put(at, block); err != nil {
 		t.Fatal(err)
 	}
 	if err := k.skip(); err != nil {
 		t.Fatal(err)
 	}
-	*k.scanner.toldOf(Column(vector.DNS), 0) = block.Records[0].Total
+	*k.scanner.toldOf(Column(vector.DNS), 0) = block.Totals[0]
 	delete(scanned, k)
 	repeat(t, k.Ingress(), dnsTo(host4), 100_000)
 	// The packet that was in a cell belongs to what was told before.

@@ -70,6 +70,7 @@ type SensorLevel struct {
 	BatchBytes   uint64
 	Packets      uint32
 	BatchPackets uint32
+	Look         uint64
 }
 
 type SensorNetworkBlock struct {
@@ -82,15 +83,9 @@ type SensorNode6 struct {
 	Next [16]uint32
 }
 
-type SensorRecord struct {
-	_      structs.HostLayout
-	Total  uint64
-	Window uint64
-}
-
 type SensorRecordBlock struct {
-	_       structs.HostLayout
-	Records [64]SensorRecord
+	_      structs.HostLayout
+	Totals [64]uint64
 }
 
 type SensorSample struct {
@@ -139,6 +134,11 @@ type SensorTrigger struct {
 	Unused    uint8
 }
 
+type SensorWindowBlock struct {
+	_     structs.HostLayout
+	Words [64]uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -159,6 +159,7 @@ const (
 	SensorMapSlotInfos          = "slot_infos"
 	SensorMapTargets6           = "targets6"
 	SensorMapTriggers           = "triggers"
+	SensorMapWindows            = "windows"
 	SensorProgSensorEgress      = "sensor_egress"
 	SensorProgSensorIngress     = "sensor_ingress"
 	SensorProgSensorXdp         = "sensor_xdp"
@@ -184,9 +185,10 @@ const (
 	SensorVarUdpVectors         = "udp_vectors"
 	SensorVarUnusedCell         = "unused_cell"
 	SensorVarUnusedCpuStat      = "unused_cpu_stat"
-	SensorVarUnusedRecord       = "unused_record"
+	SensorVarUnusedRecordBlock  = "unused_record_block"
 	SensorVarUnusedSample       = "unused_sample"
 	SensorVarUnusedTrigger      = "unused_trigger"
+	SensorVarUnusedWindowBlock  = "unused_window_block"
 	SensorVarWatchedSampleEvery = "watched_sample_every"
 	SensorVarWindowShift        = "window_shift"
 )
@@ -258,6 +260,7 @@ type SensorMapSpecs struct {
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
+	Windows       *ebpf.MapSpec `ebpf:"windows"`
 }
 
 // SensorVariableSpecs contains global variables before they are loaded into the kernel.
@@ -286,9 +289,10 @@ type SensorVariableSpecs struct {
 	UdpVectors         *ebpf.VariableSpec `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.VariableSpec `ebpf:"unused_cell"`
 	UnusedCpuStat      *ebpf.VariableSpec `ebpf:"unused_cpu_stat"`
-	UnusedRecord       *ebpf.VariableSpec `ebpf:"unused_record"`
+	UnusedRecordBlock  *ebpf.VariableSpec `ebpf:"unused_record_block"`
 	UnusedSample       *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedTrigger      *ebpf.VariableSpec `ebpf:"unused_trigger"`
+	UnusedWindowBlock  *ebpf.VariableSpec `ebpf:"unused_window_block"`
 	WatchedSampleEvery *ebpf.VariableSpec `ebpf:"watched_sample_every"`
 	WindowShift        *ebpf.VariableSpec `ebpf:"window_shift"`
 }
@@ -329,6 +333,7 @@ type SensorMaps struct {
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
+	Windows       *ebpf.Map `ebpf:"windows"`
 }
 
 func (m *SensorMaps) Close() error {
@@ -349,6 +354,7 @@ func (m *SensorMaps) Close() error {
 		m.SlotInfos,
 		m.Targets6,
 		m.Triggers,
+		m.Windows,
 	)
 }
 
@@ -378,9 +384,10 @@ type SensorVariables struct {
 	UdpVectors         *ebpf.Variable `ebpf:"udp_vectors"`
 	UnusedCell         *ebpf.Variable `ebpf:"unused_cell"`
 	UnusedCpuStat      *ebpf.Variable `ebpf:"unused_cpu_stat"`
-	UnusedRecord       *ebpf.Variable `ebpf:"unused_record"`
+	UnusedRecordBlock  *ebpf.Variable `ebpf:"unused_record_block"`
 	UnusedSample       *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedTrigger      *ebpf.Variable `ebpf:"unused_trigger"`
+	UnusedWindowBlock  *ebpf.Variable `ebpf:"unused_window_block"`
 	WatchedSampleEvery *ebpf.Variable `ebpf:"watched_sample_every"`
 	WindowShift        *ebpf.Variable `ebpf:"window_shift"`
 }

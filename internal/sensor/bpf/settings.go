@@ -5,6 +5,7 @@ package bpf
 import (
 	"fmt"
 	"math"
+	"math/bits"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -16,6 +17,14 @@ type Level struct{ Packets, Bytes uint64 }
 // the level divided by the number of CPUs, so that the window is behind by at most one in sharesPerLevel.
 const sharesPerLevel = 16
 
+// A record that has no cell is looked at when its total passes a multiple of so many packets or bytes, or of less where that
+// were too coarse: its window begins with a look, and passes the level with one, so it is behind by at most two.
+const (
+	lookPackets = 16
+	lookBytes   = 1 << 15
+	leastBytes  = 1 << 8 // what a window word can tell
+)
+
 // The most a level may be: half of what a window word can tell.
 const (
 	maxPackets = 1 << 21
@@ -25,16 +34,21 @@ const (
 func levelFor(l Level, cpus int) SensorLevel {
 	out := SensorLevel{Bytes: math.MaxUint64, BatchBytes: math.MaxUint64, Packets: math.MaxUint32, BatchPackets: math.MaxUint32}
 	parts := uint64(cpus * sharesPerLevel)
+	packets, bytes := uint64(lookPackets), uint64(lookBytes)
 	if l.Packets > 0 {
 		p := min(l.Packets, maxPackets)
 		out.Packets = uint32(p)
 		out.BatchPackets = uint32(max(1, p/parts))
+		packets = min(packets, max(1, p/(2*sharesPerLevel)))
 	}
 	if l.Bytes > 0 {
 		b := min(l.Bytes, maxBytes)
-		out.Bytes = max(256, b/256*256)
-		out.BatchBytes = max(256, b/parts)
+		out.Bytes = max(leastBytes, b/leastBytes*leastBytes)
+		out.BatchBytes = max(leastBytes, b/parts)
+		bytes = min(bytes, max(leastBytes, b/(2*sharesPerLevel)))
 	}
+	below := func(n uint64) uint64 { return 1<<(bits.Len64(n)-1) - 1 } // the bits below the highest
+	out.Look = ^uint64(CountOf(below(packets), below(bytes)))
 	return out
 }
 
@@ -44,11 +58,12 @@ func (k *Kernel) SetLevels(levels [Columns]Level) error {
 	for c, l := range levels {
 		out[c] = levelFor(l, k.Sizes.CPUs)
 	}
-	// What a cell holds back must be small for the total's sake, too.
+	// What a cell holds back and what is not looked at must be small for the total's sake, too.
 	for c := range out {
 		all := out[ColumnOf(Column(c).Direction(), vector.Total)]
 		out[c].BatchPackets = min(out[c].BatchPackets, all.BatchPackets)
 		out[c].BatchBytes = min(out[c].BatchBytes, all.BatchBytes)
+		out[c].Look |= all.Look
 	}
 	if err := k.objects.Levels.Set(out); err != nil {
 		return fmt.Errorf("set the trigger levels: %w", err)

@@ -173,7 +173,7 @@ func TestLongCountsGoOn(t *testing.T) {
 			if err := k.objects.Records.Lookup(key, &block); err != nil {
 				t.Fatal(err)
 			}
-			block.Records[int(slot)%blockRecords].Total += uint64(CountOf(c.before+c.meanwhile, 0))
+			block.Totals[int(slot)%blockRecords] += uint64(CountOf(c.before+c.meanwhile, 0))
 			if err := k.objects.Records.Put(key, &block); err != nil {
 				t.Fatal(err)
 			}

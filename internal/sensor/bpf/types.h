@@ -23,22 +23,24 @@
 #define COLUMN_COUNT (2 * VECTOR_COUNT)
 #define RECORDS 64
 
-/* What all CPUs counted for one slot in one column. */
-struct record {
-	__u64 total;  /* count; only grows */
-	__u64 window; /* tag of a window, and the total when it began: see below */
+/* What all CPUs counted for a slot in a column: a count, which only grows. */
+struct record_block {
+	__u64 totals[RECORDS];
 };
 
 /*
- * The window word: the low 14 bits of the window's number, and below them the total when it began, without the lowest 8
- * and the highest 6 bits. So a window may hold 4 M packets and 64 GiB, in steps of 256 bytes.
+ * Beside each record, in an array of its own because most packets need not look at it, the window word: the low 13 bits of
+ * the window's number, whether the window has raised its trigger, and the total when it began, without the lowest 8 and
+ * the highest 6 bits. So a window may hold 4 M packets and 64 GiB, in steps of 256 bytes.
  */
+#define WINDOW_TAG_SHIFT 51
+#define WINDOW_RAISED (1ULL << 50)
 #define WINDOW_BASE_BITS 50
 #define WINDOW_BASE_SHIFT 8
 #define WINDOW_BASE_MASK ((1ULL << WINDOW_BASE_BITS) - 1)
 
-struct record_block {
-	struct record records[RECORDS];
+struct window_block {
+	__u64 words[RECORDS];
 };
 
 /*
@@ -60,13 +62,14 @@ struct cell {
 
 /*
  * A column's trigger inside one window. A CPU adds what it counted to the record whenever it has batch_packets or
- * batch_bytes of it.
+ * batch_bytes of it; the window is looked at when that changes one of the bits look of the total.
  */
 struct level {
 	__u64 bytes;
 	__u64 batch_bytes;
 	__u32 packets;
 	__u32 batch_packets;
+	__u64 look;
 };
 
 /*
