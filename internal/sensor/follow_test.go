@@ -298,7 +298,9 @@ func TestInterfaceThatLiesOnTheHosts(t *testing.T) {
 			func() error { return netlink.LinkSetNsFd(mac, int(container)) },
 			func() error { return netns.Set(container) },
 		} {
-			if err := do(); err != nil {
+			if err := do(); errors.Is(err, unix.EOPNOTSUPP) {
+				t.Skip("this kernel has no macvlan, as those made for clouds have none")
+			} else if err != nil {
 				t.Fatal(err)
 			}
 		}

@@ -15,6 +15,15 @@ static __always_inline __u32 bounded(__u32 index, __u32 mask)
 	return index & mask;
 }
 
+/* The lower 32 bits, in one instruction; the compiler would shift the others out and zeros in. */
+static __always_inline __u64 low_half(__u64 x)
+{
+	__u32 half;
+
+	asm("%0 = %1" : "=w"(half) : "w"((__u32)x));
+	return half;
+}
+
 /* Which way is laid out straight on. */
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)

@@ -175,24 +175,24 @@ static __always_inline __u64 told(__u64 total, __u64 steps, __u64 word)
 }
 
 /* Tells whether there is nothing more to find out about the total in this window. */
-static __noinline int add_total(__u32 column, __u32 slot, __u64 count, __u32 window, struct cpu_stat *stat)
+static __always_inline bool add_total(__u32 column, __u32 slot, __u64 count, __u32 window, struct cpu_stat *stat)
 {
 	__u32 key = block_of(column & VECTOR_COUNT, slot);
 	struct record_block *block = bpf_map_lookup_elem(&records, &key);
 	__u64 *at = window_of(column & VECTOR_COUNT, slot), *total, before, word, now;
 	const struct level *all = level_of(column & VECTOR_COUNT);
 
-	if (!block || !at || !stat)
-		return 1;
+	if (!block || !at)
+		return true;
 	total = &block->totals[slot & (RECORDS - 1)];
 	before = *(volatile __u64 *)total;
 	*(volatile __u64 *)total = before + count;
 	word = follow(at, before, count, false, window);
 	now = since(before + count, word);
 	if (!passed(now, all))
-		return 0;
+		return false;
 	raise_once(at, word, slot, column & VECTOR_COUNT, window, now, stat);
-	return 1;
+	return true;
 }
 
 /* A window has begun: empties a cell of the one before, and gives it to who needs it now. */
@@ -215,8 +215,7 @@ static __noinline int renew(struct cell *cell, __u32 key, __u32 window)
 		}
 	}
 	*(volatile __u64 *)&cell->tag = (__u64)window << 32 | key;
-	cell->batch_packets = level->batch_packets;
-	cell->batch_bytes = level->batch_bytes;
+	cell->room = level->room;
 	return 0;
 }
 
@@ -249,24 +248,24 @@ static __noinline int look(__u64 before, __u64 count, __u32 key, __u32 window, s
 	return found;
 }
 
-static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 slot, __u64 count, __u32 window)
+static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 slot, __u64 count, __u64 window)
 {
 	const struct level *level = level_of(column);
 	struct cell *cell = &lane->cells[(slot + column * 37) & (CELLS - 1)];
 	__u32 key = column << KEY_SLOT_BITS | slot;
-	__u64 tag = (__u64)window << 32 | key, before;
+	__u64 tag = window << 32 | key, before;
 	bool mine = true;
 	int found;
 
 	if (unlikely(cell->tag != tag)) {
-		if (cell->tag >> 32 != window)
+		if (cell->tag >> 32 != tag >> 32)
 			renew(cell, key, window);
 		else
 			mine = false;
 	}
 	if (mine) {
 		count += cell->count;
-		if (count >> COUNT_BYTE_BITS < cell->batch_packets && (count & COUNT_BYTE_MASK) < cell->batch_bytes) {
+		if (likely(!((count + cell->room) & FULL))) {
 			*(volatile __u64 *)&cell->count = count;
 			return;
 		}
@@ -279,12 +278,8 @@ static __always_inline void count_cell(struct lane *lane, __u32 column, __u32 sl
 	found = look(before, count, key, window, &lane->stat);
 
 	/* Let the cell fill. */
-	if (mine && found & WINDOW_DONE) {
-		const struct level *all = level_of(column & VECTOR_COUNT);
-
-		cell->batch_packets = found & TOTAL_DONE ? NEVER : all->batch_packets;
-		cell->batch_bytes = found & TOTAL_DONE ? ~0ULL : all->batch_bytes;
-	}
+	if (mine && found & WINDOW_DONE)
+		cell->room = found & TOTAL_DONE ? 0 : level_of(column & VECTOR_COUNT)->room;
 }
 
 /* True when the packet is to be sampled; keeps the distance to the next one. */
@@ -302,7 +297,8 @@ static __always_inline bool sample_now(__u32 packets, __u32 *sample_left, __u32 
 
 /* What is left of a packet once its target is known. */
 struct seen {
-	__u64 count;
+	__u32 packets;
+	__u32 bytes;
 	__u32 word; /* of the target */
 	__u32 verdict;
 	__u32 l3;
@@ -326,8 +322,7 @@ static __always_inline void count_malformed(struct cpu_stat *stat, __u32 verdict
 
 static __always_inline void count_elsewhere(struct cpu_stat *stat, const struct seen *seen, __u32 direction)
 {
-	__u32 packets = seen->count >> COUNT_BYTE_BITS;
-	__u64 bytes = seen->count & COUNT_BYTE_MASK;
+	__u32 packets = seen->packets, bytes = seen->bytes;
 
 	if (seen->word != NO_TARGET) {
 		stat->unprotected_packets[direction] += packets;
@@ -347,19 +342,19 @@ static __always_inline void count_elsewhere(struct cpu_stat *stat, const struct 
  */
 static __always_inline struct todo count(struct lane *lane, const struct seen *seen, const __u32 direction)
 {
-	__u32 slot = seen->word & SLOT_MASK, packets = seen->count >> COUNT_BYTE_BITS, every;
+	__u32 slot = seen->word & SLOT_MASK, packets = seen->packets, every;
 	struct cpu_stat *stat = &lane->stat;
 	struct todo todo = {};
 
 	/* Before the cell: who finds it unchanged has seen all of the cells. */
 	*(volatile __u64 *)&stat->packets[direction] += packets;
-	stat->bytes[direction] += seen->count & COUNT_BYTE_MASK;
+	stat->bytes[direction] += seen->bytes;
 	if (unlikely(slot >= slots)) {
 		count_elsewhere(stat, seen, direction);
 		return todo;
 	}
-	count_cell(lane, direction * VECTOR_COUNT + (VECTOR_OF(seen->verdict) & (VECTOR_COUNT - 1)), slot, seen->count,
-		   bpf_jiffies64() >> window_shift);
+	count_cell(lane, direction * VECTOR_COUNT + (VECTOR_OF(seen->verdict) & (VECTOR_COUNT - 1)), slot,
+		   count_of(packets, seen->bytes), bpf_jiffies64() >> window_shift);
 
 	if (unlikely(seen->word & SLOT_FLAGS)) {
 		struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
@@ -382,7 +377,7 @@ static __always_inline struct todo count(struct lane *lane, const struct seen *s
 /* Returns a sample to be filled and submitted, or null. A merged packet may stand for more than every packets. */
 static __always_inline struct sample *begin_sample(const struct seen *seen, __u32 direction, __u32 every)
 {
-	__u32 cpu = bpf_get_smp_processor_id(), packets = seen->count >> COUNT_BYTE_BITS;
+	__u32 cpu = bpf_get_smp_processor_id(), packets = seen->packets;
 	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
 	struct sample *sample;
 
@@ -396,7 +391,7 @@ static __always_inline struct sample *begin_sample(const struct seen *seen, __u3
 	lane->stat.samples++;
 	sample->ktime = bpf_ktime_get_ns();
 	sample->weight = every > packets ? every : packets;
-	sample->length = seen->count & COUNT_BYTE_MASK;
+	sample->length = seen->bytes;
 	sample->vector = VECTOR_OF(seen->verdict);
 	sample->direction = direction;
 	__builtin_memset(sample->unused, 0, sizeof(sample->unused));

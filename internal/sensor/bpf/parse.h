@@ -16,6 +16,7 @@
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSIONS 8
 #define MAX_HEADERS 0x4fff    /* for the verifier: IPv6 with eight extensions has 16,424 octets of them at most */
+#define HEADERS_MASK 0x7fff   /* likewise */
 #define ETH_P_QINQ_OLD 0x9100 /* 802.1ad before it was a standard */
 
 #define TCP_FIN 0x01
@@ -231,25 +232,23 @@ static __always_inline __u32 parse_ipv4(struct packet *p, void *l3, void *end, _
 }
 
 /*
- * IPv6 extension headers we step over: ((second octet & units) + more) << shift octets long; offset and rest are the
- * masks of a fragment's offset and of its bit that says that more follow, in the third and fourth octet. A table, because
+ * IPv6 extension headers we step over, by number: what counts of the first four octets, which hold the next number, the length in
+ * units and, of a fragment, the offset and the bit that says that more follow; both as they lie in the packet. A table, because
  * each branch in the loop below would multiply what the verifier has to walk.
  */
-struct extension {
-	__u16 offset;
-	__u16 rest;
-	__u8 units;
-	__u8 more;
-	__u8 shift; /* 0: not an extension */
-	__u8 unused;
-};
+#define EXTENSION(mask, units, shift) ((mask) | (__u64)(units) << 32 | (__u64)(shift) << 62)
+#define EXTENSION_UNITS(kind) ((kind) >> 32 & 3) /* not counted in the length */
+#define EXTENSION_SHIFT(kind) ((kind) >> 62)     /* of a unit's octets; 0: not an extension */
+#define EXTENSION_LENGTH bpf_htonl(0x00ff0000)
+#define EXTENSION_OFFSET bpf_htonl(0x0000fff8)
+#define EXTENSION_MORE bpf_htonl(0x00000001)
 
-static const volatile struct extension extensions[256] = {
-	[IPPROTO_HOPOPTS] = {.units = 0xff, .more = 1, .shift = 3},
-	[IPPROTO_ROUTING] = {.units = 0xff, .more = 1, .shift = 3},
-	[IPPROTO_DSTOPTS] = {.units = 0xff, .more = 1, .shift = 3},
-	[IPPROTO_FRAGMENT] = {.offset = 0xfff8, .rest = 0x0001, .more = 1, .shift = 3},
-	[IPPROTO_AH] = {.units = 0xff, .more = 2, .shift = 2},
+static const volatile __u64 extensions[256] = {
+	[IPPROTO_HOPOPTS] = EXTENSION(EXTENSION_LENGTH, 1, 3),
+	[IPPROTO_ROUTING] = EXTENSION(EXTENSION_LENGTH, 1, 3),
+	[IPPROTO_DSTOPTS] = EXTENSION(EXTENSION_LENGTH, 1, 3),
+	[IPPROTO_FRAGMENT] = EXTENSION(EXTENSION_OFFSET | EXTENSION_MORE, 1, 3),
+	[IPPROTO_AH] = EXTENSION(EXTENSION_LENGTH, 2, 2),
 };
 
 static __always_inline __u32 parse_ipv6(struct packet *p, void *l3, void *end, __u32 have)
@@ -275,27 +274,27 @@ static __always_inline __u32 parse_ipv6(struct packet *p, void *l3, void *end, _
 
 	protocol = ip->nexthdr;
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
-		const volatile struct extension *kind = &extensions[protocol & 0xff];
-		__u8 *extension = l3 + at;
-		__u32 size, word;
+		__u64 kind = extensions[protocol & 0xff];
+		__u32 *extension, size, head;
 
-		if (!kind->shift)
+		at = bounded(at, HEADERS_MASK);
+		extension = l3 + at;
+		if (!EXTENSION_SHIFT(kind))
 			return parse_l4(p, l3, end, protocol, at, length - at, first);
 		if (i == MAX_EXTENSIONS || length - at < 8)
 			break;
 		if ((void *)extension + 8 > end)
 			return unsound(MALFORMED_SHORT);
-		word = bpf_ntohs(*(__be16 *)(extension + 2));
-		if (word & kind->offset)
+		head = *extension;
+		protocol = head & 0xff;
+		head &= kind;
+		if (head & EXTENSION_OFFSET)
 			return VECTOR_FRAGMENT;
-		first |= word & kind->rest; /* RFC 6946: without that bit it is no fragment */
-		size = ((extension[1] & kind->units) + kind->more) << kind->shift;
+		first |= head & EXTENSION_MORE; /* RFC 6946: without that bit it is no fragment */
+		size = ((head >> 8 & 0xff) + EXTENSION_UNITS(kind)) << EXTENSION_SHIFT(kind);
 		if (size > length - at)
 			break;
-		protocol = extension[0];
 		at += size;
-		if (at > MAX_HEADERS)
-			break;
 	}
 	return unsound(MALFORMED_EXTENSIONS);
 }

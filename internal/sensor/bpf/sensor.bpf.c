@@ -64,38 +64,132 @@ static __always_inline bool see(struct packet *p, void *data, void *end, bool xd
 			return false;
 		seen->word = target6(p->address6[0], p->address6[1], 1, stat);
 	} else {
-		seen->verdict =
-			link && protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6) ? NOT_IP : SHORT;
+		seen->verdict = unsound(MALFORMED_SHORT);
+		if (link && protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
+			seen->verdict = NOT_IP;
 		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
 			return false;
 		seen->word = NO_TARGET;
 	}
 	if (VECTOR_OF(seen->verdict) == VECTOR_MALFORMED)
 		count_malformed(stat, seen->verdict);
-	seen->count = count_of(1, p->length);
+	seen->packets = 1;
+	seen->bytes = p->length;
 	return true;
 }
 
-/* What became of a packet that is rare. */
-static __always_inline void see_rare(const struct packet *p, __u32 verdict, struct cpu_stat *stat, struct seen *seen)
+static __always_inline void count_tc(struct __sk_buff *skb, struct lane *lane, const struct seen *seen, __u32 direction)
 {
+	struct todo todo = count(lane, seen, direction);
+	struct sample *sample;
+	__u32 size;
+
+	if (unlikely(todo.sketch)) {
+		struct address address;
+
+		if (other_linear(seen->l3, todo.family, direction, (void *)(long)skb->data, (void *)(long)skb->data_end,
+				 &address)) {
+			sketch_add(todo.sketch, address);
+		} else {
+			struct address far = {};
+
+			if (!bpf_skb_load_bytes(skb, seen->l3 + other_address(todo.family, direction), &far,
+						todo.family == 4 ? 4 : 16))
+				sketch_add(todo.sketch, far);
+		}
+	}
+	if (likely(!todo.every))
+		return;
+
+	size = sample_size(skb->len, seen->l3);
+	if (!size)
+		return;
+	sample = begin_sample(seen, direction, todo.every);
+	if (!sample)
+		return;
+	sample->captured = bpf_skb_load_bytes(skb, seen->l3, sample->header, size) ? 0 : size;
+	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void count_xdp(struct xdp_md *xdp, struct lane *lane, const struct seen *seen)
+{
+	struct todo todo = count(lane, seen, INBOUND);
+	struct sample *sample;
+	__u32 size;
+
+	if (unlikely(todo.sketch)) {
+		struct address address;
+
+		if (other_linear(seen->l3, todo.family, INBOUND, (void *)(long)xdp->data, (void *)(long)xdp->data_end,
+				 &address)) {
+			sketch_add(todo.sketch, address);
+		} else {
+			struct address far = {};
+
+			if (!bpf_xdp_load_bytes(xdp, seen->l3 + other_address(todo.family, INBOUND), &far,
+						todo.family == 4 ? 4 : 16))
+				sketch_add(todo.sketch, far);
+		}
+	}
+	if (likely(!todo.every))
+		return;
+
+	size = sample_size(bpf_xdp_get_buff_len(xdp), seen->l3);
+	if (!size)
+		return;
+	sample = begin_sample(seen, INBOUND, todo.every);
+	if (!sample)
+		return;
+	sample->captured = bpf_xdp_load_bytes(xdp, seen->l3, sample->header, size) ? 0 : size;
+	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+}
+
+/* What became of a packet that is rare. */
+static __always_inline struct lane *see_rare(const struct packet *p, __u32 verdict, __u32 word, struct seen *seen)
+{
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
+
+	if (!p || !lane)
+		return 0;
 	seen->verdict = verdict;
 	seen->l3 = p->l3;
-	seen->count = count_of(p->segments, p->length);
-	seen->word = target_rare(p, stat);
+	seen->packets = p->segments;
+	seen->bytes = p->length;
+	seen->word = word;
 	if (VECTOR_OF(verdict) == VECTOR_MALFORMED)
-		count_malformed(stat, verdict);
+		count_malformed(&lane->stat, verdict);
+	return lane;
+}
+
+/* Counted apart, so that the usual packet, which is one, carries nothing along for the sake of those that are rare. */
+__noinline int count_rare_tc(struct __sk_buff *skb, const struct packet *p, __u32 verdict, __u32 word)
+{
+	struct seen seen;
+	struct lane *lane = see_rare(p, verdict, word, &seen);
+
+	if (lane)
+		count_tc(skb, lane, &seen, p->outbound & OUTBOUND);
+	return 0;
+}
+
+__noinline int count_rare_xdp(struct xdp_md *xdp, const struct packet *p, __u32 verdict, __u32 word)
+{
+	struct seen seen;
+	struct lane *lane = see_rare(p, verdict, word, &seen);
+
+	if (lane)
+		count_xdp(xdp, lane, &seen);
+	return 0;
 }
 
 static __always_inline int tc(struct __sk_buff *skb, const __u32 direction)
 {
 	void *data = (void *)(long)skb->data, *end = (void *)(long)skb->data_end;
 	struct packet p = {.wire = skb->len, .outbound = direction};
-	__u32 cpu = bpf_get_smp_processor_id(), size;
+	__u32 cpu = bpf_get_smp_processor_id();
 	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
-	struct sample *sample;
 	struct seen seen;
-	struct todo todo;
 
 	if (!lane)
 		return TCX_NEXT;
@@ -108,29 +202,10 @@ static __always_inline int tc(struct __sk_buff *skb, const __u32 direction)
 		};
 		__u32 verdict = parse_rare(skb, &rare);
 
-		see_rare(&rare, verdict, &lane->stat, &seen);
+		count_rare_tc(skb, &rare, verdict, target_rare(&rare, &lane->stat));
+		return TCX_NEXT;
 	}
-	todo = count(lane, &seen, direction);
-	if (unlikely(todo.sketch)) {
-		__u64 address[2] = {};
-
-		if (other_linear(seen.l3, todo.family, direction, (void *)(long)skb->data, (void *)(long)skb->data_end,
-				 address) ||
-		    !bpf_skb_load_bytes(skb, seen.l3 + other_address(todo.family, direction), address,
-					todo.family == 4 ? 4 : 16))
-			sketch_add(todo.sketch, address[0], address[1]);
-	}
-	if (likely(!todo.every))
-		return TCX_NEXT;
-
-	size = sample_size(skb->len, seen.l3);
-	if (!size)
-		return TCX_NEXT;
-	sample = begin_sample(&seen, direction, todo.every);
-	if (!sample)
-		return TCX_NEXT;
-	sample->captured = bpf_skb_load_bytes(skb, seen.l3, sample->header, size) ? 0 : size;
-	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+	count_tc(skb, lane, &seen, direction);
 	return TCX_NEXT;
 }
 
@@ -155,11 +230,9 @@ int sensor_xdp(struct xdp_md *xdp)
 	 * the IP header says so, and the packet looks malformed.
 	 */
 	struct packet p = {.wire = end - data, .mirror = 1};
-	__u32 cpu = bpf_get_smp_processor_id(), size;
+	__u32 cpu = bpf_get_smp_processor_id();
 	struct lane *lane = bpf_map_lookup_elem(&lanes, &cpu);
-	struct sample *sample;
 	struct seen seen;
-	struct todo todo;
 
 	if (!lane)
 		return XDP_DROP;
@@ -167,28 +240,9 @@ int sensor_xdp(struct xdp_md *xdp)
 		struct packet rare = {.wire = bpf_xdp_get_buff_len(xdp), .mirror = 1};
 		__u32 verdict = parse_rare_xdp(xdp, &rare);
 
-		see_rare(&rare, verdict, &lane->stat, &seen);
+		count_rare_xdp(xdp, &rare, verdict, target_rare(&rare, &lane->stat));
+		return XDP_DROP;
 	}
-	todo = count(lane, &seen, INBOUND);
-	if (unlikely(todo.sketch)) {
-		__u64 address[2] = {};
-
-		if (other_linear(seen.l3, todo.family, INBOUND, (void *)(long)xdp->data, (void *)(long)xdp->data_end,
-				 address) ||
-		    !bpf_xdp_load_bytes(xdp, seen.l3 + other_address(todo.family, INBOUND), address,
-					todo.family == 4 ? 4 : 16))
-			sketch_add(todo.sketch, address[0], address[1]);
-	}
-	if (likely(!todo.every))
-		return XDP_DROP;
-
-	size = sample_size(bpf_xdp_get_buff_len(xdp), seen.l3);
-	if (!size)
-		return XDP_DROP;
-	sample = begin_sample(&seen, INBOUND, todo.every);
-	if (!sample)
-		return XDP_DROP;
-	sample->captured = bpf_xdp_load_bytes(xdp, seen.l3, sample->header, size) ? 0 : size;
-	bpf_ringbuf_submit(sample, BPF_RB_NO_WAKEUP);
+	count_xdp(xdp, lane, &seen);
 	return XDP_DROP;
 }

@@ -19,12 +19,11 @@ type SensorBucket6 struct {
 }
 
 type SensorCell struct {
-	_            structs.HostLayout
-	Tag          uint64
-	Count        uint64
-	BatchBytes   uint64
-	BatchPackets uint32
-	Unused       uint32
+	_      structs.HostLayout
+	Tag    uint64
+	Count  uint64
+	Room   uint64
+	Unused uint64
 }
 
 type SensorCpuStat struct {
@@ -65,12 +64,12 @@ type SensorLane struct {
 }
 
 type SensorLevel struct {
-	_            structs.HostLayout
-	Bytes        uint64
-	BatchBytes   uint64
-	Packets      uint32
-	BatchPackets uint32
-	Look         uint64
+	_       structs.HostLayout
+	Bytes   uint64
+	Room    uint64
+	Look    uint64
+	Packets uint32
+	Unused  uint32
 }
 
 type SensorNetworkBlock struct {

@@ -31,39 +31,53 @@ const (
 	maxBytes   = 1 << 35
 )
 
-func levelFor(l Level, cpus int) SensorLevel {
-	out := SensorLevel{Bytes: math.MaxUint64, BatchBytes: math.MaxUint64, Packets: math.MaxUint32, BatchPackets: math.MaxUint32}
-	parts := uint64(cpus * sharesPerLevel)
-	packets, bytes := uint64(lookPackets), uint64(lookBytes)
+// share is what may be known late of a window: what a CPU holds back, and what is not looked at.
+type share struct{ packets, bytes uint64 }
+
+func (s share) least(t share) share { return share{min(s.packets, t.packets), min(s.bytes, t.bytes)} }
+
+// none is so much that a cell is emptied before its count overflows.
+var none = share{1 << 27, 1 << 35}
+
+func sharesOf(l Level, cpus uint64) (held, unseen share) {
+	held, unseen = none, share{lookPackets, lookBytes}
 	if l.Packets > 0 {
-		p := min(l.Packets, maxPackets)
-		out.Packets = uint32(p)
-		out.BatchPackets = uint32(max(1, p/parts))
-		packets = min(packets, max(1, p/(2*sharesPerLevel)))
+		held.packets = max(1, l.Packets/(cpus*sharesPerLevel))
+		unseen.packets = min(unseen.packets, max(1, l.Packets/(2*sharesPerLevel)))
 	}
 	if l.Bytes > 0 {
-		b := min(l.Bytes, maxBytes)
-		out.Bytes = max(leastBytes, b/leastBytes*leastBytes)
-		out.BatchBytes = max(leastBytes, b/parts)
-		bytes = min(bytes, max(leastBytes, b/(2*sharesPerLevel)))
+		held.bytes = max(leastBytes, l.Bytes/(cpus*sharesPerLevel))
+		unseen.bytes = min(unseen.bytes, max(leastBytes, l.Bytes/(2*sharesPerLevel)))
 	}
+	return held, unseen
+}
+
+// level is what the programs need to know of a level.
+func (l Level) level(held, unseen share) SensorLevel {
+	out := SensorLevel{Packets: math.MaxUint32, Bytes: math.MaxUint64}
+	if l.Packets > 0 {
+		out.Packets = uint32(l.Packets)
+	}
+	if l.Bytes > 0 {
+		out.Bytes = max(leastBytes, l.Bytes/leastBytes*leastBytes)
+	}
+	out.Room = uint64(CountOf(none.packets-held.packets, none.bytes-held.bytes))
 	below := func(n uint64) uint64 { return 1<<(bits.Len64(n)-1) - 1 } // the bits below the highest
-	out.Look = ^uint64(CountOf(below(packets), below(bytes)))
+	out.Look = ^uint64(CountOf(below(unseen.packets), below(unseen.bytes)))
 	return out
 }
 
 // SetLevels sets when each column triggers. That of vector.Total is compared with the sum of all.
 func (k *Kernel) SetLevels(levels [Columns]Level) error {
+	var held, unseen [Columns]share
+	for c, l := range levels {
+		levels[c] = Level{min(l.Packets, maxPackets), min(l.Bytes, maxBytes)}
+		held[c], unseen[c] = sharesOf(levels[c], uint64(k.Sizes.CPUs))
+	}
 	var out [Columns]SensorLevel
 	for c, l := range levels {
-		out[c] = levelFor(l, k.Sizes.CPUs)
-	}
-	// What a cell holds back and what is not looked at must be small for the total's sake, too.
-	for c := range out {
-		all := out[ColumnOf(Column(c).Direction(), vector.Total)]
-		out[c].BatchPackets = min(out[c].BatchPackets, all.BatchPackets)
-		out[c].BatchBytes = min(out[c].BatchBytes, all.BatchBytes)
-		out[c].Look |= all.Look
+		all := ColumnOf(Column(c).Direction(), vector.Total) // both must be small for the total's sake, too
+		out[c] = l.level(held[c].least(held[all]), unseen[c].least(unseen[all]))
 	}
 	if err := k.objects.Levels.Set(out); err != nil {
 		return fmt.Errorf("set the trigger levels: %w", err)

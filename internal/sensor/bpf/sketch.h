@@ -13,9 +13,13 @@ static __always_inline __u32 other_address(__u32 family, __u32 direction)
 	return first + (direction == OUTBOUND ? size : 0);
 }
 
-/* Copies that address from the linear part, which saves a helper; false when it is not all there. */
+struct address {
+	__u64 first, second; /* as in the packet; an IPv4 one in the first four octets */
+};
+
+/* Reads that address from the linear part, which saves a helper; false when it is not all there. */
 static __always_inline bool other_linear(__u32 l3, __u32 family, __u32 direction, void *data, void *end,
-					 __u64 address[2])
+					 struct address *address)
 {
 	void *at = data + bounded(l3, 0x3ff);
 
@@ -25,14 +29,15 @@ static __always_inline bool other_linear(__u32 l3, __u32 family, __u32 direction
 		at += direction == OUTBOUND ? 16 : 12;
 		if (at + 4 > end)
 			return false;
-		address[0] = *(__u32 *)at;
+		address->first = *(__u32 *)at;
+		address->second = 0;
 		return true;
 	}
 	at += direction == OUTBOUND ? 24 : 8;
 	if (at + 16 > end)
 		return false;
-	address[0] = *(__u64 *)at;
-	address[1] = *((__u64 *)at + 1);
+	address->first = *(__u64 *)at;
+	address->second = *((__u64 *)at + 1);
 	return true;
 }
 
@@ -57,16 +62,21 @@ static __always_inline __u32 lowest_bit(__u64 x)
 }
 
 /*
- * Adds an address as it lies in the packet, an IPv4 one in the first four octets. Two CPUs that write one register at the
+ * Adds an address. Two CPUs that write one register at the
  * same moment may leave the smaller rank there: octets have no atomic maximum, and the next packet of that sender mends it.
  */
-static __always_inline void sketch_add(__u32 number, __u64 first, __u64 second)
+static __always_inline void sketch_add(__u32 number, struct address a)
 {
 	__u32 key = number - 1;
 	struct sketch *sketch = bpf_map_lookup_elem(&sketches, &key);
-	__u64 hash = mix(mix(bpf_be64_to_cpu(first) + 0x9e3779b97f4a7c15ULL) + bpf_be64_to_cpu(second));
-	__u8 rank = lowest_bit(hash >> 8 | 1ULL << 56) + 1;
+	__u64 hash = mix(mix(bpf_be64_to_cpu(a.first) + 0x9e3779b97f4a7c15ULL) + bpf_be64_to_cpu(a.second));
+	__u8 *highest;
 
-	if (sketch && sketch->registers[hash & 0xff] < rank)
-		sketch->registers[hash & 0xff] = rank;
+	if (!sketch)
+		return;
+	highest = &sketch->registers[hash & 0xff];
+	hash >>= 8;
+	/* A rank above it has as many zeros below its bit, or more. */
+	if (unlikely(!(hash & ((1ULL << (*highest & 63)) - 1))))
+		*highest = lowest_bit(hash | 1ULL << 56) + 1;
 }

@@ -105,8 +105,8 @@ struct key6 {
  */
 static __always_inline __u64 hash6(__u64 high, __u64 low)
 {
-	__u64 hash = (seed6[1] + (__u32)high) * (seed6[2] + (high >> 32)) +
-		     (seed6[3] + (__u32)low) * (seed6[4] + (low >> 32)) + seed6[0];
+	__u64 hash = (seed6[1] + low_half(high)) * (seed6[2] + (high >> 32)) +
+		     (seed6[3] + low_half(low)) * (seed6[4] + (low >> 32)) + seed6[0];
 
 	return (hash ^ hash >> 32) * GOLDEN;
 }
@@ -142,7 +142,7 @@ static __always_inline bool held_by(__u32 slot, __u64 high, __u64 low, __u32 bit
 /* Half of a check, by strong universal hashing of 64 bits to 32: Thorup, as above, section 3.3. */
 static __always_inline __u64 half_check6(__u64 high, const __u64 *seed)
 {
-	return (seed[0] + (seed[1] + (__u32)high) * (seed[2] + (high >> 32))) >> 32;
+	return (seed[0] + (seed[1] + low_half(high)) * (seed[2] + (high >> 32))) >> 32;
 }
 
 /*

@@ -49,11 +49,10 @@ struct window_block {
  * once. So a tag never comes back, and what is found between two readings of the same tag was counted under it.
  */
 struct cell {
-	__u64 tag;         /* window << 32 | key: column << KEY_SLOT_BITS | slot; column 0 is a sum and has no cells */
-	__u64 count;       /* zeroed before it is added to the record: who reads both sees too little, never too much */
-	__u64 batch_bytes; /* emptied from so many bytes */
-	__u32 batch_packets; /* or packets on */
-	__u32 unused;
+	__u64 tag;   /* window << 32 | key: column << KEY_SLOT_BITS | slot; column 0 is a sum and has no cells */
+	__u64 count; /* zeroed before it is added to the record: who reads both sees too little, never too much */
+	__u64 room;  /* of its level */
+	__u64 unused;
 };
 
 #define KEY_SLOT_BITS 24
@@ -61,16 +60,19 @@ struct cell {
 #define CELLS 512
 
 /*
- * A column's trigger inside one window. A CPU adds what it counted to the record whenever it has batch_packets or
- * batch_bytes of it; the window is looked at when that changes one of the bits look of the total.
+ * A column's trigger inside one window. A CPU adds what it counted to the record when that and room together reach one of the
+ * bits FULL, so when it is 2^27 packets less those of room, or 2^35 bytes less its bytes. The window is looked at when one of the
+ * bits look of the total changes.
  */
 struct level {
 	__u64 bytes;
-	__u64 batch_bytes;
-	__u32 packets;
-	__u32 batch_packets;
+	__u64 room;
 	__u64 look;
+	__u32 packets;
+	__u32 unused;
 };
+
+#define FULL (1ULL << 63 | 1ULL << (COUNT_BYTE_BITS - 1))
 
 /*
  * The tables lead to words: a slot below, above it flags that user space sets on a target and the programs hand on to
