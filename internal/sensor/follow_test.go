@@ -129,7 +129,10 @@ func TestInterfacesAreFollowed(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				changed("later", "refused", 1)
+				// Twice, when its program was seen to be gone before the interface was.
+				until(t, func() bool {
+					return strings.Contains(ready.reason("interface later"), "is a port of another interface")
+				}, "later is refused")
 				if err := netlink.LinkDel(br); err != nil {
 					t.Fatal(err)
 				}
