@@ -9,8 +9,9 @@ import (
 	"github.com/amooglesoft/trafficmonitor/internal/sensor/bpf/floor"
 )
 
-// rounds is how often each program is measured; they take turns.
-const rounds = 15
+// The programs take turns, rounds times, and everything is loaded anew loads times: in which pages a table lies decides what many
+// targets by turns cost.
+const rounds, loads = 9, 5
 
 // measurePackets takes the cost of every kind of packet by BPF_PROG_RUN.
 func measurePackets(ctx context.Context, b *bench) error {
@@ -20,13 +21,43 @@ func measurePackets(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer func() { _ = restore() }()
+	m := &packetMeasurement{warm: map[string][]floor.Cost{}, cold: map[string]floor.Cost{}, other: make([]byte, 64<<20)}
+	p := &packetPart{Stamp: measuredNow(), Kinds: map[string]packetCost{}}
+	for range loads {
+		if err := m.load(ctx); err != nil {
+			return err
+		}
+	}
+	for _, k := range floor.Kinds() {
+		for _, door := range k.Doors {
+			name := string(door) + "/" + k.Name
+			cost := costOf(m.warm[name])
+			cost.Says = k.Says
+			if cold, ok := m.cold[name]; ok {
+				cost.Cold = &coldCost{Ours: cold.Ours, Floor: cold.Floor, Empty: cold.Empty}
+			}
+			p.Kinds[name] = cost
+			p.Order = append(p.Order, name)
+		}
+	}
+	b.report.Packets = p
+	return nil
+}
+
+// packetMeasurement is what was measured so far, by door/kind.
+type packetMeasurement struct {
+	warm  map[string][]floor.Cost // by round
+	cold  map[string]floor.Cost
+	other []byte // what is read between two cold packets
+}
+
+// load loads everything and measures each kind.
+func (m *packetMeasurement) load(ctx context.Context) error {
 	bench, err := floor.Open()
 	if err != nil {
 		return err
 	}
 	defer bench.Close()
-	p := &packetPart{Stamp: measuredNow(), Kinds: map[string]packetCost{}}
-	other := make([]byte, 64<<20)
 	for _, k := range floor.Kinds() {
 		for _, door := range k.Doors {
 			if err := ctx.Err(); err != nil {
@@ -36,44 +67,48 @@ func measurePackets(ctx context.Context, b *bench) error {
 			if err != nil {
 				return fmt.Errorf("%s at %s: %w", k.Name, door, err)
 			}
-			cost, err := costOf(c)
-			if err == nil && k.Cold() {
-				var cold floor.Cost
-				cold, err = c.Cold(other)
-				cost.Cold = &coldCost{Ours: cold.Ours, Floor: cold.Floor, Empty: cold.Empty}
-			}
-			if err := errors.Join(err, c.Close()); err != nil {
+			if err := errors.Join(m.measure(c, k, string(door)+"/"+k.Name), c.Close()); err != nil {
 				return fmt.Errorf("%s at %s: %w", k.Name, door, err)
 			}
-			cost.Says = k.Says
-			name := string(door) + "/" + k.Name
-			p.Kinds[name] = cost
-			p.Order = append(p.Order, name)
 		}
 	}
-	b.report.Packets = p
 	return nil
 }
 
-func costOf(c *floor.Case) (packetCost, error) {
+func (m *packetMeasurement) measure(c *floor.Case, k floor.Kind, name string) error {
 	if _, err := c.Round(); err != nil { // warm
-		return packetCost{}, err
+		return err
 	}
-	var ours, least, empty, ratio, net []float64
 	for range rounds {
 		cost, err := c.Round()
 		if err != nil {
-			return packetCost{}, err
+			return err
 		}
-		ours, least, empty = append(ours, cost.Ours), append(least, cost.Floor), append(empty, cost.Empty)
-		ratio, net = append(ratio, cost.Ratio()), append(net, cost.Net())
+		m.warm[name] = append(m.warm[name], cost)
+	}
+	if _, ok := m.cold[name]; ok || !k.Cold() {
+		return nil
+	}
+	cost, err := c.Cold(m.other)
+	m.cold[name] = cost
+	return err
+}
+
+// costOf sums the rounds up.
+func costOf(all []floor.Cost) packetCost {
+	of := func(f func(floor.Cost) float64) spread {
+		var values []float64
+		for _, cost := range all {
+			values = append(values, f(cost))
+		}
+		return spreadOf(values)
 	}
 	return packetCost{
-		Ours: spreadOf(ours), Floor: spreadOf(least), Empty: spreadOf(empty),
-		// Of the medians, not the median of the ratios: a disturbance hits one of the three programs.
-		Ratio: floor.Median(ours) / floor.Median(least),
-		Net:   (floor.Median(ours) - floor.Median(empty)) / (floor.Median(least) - floor.Median(empty)),
-		// How much the rounds differ.
-		RatioSpread: spreadOf(ratio), NetSpread: spreadOf(net),
-	}, nil
+		Ours:  of(func(c floor.Cost) float64 { return c.Ours }),
+		Floor: of(func(c floor.Cost) float64 { return c.Floor }),
+		Empty: of(func(c floor.Cost) float64 { return c.Empty }),
+		// Of what was measured within the same few milliseconds: the machine has more than one speed.
+		Ratio: of(floor.Cost.Ratio),
+		Net:   of(floor.Cost.Net),
+	}
 }

@@ -13,8 +13,8 @@ func example() *report {
 	r := &report{
 		Machine: machine{Kernel: "6.6.0", CPU: "any", Cores: 2, Versions: map[string]string{"go": "go1.26"}},
 		Packets: &packetPart{Order: []string{"tcx/dns4", "xdp/rotating6"}, Kinds: map[string]packetCost{
-			"tcx/dns4":      {Ours: spread{Median: 40}, Floor: spread{Median: 30}, Empty: spread{Median: 20}, Ratio: 40. / 30, Net: 2, Cold: &coldCost{3, 2, 1}},
-			"xdp/rotating6": {Ours: spread{Median: 160}, Floor: spread{Median: 100}, Empty: spread{Median: 20}, Ratio: 1.6, Net: 1.75},
+			"tcx/dns4":      {Ours: spread{Median: 40}, Floor: spread{Median: 30}, Empty: spread{Median: 20}, Ratio: spread{Median: 40. / 30}, Net: spread{Median: 2}, Cold: &coldCost{3, 2, 1}},
+			"xdp/rotating6": {Ours: spread{Median: 160}, Floor: spread{Median: 100}, Empty: spread{Median: 20}, Ratio: spread{Median: 1.6}, Net: spread{Median: 1.75}},
 		}},
 		Link: &linkPart{
 			Host: map[string]map[string]linkCost{

@@ -28,15 +28,15 @@ func (r *report) tables() []table {
 	}
 	if p := r.Packets; p != nil {
 		t := table{
-			fmt.Sprintf("Nanoseconds per packet, warm caches, medians of %d rounds and their 10th to 90th percentile (%s, load %s)", rounds, p.Stamp.Date, p.Stamp.Load),
-			[][]string{{"packet", "ours", "", "floor", "", "empty", "× floor", "without empty", "what"}},
+			fmt.Sprintf("Nanoseconds per packet, warm caches, medians of %d loads of %d rounds and their 10th to 90th percentile (%s, load %s)", loads, rounds, p.Stamp.Date, p.Stamp.Load),
+			[][]string{{"packet", "ours", "", "floor", "", "empty", "× floor", "", "without empty", "what"}},
 		}
 		between := func(s spread) string { return fmt.Sprintf("%.0f–%.0f", s.P10, s.P90) }
 		for _, name := range p.Order {
 			k := p.Kinds[name]
 			t.rows = append(t.rows, []string{
 				name, fmt.Sprintf("%.1f", k.Ours.Median), between(k.Ours), fmt.Sprintf("%.1f", k.Floor.Median), between(k.Floor),
-				fmt.Sprintf("%.1f", k.Empty.Median), fmt.Sprintf("%.2f", k.Ratio), fmt.Sprintf("%.1f", k.Net), k.Says,
+				fmt.Sprintf("%.1f", k.Empty.Median), fmt.Sprintf("%.2f", k.Ratio.Median), fmt.Sprintf("%.2f–%.2f", k.Ratio.P10, k.Ratio.P90), fmt.Sprintf("%.1f", k.Net.Median), k.Says,
 			})
 		}
 		list = append(list, t)
