@@ -131,12 +131,16 @@ static __always_inline __u32 bucket6(__u64 hash, int second)
 	return (hash >> 32) * targets6_buckets >> 32;
 }
 
-/* Whether a slot is held by an address: a tag is only a part of it. */
-static __always_inline bool held_by(__u32 slot, __u64 high, __u64 low, __u32 bits)
+/* The word an entry leads to if its slot is held by the target, for a tag is only a part of it; else NO_SLOT. */
+static __always_inline __u32 word6(__u32 entry, const struct key6 *k)
 {
+	__u32 slot = entry & SLOT_MASK;
 	struct slot_info *info = bpf_map_lookup_elem(&slot_infos, &slot);
 
-	return info && info->address[0] == high && info->address[1] == low && info->bits == bits;
+	if (!info || info->address[0] != k->address[0] || info->address[1] != k->address[1] || info->bits != k->bits)
+		return NO_SLOT;
+	/* A host's flags are in its entry, a network's in its info. */
+	return (entry & (SLOT_MASK | SLOT_FLAGS)) | (__u32)info->flags << SLOT_FLAG_SHIFT;
 }
 
 /* Half of a check, by strong universal hashing of 64 bits to 32: Thorup, as above, section 3.3. */
@@ -171,21 +175,46 @@ static __always_inline __u32 way6(__u64 hash, int i)
 	return (hash + i) & (BUCKET6_WAYS - 1);
 }
 
+/*
+ * Returns an entry of a bucket with the tag, or any without; which of several is not said. Unrolled, for who finds nothing has
+ * looked at all of them.
+ */
+static __always_inline __u32 tagged6(struct bucket6 *bucket, __u32 tag)
+{
+	__u32 differs = 0;
+
+#pragma unroll
+	for (int i = 0; i < BUCKET6_WAYS; i++) {
+		differs = *(volatile __u32 *)&bucket->entries[i] ^ tag << TAG6_SHIFT;
+		if (unlikely(differs < 1U << TAG6_SHIFT))
+			break;
+	}
+	return differs ^ tag << TAG6_SHIFT;
+}
+
 /* Looks through all of a bucket for a target. Returns its word, or NO_SLOT. */
 static __always_inline __u32 search6(__u32 key, const struct key6 *k)
 {
 	struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
-	__u32 tag = tag6(k->hash);
+	__u32 tag = tag6(k->hash), entry, word;
 
 	if (!bucket)
 		return NO_SLOT;
+	entry = tagged6(bucket, tag);
+	if (entry >> TAG6_SHIFT != tag)
+		return NO_SLOT;
+	word = word6(entry, k);
+	if (likely(word != NO_SLOT))
+		return word;
+		/* Another's, and perhaps the one is behind it. */
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < BUCKET6_WAYS; i++) {
-		__u32 entry = *(volatile __u32 *)&bucket->entries[i];
-
-		if (unlikely(entry >> TAG6_SHIFT == tag) &&
-		    held_by(entry & SLOT_MASK, k->address[0], k->address[1], k->bits))
-			return entry & (SLOT_MASK | SLOT_FLAGS);
+		entry = *(volatile __u32 *)&bucket->entries[i];
+		if (entry >> TAG6_SHIFT != tag)
+			continue;
+		word = word6(entry, k);
+		if (word != NO_SLOT)
+			return word;
 	}
 	return NO_SLOT;
 }
@@ -336,18 +365,19 @@ __noinline __u32 other6(struct key6 *host, bool first, __u32 packets, struct cpu
 			if (word == NO_SLOT)
 				return network_word(network.parent);
 		} else {
-			word = network.parent;
+			word = network.parent | (__u32)info->flags << SLOT_FLAG_SHIFT;
 		}
 	}
 	host->parent = word & SLOT_MASK;
 	slot = take_slot(HOST_SLOTS, host->hash, packets, stat);
-	word = slot == NO_SLOT ? NO_SLOT : settle6(host, slot, packets, stat);
-	return word == NO_SLOT ? network_word(host->parent) : word;
+	if (slot != NO_SLOT)
+		slot = settle6(host, slot, packets, stat);
+	return slot == NO_SLOT ? word : slot;
 }
 
 static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struct cpu_stat *stat)
 {
-	__u32 part = high >> 16 & 0xffff, key, tag, entry = 0;
+	__u32 part = high >> 16 & 0xffff, key, tag, entry;
 	struct bucket6 *bucket;
 	__u64 hash;
 
@@ -359,12 +389,9 @@ static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struc
 	bucket = bpf_map_lookup_elem(&targets6, &key);
 	if (!bucket)
 		return NO_SLOT;
-#pragma unroll
-	for (int i = 0; i < BUCKET6_WAYS; i++) {
-		entry = *(volatile __u32 *)&bucket->entries[way6(hash, i)];
-		if (likely(entry >> TAG6_SHIFT == tag))
-			break;
-	}
+	entry = *(volatile __u32 *)&bucket->entries[way6(hash, 0)];
+	if (unlikely(entry >> TAG6_SHIFT != tag))
+		entry = tagged6(bucket, tag);
 	if (entry >> TAG6_SHIFT == tag && held_by_host6(entry & SLOT_MASK, high, low))
 		return entry & (SLOT_MASK | SLOT_FLAGS);
 	{

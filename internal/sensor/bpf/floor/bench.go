@@ -46,7 +46,7 @@ func Sensor(hosts int) (*bpf.Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("count the processors: %w", err)
 	}
-	k, err := bpf.Load(bpf.Sizes{CPUs: cpus, Hosts: hosts, Prefixes: 512, Networks4: 4096, Blocks4: 256, Triggers: 1 << 16, Samples: 1 << 18, Outbound: true})
+	k, err := bpf.Load(bpf.Sizes{CPUs: cpus, Hosts: hosts, Prefixes: 512, Networks4: 4096, Networks6: 1024, Blocks4: 256, Triggers: 1 << 16, Samples: 1 << 18, Outbound: true})
 	if err != nil {
 		return nil, err
 	}
