@@ -21,19 +21,27 @@ func onCPUs(t *testing.T, n int, body func(cpu int)) {
 	t.Helper()
 	var all sync.WaitGroup
 	for cpu := range n {
-		all.Go(func() {
-			runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-			var set unix.CPUSet
-			set.Set(cpu)
-			if err := unix.SchedSetaffinity(0, &set); err != nil {
-				t.Errorf("stay on CPU %d: %v", cpu, err)
-				return
-			}
-			deafen(t)
-			body(cpu)
-		})
+		all.Go(func() { onCPU(t, cpu, func() { body(cpu) }) })
 	}
 	all.Wait()
+}
+
+// onCPU runs body on a thread of its own on a CPU.
+func onCPU(t *testing.T, cpu int, body func()) {
+	t.Helper()
+	var done sync.WaitGroup
+	done.Go(func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		var set unix.CPUSet
+		set.Set(cpu)
+		if err := unix.SchedSetaffinity(0, &set); err != nil {
+			t.Errorf("stay on CPU %d: %v", cpu, err)
+			return
+		}
+		deafen(t)
+		body()
+	})
+	done.Wait()
 }
 
 // deafen blocks signals on this thread: BPF_PROG_RUN that is interrupted, by the scheduler of Go for example, is begun

@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"net/netip"
+	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -203,5 +204,69 @@ func TestPresentWindowOfTheCrowded(t *testing.T) {
 		if n.Packets() > uint64(packets) || n.Packets()+lookPackets <= uint64(packets) || n.Bytes() > n.Packets()*128+255 || n.Bytes()+255 < n.Packets()*128 {
 			t.Errorf("%d packets: %d with %d bytes", packets, n.Packets(), n.Bytes())
 		}
+	}
+}
+
+// TestLateCountIsOfNoWindow: what a CPU still holds from a window before counts towards none when it comes to the record, whether
+// another CPU has begun the new window by then or this is what begins it.
+func TestLateCountIsOfNoWindow(t *testing.T) {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two processors")
+	}
+	const late, fresh = 100, 200
+	for _, tc := range []struct {
+		name  string
+		first int // CPU that comes first in the new window; 0 holds the late packets
+	}{{"begun by another", 1}, {"begun by the late", 0}} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := loadWatching(t)
+			var levels [Columns]Level
+			levels[vector.DNS] = Level{Packets: 4000} // of which a CPU holds back 125
+			if err := k.SetLevels(levels); err != nil {
+				t.Fatal(err)
+			}
+			const other = "192.0.2.99"
+			for _, target := range []string{host4, other} { // slots 0 and 1
+				run(t, k.Ingress(), dnsTo(target), nil)
+			}
+			send := func(cpu int, target string, packets uint32) (window uint32) {
+				onCPU(t, cpu, func() {
+					if _, err := k.Ingress().Run(&ebpf.RunOptions{Data: dnsTo(target), Repeat: packets}); err != nil {
+						t.Error(err)
+					}
+				})
+				slot := map[string]uint32{host4: 0, other: 1}[target]
+				for i := range k.scanner.lanes[cpu].Cells {
+					if tag := atomic.LoadUint64(&k.scanner.lanes[cpu].Cells[i].Tag); uint32(tag) == uint32(vector.DNS)<<slotBits|slot {
+						return uint32(tag >> 32)
+					}
+				}
+				t.Errorf("slot %d has no cell of CPU %d", slot, cpu)
+				return 0
+			}
+			for deadline := time.Now().Add(30 * time.Second); !t.Failed() && time.Now().Before(deadline); {
+				old := send(0, host4, late)
+				began := send(1, other, 1)
+				for began == old && !t.Failed() {
+					began = send(1, other, 1)
+				}
+				ended := map[int]uint32{}
+				for _, cpu := range []int{tc.first, 1 - tc.first} {
+					ended[cpu] = send(cpu, host4, map[int]uint32{0: 1, 1: fresh}[cpu])
+				}
+				if ended[0] != began || ended[1] != began {
+					continue // a window ended meanwhile
+				}
+				got, err := k.Present(0, began)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n := got[vector.DNS].Packets(); n != fresh+1 {
+					t.Errorf("%d packets in the present window, want %d", n, fresh+1)
+				}
+				return
+			}
+			t.Error("it never all lay in one window")
+		})
 	}
 }
