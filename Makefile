@@ -41,6 +41,10 @@ help: ## List the targets
 build: ## Build bin/controller, bin/sensor and bin/tmctl, static and with their version
 	CGO_ENABLED=0 $(GO) build -tags grpcnotrace -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
+.PHONY: install
+install: build ## Programs, systemd units and their user, onto this machine or into DESTDIR; starts nothing
+	$(if $(DESTDIR),,$(if $(IS_ROOT),,$(SUDO))) scripts/install.sh bin $(DESTDIR)
+
 .PHONY: generate
 generate: generate-proto generate-vectors generate-bpf ## Write all generated code again
 

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/amooglesoft/trafficmonitor/internal/daemon"
 )
 
 func TestRun(t *testing.T) {
@@ -29,11 +31,11 @@ func TestRun(t *testing.T) {
 		{"help", []string{"--help"}, 0, "usage: sensor"},
 		{"check", []string{"--config", good, "--check"}, 0, "configuration is valid"},
 		{"dump", []string{"--config", good, "--dump"}, 0, "slots: 4096"},
-		{"wrong value", []string{"--config", bad, "--check"}, 2, "interfaces[0].mode"},
-		{"no file", []string{"--config", filepath.Join(dir, "none"), "--check"}, 2, "none"},
-		{"unknown flag", []string{"--banana"}, 2, "banana"},
-		{"detach with check", []string{"detach", "--config", good, "--check"}, 2, "neither --check"},
-		{"argument", []string{"banana"}, 2, `"banana" is not understood`},
+		{"wrong value", []string{"--config", bad, "--check"}, daemon.ExitUsage, "interfaces[0].mode"},
+		{"no file", []string{"--config", filepath.Join(dir, "none"), "--check"}, daemon.ExitUsage, "none"},
+		{"unknown flag", []string{"--banana"}, daemon.ExitUsage, "banana"},
+		{"detach with check", []string{"detach", "--config", good, "--check"}, daemon.ExitUsage, "neither --check"},
+		{"argument", []string{"banana"}, daemon.ExitUsage, `"banana" is not understood`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var out, err bytes.Buffer

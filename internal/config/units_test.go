@@ -13,7 +13,7 @@ func TestUnitsFitTheConfiguration(t *testing.T) {
 	if c.DataDir != "/var/lib/trafficmonitor" || c.Speaker.Socket != "/run/trafficmonitor/speaker.sock" || c.Listen.ConsoleSocket.Path != "/run/trafficmonitor/console.sock" {
 		t.Fatal("the defaults name other folders than StateDirectory and RuntimeDirectory of the units")
 	}
-	common := []string{"Type=notify", "User=trafficmonitor", "StateDirectory=trafficmonitor", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always", "RestartPreventExitStatus=2"}
+	common := []string{"Type=notify", "User=trafficmonitor", "StateDirectory=trafficmonitor", "NoNewPrivileges=yes", "ProtectSystem=strict", "Restart=always", "RestartPreventExitStatus=78"}
 	for name, lines := range map[string][]string{
 		"controller": {"ExecStart=/usr/local/bin/controller --config /etc/trafficmonitor/controller.yaml", "RuntimeDirectory=trafficmonitor", "RuntimeDirectoryPreserve=yes", "CapabilityBoundingSet="},
 		"speaker":    {"ExecStart=/usr/local/bin/controller speaker --config /etc/trafficmonitor/controller.yaml", "RuntimeDirectory=trafficmonitor", "RuntimeDirectoryPreserve=yes", "CapabilityBoundingSet="},

@@ -8,11 +8,12 @@ import (
 	"io"
 )
 
-// Exit codes. systemd does not start a daemon again that ended with ExitUsage.
+// Exit codes. Our units do not start a daemon again that ended with ExitUsage: EX_CONFIG of sysexits.h, and not 2, with which the Go
+// runtime ends after a panic or when the watchdog aborts it.
 const (
 	ExitOK     = 0
 	ExitFailed = 1
-	ExitUsage  = 2 // wrong flags, or a configuration that cannot work
+	ExitUsage  = 78 // wrong flags, or a configuration that cannot work
 )
 
 // Program is one daemon.

@@ -66,7 +66,12 @@ func deadLab(name string) (id string, dead bool) {
 func Sweep(log *slog.Logger) error {
 	var errs []error
 	errs = append(errs, sweepMarked())
-	for _, dir := range []string{netnsDir, os.TempDir()} {
+	dirs := []string{netnsDir, os.TempDir()}
+	groups, err := cgroup2()
+	if err == nil {
+		dirs = append(dirs, groups)
+	}
+	for _, dir := range dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
@@ -77,10 +82,13 @@ func Sweep(log *slog.Logger) error {
 				continue
 			}
 			log.Info("removing what a dead lab left", "path", filepath.Join(dir, e.Name()))
-			if dir == netnsDir {
+			switch path := filepath.Join(dir, e.Name()); dir {
+			case netnsDir:
 				errs = append(errs, deleteNamespace(e.Name()))
-			} else {
-				errs = append(errs, os.RemoveAll(filepath.Join(dir, e.Name())))
+			case groups:
+				errs = append(errs, removeGroup(path))
+			default:
+				errs = append(errs, os.RemoveAll(path))
 			}
 		}
 	}

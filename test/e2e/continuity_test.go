@@ -129,8 +129,6 @@ type continuity struct {
 	target       netip.Addr
 	sources      netip.Prefix
 	newer        string
-	sensorHTTP   *http.Client
-	metrics      string
 }
 
 func newContinuity(t *testing.T, hook string, packets int) *continuity {
@@ -143,7 +141,7 @@ func newContinuity(t *testing.T, hook string, packets int) *continuity {
 		}
 	})
 	c := &continuity{
-		t: t, target: netip.MustParseAddr("192.0.2.10"), sources: netip.MustParsePrefix("198.18.0.0/15"), metrics: "http://127.0.0.1:7445/metrics",
+		t: t, target: netip.MustParseAddr("192.0.2.10"), sources: netip.MustParsePrefix("198.18.0.0/15"),
 	}
 	spaces := map[string]*lab.Namespace{}
 	for _, name := range []string{"source", "rack", "host"} {
@@ -194,13 +192,6 @@ func newContinuity(t *testing.T, hook string, packets int) *continuity {
 	if err := os.WriteFile(c.config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	c.sensorHTTP = &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
-		err = c.rack.Do(func() error {
-			conn, err = net.Dial(network, address)
-			return err
-		})
-		return conn, err
-	}}}
 	return c
 }
 
@@ -318,9 +309,18 @@ func (c *continuity) counted(n int) {
 	})
 }
 
-// metric reads one series of the sensor.
-func (c *continuity) metric(series string) (float64, error) {
-	r, err := c.sensorHTTP.Get(c.metrics)
+func (c *continuity) metric(series string) (float64, error) { return metric(c.rack, series) }
+
+// metric reads one series of the sensor in a namespace.
+func metric(in *lab.Namespace, series string) (float64, error) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
+		err = in.Do(func() error {
+			conn, err = net.Dial(network, address)
+			return err
+		})
+		return conn, err
+	}}}
+	r, err := client.Get("http://127.0.0.1:7445/metrics")
 	if err != nil {
 		return 0, err
 	}

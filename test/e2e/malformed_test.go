@@ -25,6 +25,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	pb "github.com/amooglesoft/trafficmonitor/api/trafficmonitor/v1"
+	"github.com/amooglesoft/trafficmonitor/internal/daemon"
 	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -62,8 +63,8 @@ func TestConfigurationRefused(t *testing.T) {
 			}
 		}
 		r := execute(t, append(append([]string{program(t, c.program)}, c.args...), "--config", path)...)
-		if r.code != 2 {
-			t.Errorf("want exit code 2: %v", r.err())
+		if r.code != daemon.ExitUsage {
+			t.Errorf("want exit code %d: %v", daemon.ExitUsage, r.err())
 		}
 		for _, want := range c.want {
 			if !strings.Contains(r.stderr, want) {
@@ -79,7 +80,7 @@ func TestConfigurationRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := execute(t, program(t, "controller"), "--config", filepath.Join(dir, "with.yaml"))
-	if r.code != 2 || !strings.Contains(r.stderr, "policy.yaml:2") || !strings.Contains(r.stderr, `"thresholds"`) {
+	if r.code != daemon.ExitUsage || !strings.Contains(r.stderr, "policy.yaml:2") || !strings.Contains(r.stderr, `"thresholds"`) {
 		t.Errorf("a policy with a typo: %v", r.err())
 	}
 	if _, err := os.Stat(filepath.Join(dir, "data")); err == nil {
