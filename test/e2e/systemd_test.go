@@ -37,7 +37,7 @@ func (s *system) boot(n *lab.Namespace, files string) host {
 	}
 	h := host{s, m}
 	h.run("systemd-sysusers", "trafficmonitor.conf")
-	h.run("sh", "-c", "chgrp -R trafficmonitor /etc/trafficmonitor && chmod -R g+rX /etc/trafficmonitor")
+	h.run("sh", "-c", "chgrp -R trafficmonitor /etc/trafficmonitor && chmod -R g+rX,o= /etc/trafficmonitor")
 	return h
 }
 
@@ -165,12 +165,24 @@ interfaces: [{name: %s, mode: host}]
 		rack.confined(sensorUnit, "0000000000001000") // CAP_NET_ADMIN
 	})
 
-	s.run("announce", func(t *testing.T) {
+	s.run("announce, and go on after a crash", func(t *testing.T) {
 		s.bird.established()
 		const rule = "destination 203.0.113.10/32 protocol udp source-port 53 then discard"
 		control.run("tmctl", "announce", rule, "--ttl", "10m", "--reason", "e2e")
 		s.bird.holds(rule)
-		control.run("tmctl", "withdraw", "--all", "--reason", "e2e")
+		// As after a panic: the Go runtime ends with 2.
+		for _, unit := range []string{speakerUnit, controllerUnit} {
+			control.run("systemctl", "kill", "--kill-whom=main", "--signal=ABRT", unit)
+			control.becomes(unit, "SubState=running", "NRestarts=1")
+			if journal := control.run("journalctl", "--no-pager", "--output=cat", "--unit="+unit); !strings.Contains(journal, "goroutine 1 ") || !strings.Contains(journal, "status=2/INVALIDARGUMENT") {
+				t.Errorf("%s: no goroutines in the journal, or another code than 2:\n%s", unit, journal)
+			}
+		}
+		s.bird.holds(rule)
+		eventually(t, "the controller to withdraw", func(ctx context.Context) error {
+			_, err := control.Run(ctx, "tmctl", "withdraw", "--all", "--reason", "e2e")
+			return err
+		})
 		s.bird.holds()
 	})
 
