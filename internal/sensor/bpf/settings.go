@@ -25,9 +25,10 @@ const (
 	leastBytes  = 1 << 8 // what a window word can tell
 )
 
-// The most a level may be: half of what a window word can tell.
+// The most a level may be. Of what a window word can tell of packets, half is less than none, and a level must be passed well
+// below that: what comes at once, when it is looked at, is a share of it.
 const (
-	maxPackets = 1 << 21
+	maxPackets = 1 << 20
 	maxBytes   = 1 << 35
 )
 
