@@ -3,6 +3,7 @@
 package bpf
 
 import (
+	"errors"
 	"net/netip"
 	"runtime"
 	"sync/atomic"
@@ -267,6 +268,242 @@ func TestLateCountIsOfNoWindow(t *testing.T) {
 				return
 			}
 			t.Error("it never all lay in one window")
+		})
+	}
+}
+
+// reword changes the totals and the window word of one of the flows.
+func (c *crowd) reword(t *testing.T, flow int, change func(total, word uint64) (uint64, uint64)) {
+	t.Helper()
+	key, i := uint32(int(c.columns[flow])*c.k.Sizes.blocks()+int(c.target)/blockRecords), int(c.target)%blockRecords
+	var totals SensorRecordBlock
+	var words SensorWindowBlock
+	if err := errors.Join(c.k.objects.Records.Lookup(key, &totals), c.k.objects.Windows.Lookup(key, &words)); err != nil {
+		t.Fatal(err)
+	}
+	totals.Totals[i], words.Words[i] = change(totals.Totals[i], words.Words[i])
+	if err := errors.Join(c.k.objects.Records.Put(key, totals), c.k.objects.Windows.Put(key, words)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// leave lets the first CPU's cell of a flow hold what it counted for that in the window before.
+func (c *crowd) leave(t *testing.T, flow int, n Count) {
+	t.Helper()
+	var lane SensorLane
+	if err := c.k.objects.Lanes.Lookup(uint32(0), &lane); err != nil {
+		t.Fatal(err)
+	}
+	column := uint32(c.columns[flow])
+	cell := &lane.Cells[(c.target+column*37)%uint32(len(lane.Cells))]
+	if uint32(cell.Tag) != c.reached[flow] {
+		t.Errorf("the cell has the tag %#x, not that of %#x", cell.Tag, c.reached[flow])
+	}
+	cell.Tag, cell.Count = uint64(c.last-1)<<32|uint64(column<<slotBits|c.target), uint64(n)
+	if err := c.k.objects.Lanes.Put(uint32(0), lane); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// take sends a packet of the one who has the cell of a flow, in this window or from now on.
+func (c *crowd) take(t *testing.T, flow int) { run(t, c.k.Ingress(), c.takers[flow], nil) }
+
+// watch sets one level and returns what reads the target's triggers since it was called last.
+func (c *crowd) watch(t *testing.T, column Column, level Level) func() []SensorTrigger {
+	t.Helper()
+	var levels [Columns]Level
+	levels[column] = level
+	if err := c.k.SetLevels(levels); err != nil {
+		t.Fatal(err)
+	}
+	r, err := c.k.TriggerReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return func() (all []SensorTrigger) {
+		for _, raw := range records(t, r) {
+			e, err := DecodeTrigger(raw)
+			if err != nil {
+				t.Error(err)
+			}
+			if e.Slot == c.target { // takers have levels, too
+				all = append(all, e)
+			}
+		}
+		return all
+	}
+}
+
+// TestLateCountInsideAWindow: what a CPU held from the window before comes to a record whose window has begun: it raises no trigger,
+// and makes nobody forget one.
+func TestLateCountInsideAWindow(t *testing.T) {
+	c := newCrowd(t, 100)
+	raised := c.watch(t, c.columns[0], Level{Packets: 1000})
+	var early, then, later []SensorTrigger
+	c.inOneWindow(t, func(send func(int, uint32)) {
+		raised()
+		late := func() {
+			c.leave(t, 0, CountOf(700, 700*128))
+			c.take(t, 0)
+		}
+		send(0, 600)
+		late()
+		send(0, 300)
+		early = raised()
+		send(0, 200)
+		then = raised()
+		late()
+		send(0, 200)
+		later = raised()
+	})
+	if len(early) != 0 {
+		t.Errorf("of 900 packets and 700 of the window before: %+v", early)
+	}
+	if len(then) != 1 {
+		t.Errorf("%d triggers of 1100 packets, want 1", len(then))
+	}
+	if len(later) != 0 {
+		t.Errorf("again: %+v", later)
+	}
+}
+
+// TestWindowBegunAhead: another CPU begins the window between the addition of a packet and the look at it, with a total of which
+// the packet knows nothing. That is less than none, and not millions.
+func TestWindowBegunAhead(t *testing.T) {
+	c := newCrowd(t, 100)
+	raised := c.watch(t, c.columns[0], Level{Packets: 1000, Bytes: 1000 * 128})
+	var got []SensorTrigger
+	c.inOneWindow(t, func(send func(int, uint32)) {
+		raised()
+		c.reword(t, 0, func(total, _ uint64) (uint64, uint64) {
+			const tagShift, baseShift, baseMask = 51, 8, 1<<50 - 1 // see types.h
+			return total, uint64(c.last)<<tagShift | (total+uint64(CountOf(100, 100*128)))>>baseShift&baseMask
+		})
+		send(0, 64)
+		got = raised()
+	})
+	if len(got) != 0 {
+		t.Errorf("of 64 packets: %+v", got)
+	}
+}
+
+// TestTotalIsNeverEarly: the total is told in steps, of which the first may have begun before the window.
+func TestTotalIsNeverEarly(t *testing.T) {
+	for name, level := range map[string]Level{"packets": {Packets: 1000}, "bytes": {Bytes: 16 * lookBytes}} {
+		t.Run(name, func(t *testing.T) {
+			const size = 1028
+			c := newCrowd(t, size-28)
+			raised := c.watch(t, Column(vector.Total), level)
+			below := uint32(1000/2 - 2)
+			if level.Bytes > 0 {
+				below = uint32(level.Bytes/2/size) - 1
+			}
+			var early, then []SensorTrigger
+			c.inOneWindow(t, func(send func(int, uint32)) {
+				raised()
+				for flow := range 2 { // the next packet passes a step of both
+					c.reword(t, flow, func(total, _ uint64) (uint64, uint64) {
+						n := Count(total)
+						packets, bytes := n.Packets()+(2*lookPackets-1-n.Packets()%lookPackets), n.Bytes()+(2*lookBytes-1-n.Bytes()%lookBytes)
+						return uint64(CountOf(packets, bytes)), uint64(c.last-1) << 51 // whatever began this window, a late count for example
+					})
+					send(flow, below)
+				}
+				early = raised()
+				for flow := range 2 {
+					send(flow, below/8)
+				}
+				then = raised()
+			})
+			if len(early) != 0 {
+				t.Errorf("of %d packets and %d bytes: %+v", 2*below, 2*below*size, early)
+			}
+			if len(then) != 1 {
+				t.Errorf("%d triggers, want 1", len(then))
+			}
+		})
+	}
+}
+
+// TestTotalFollowsAllThatIsAShare: vectors that all stay far below the total's trigger pass it together, and what they had before they
+// were worth telling the total of is told it with the rest.
+func TestTotalFollowsAllThatIsAShare(t *testing.T) {
+	t.Run("without cells", func(t *testing.T) {
+		c := newCrowd(t, 0)
+		const level = 16_000 // a 64th of it is looked at many times before it is reached
+		raised := c.watch(t, Column(vector.Total), Level{Packets: level})
+		var got []SensorTrigger
+		c.inOneWindow(t, func(send func(int, uint32)) {
+			raised()
+			send(0, level/2+2*lookPackets)
+			send(1, level/2+2*lookPackets)
+			got = raised()
+		})
+		if len(got) != 1 {
+			t.Errorf("%d triggers, want 1", len(got))
+		}
+	})
+	t.Run("with cells", func(t *testing.T) {
+		const level = 12_000 // of which a CPU holds back 375
+		c := newCrowd(t, 0)
+		raised := c.watch(t, Column(vector.Total), Level{Packets: level})
+		var flows [][]byte
+		for _, v := range vector.Reflections()[:10] {
+			flows = append(flows, frame(eth(ip4), v4(header4{dst: "192.0.2.80", proto: 17}), udp(v.SourcePorts[0])))
+		}
+		for range 1000 {
+			raised()
+			onCPUs(t, 1, func(int) {
+				for _, data := range flows {
+					if _, err := c.k.Ingress().Run(&ebpf.RunOptions{Data: data, Repeat: 1700}); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+			if len(raised()) != 0 {
+				return
+			}
+		}
+		t.Error("17,000 packets of ten vectors, and no trigger")
+	})
+}
+
+// TestAttackFillsItsCell: once a window has passed its trigger, the CPU's packets touch nothing but its cell, and in the next window
+// they are looked at again.
+func TestAttackFillsItsCell(t *testing.T) {
+	const packets, level, most = 10_000, 1000, 1000 + 2*1000/sharesPerLevel
+	for name, column := range map[string]Column{"vector": Column(vector.DNS), "total": Column(vector.Total)} {
+		t.Run(name, func(t *testing.T) {
+			c := newCrowd(t, 0)
+			raised := c.watch(t, column, Level{Packets: level})
+			cell := &c.k.scanner.lanes[0].Cells[(c.target+uint32(c.columns[0])*37)%uint32(len(c.k.scanner.lanes[0].Cells))]
+			windows := map[uint32]bool{}
+			for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline) && !t.Failed(); { // some attempts lie in two windows
+				raised()
+				onCPUs(t, 1, func(int) {
+					send := func(flow int, packets uint32) {
+						if _, err := c.k.Ingress().Run(&ebpf.RunOptions{Data: c.flows[flow], Repeat: packets}); err != nil {
+							t.Error(err)
+						}
+					}
+					began := c.last
+					for began == c.last && !t.Failed() {
+						send(1, 1)
+						began, _ = c.window(uint32(c.columns[1])<<slotBits | c.target)
+					}
+					c.last = began
+					send(0, packets)
+				})
+				all, held := raised(), Count(atomic.LoadUint64(&cell.Count))
+				if len(all) == 1 && all[0].Window == uint32(atomic.LoadUint64(&cell.Tag)>>32) && held.Packets() >= packets-most && held.Packets() <= packets-level/2 {
+					windows[all[0].Window] = true
+				}
+				if len(windows) == 3 {
+					return
+				}
+			}
+			t.Errorf("%d windows raised a trigger at which the cell was let fill, want 3", len(windows))
 		})
 	}
 }
