@@ -507,3 +507,78 @@ func TestAttackFillsItsCell(t *testing.T) {
 		})
 	}
 }
+
+// TestFewLargePackets: a trigger of few bytes is passed by packets of which fewer than lookPackets suffice.
+func TestFewLargePackets(t *testing.T) {
+	c := newCrowd(t, 1000)
+	raised := c.watch(t, c.columns[0], Level{Bytes: 8 * 1028})
+	var early, then []SensorTrigger
+	c.inOneWindow(t, func(send func(int, uint32)) {
+		raised()
+		c.reword(t, 0, func(total, _ uint64) (uint64, uint64) { // so that no number of packets makes anybody look
+			n := Count(total)
+			return uint64(CountOf(n.Packets()/lookPackets*lookPackets+lookPackets, n.Bytes())), uint64(c.last-1) << 51
+		})
+		send(0, 7)
+		early = raised()
+		send(0, 2)
+		then = raised()
+	})
+	if len(early) != 0 {
+		t.Errorf("of 7 packets: %+v", early)
+	}
+	if len(then) != 1 {
+		t.Errorf("%d triggers of 9 packets, want 1", len(then))
+	}
+}
+
+// TestHotIsOfOneDirection: what is reported already of one direction silences no trigger of the other.
+func TestHotIsOfOneDirection(t *testing.T) {
+	k := loadWatching(t, func(s *Sizes) { s.Outbound = true })
+	var levels [Columns]Level
+	for _, d := range []vector.Direction{vector.Inbound, vector.Outbound} {
+		levels[ColumnOf(d, vector.DNS)] = Level{Packets: 1}
+	}
+	if err := k.SetLevels(levels); err != nil {
+		t.Fatal(err)
+	}
+	r, err := k.TriggerReader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	in := dnsTo(host4)
+	run(t, k.Ingress(), in, nil) // who takes slot 0 is not hot yet
+	for d, hot := range [][2]uint64{{1 << vector.DNS, 0}, {0, 1 << vector.DNS}} {
+		if err := k.SetHot(0, hot); err != nil {
+			t.Fatal(err)
+		}
+		began := func() uint32 { // the window of the last packet that arrived
+			return uint32(atomic.LoadUint64(&k.scanner.lanes[0].Cells[int(vector.DNS)*37%len(k.scanner.lanes[0].Cells)].Tag) >> 32)
+		}
+		seen := map[uint8]int{}
+		for deadline := time.Now().Add(30 * time.Second); len(seen) == 0 && time.Now().Before(deadline); {
+			records(t, r)
+			onCPUs(t, 1, func(int) {
+				for last := began(); began() == last && !t.Failed() && time.Now().Before(deadline); {
+					if _, err := k.Ingress().Run(&ebpf.RunOptions{Data: in}); err != nil {
+						t.Error(err)
+					}
+				}
+				if _, err := k.Egress().Run(&ebpf.RunOptions{Data: back(in)}); err != nil {
+					t.Error(err)
+				}
+			})
+			for _, raw := range records(t, r) {
+				e, err := DecodeTrigger(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				seen[e.Direction]++
+			}
+		}
+		if len(seen) != 1 || seen[uint8(1-d)] == 0 {
+			t.Errorf("direction %d is reported already, and there are triggers of %v", d, seen)
+		}
+	}
+}
