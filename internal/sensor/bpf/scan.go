@@ -361,7 +361,8 @@ func (x *scanner) held(cpu int) []candidate {
 	for i := range lane.Cells {
 		cell := &lane.Cells[i]
 		tag := atomic.LoadUint64(&cell.Tag)
-		if atomic.LoadUint64(&cell.Count) != 0 && uint32(tag) != 0 {
+		// What left has cells also where it has no columns: of such a cell nothing is ever added to a record.
+		if column := int(uint32(tag) >> slotBits); atomic.LoadUint64(&cell.Count) != 0 && column != 0 && column < x.sizes.columns() {
 			h.held = append(h.held, candidate{tag, cell})
 		}
 	}

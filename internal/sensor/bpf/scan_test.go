@@ -323,3 +323,19 @@ func TestSmallPacketsAfterALargeOne(t *testing.T) {
 		}
 	}
 }
+
+// Without columns for what leaves, the egress program only counts how much there was, and nobody's scan minds.
+func TestScanWithoutColumnsForWhatLeaves(t *testing.T) {
+	k := loadWatching(t)
+	run(t, k.Ingress(), dnsTo(host4), nil)
+	repeat(t, k.Egress(), back(dnsTo(host4)), 10)
+	if rows := sums(t, k); len(rows) != 1 || rows[0][vector.DNS] != CountOf(1, 128) {
+		t.Errorf("told of %v", rows)
+	}
+	if err := k.ScanSlots([]uint32{0}, func(_ uint32, c Column, n Count) { t.Errorf("column %d: %d packets", c, n.Packets()) }); err != nil {
+		t.Error(err)
+	}
+	if st, err := k.Stats(); err != nil || st.Packets != [2]uint64{1, 10} {
+		t.Errorf("%v packets (%v)", st.Packets, err)
+	}
+}
