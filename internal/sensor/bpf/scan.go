@@ -212,16 +212,24 @@ func (k *Kernel) Present(slot, window uint32) (counts Row, err error) {
 		if !x.counted(b, c) {
 			continue
 		}
+		// A CPU that empties a cell of the window before adds to the record and then moves the window's base: who reads the one before
+		// and the other after takes that count for the window's.
 		var word, total uint64
-		err := x.share(x.windows, c, b, b, func(words []uint64) { word = atomic.LoadUint64(&words[i]) })
-		if err != nil {
+		var inner error
+		err := x.share(x.windows, c, b, b, func(words []uint64) {
+			inner = x.open(c, b, b, func(totals []uint64) {
+				for again := true; again; {
+					word = atomic.LoadUint64(&words[i])
+					total = atomic.LoadUint64(&totals[i])
+					again = atomic.LoadUint64(&words[i]) != word
+				}
+			})
+		})
+		if err := errors.Join(err, inner); err != nil {
 			return counts, err
 		}
 		if word>>tagShift != uint64(window)&tagMask {
 			continue
-		}
-		if err := x.open(c, b, b, func(totals []uint64) { total = atomic.LoadUint64(&totals[i]) }); err != nil {
-			return counts, err
 		}
 		if n := (total>>baseShift - word) & baseMask; n>>49 == 0 {
 			counts[c] = Count(n << baseShift)
@@ -264,7 +272,8 @@ func (x *scanner) tellRecord(slot uint32, c Column, total *uint64) {
 const mostBytes = 1 << 17
 
 // tell says what of a sum is new. A sum a little below what was told is one of which a part is being moved; so is one with
-// more packets and fewer bytes, of which the difference has a borrow in it.
+// more packets and fewer bytes, of which the difference has a borrow in it. It is seen in a difference of fewer than 2^19 packets, and a
+// part that is being moved holds fewer bytes than so many have.
 func (x *scanner) tell(slot uint32, c Column, sum uint64) {
 	told := x.toldOf(c, slot)
 	if n := sum - *told; n != 0 && n < math.MaxUint64-mostMoved && Count(n).Bytes() <= Count(n).Packets()*mostBytes {

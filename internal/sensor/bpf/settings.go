@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
@@ -68,12 +71,14 @@ func (l Level) level(held, unseen share) SensorLevel {
 	return out
 }
 
-// SetLevels sets when each column triggers. That of vector.Total is compared with the sum of all.
+// SetLevels sets when each column triggers. That of vector.Total is compared with the sum of all. What CPUs hold back is shared
+// among those that are online now: of many more, a window would be known later than it should.
 func (k *Kernel) SetLevels(levels [Columns]Level) error {
 	var held, unseen [Columns]share
+	cpus := uint64(min(onlineCPUs(), k.Sizes.CPUs))
 	for c, l := range levels {
 		levels[c] = Level{min(l.Packets, maxPackets), min(l.Bytes, maxBytes)}
-		held[c], unseen[c] = sharesOf(levels[c], uint64(k.Sizes.CPUs))
+		held[c], unseen[c] = sharesOf(levels[c], cpus)
 	}
 	var out [Columns]SensorLevel
 	for c, l := range levels {
@@ -84,6 +89,33 @@ func (k *Kernel) SetLevels(levels [Columns]Level) error {
 		return fmt.Errorf("set the trigger levels: %w", err)
 	}
 	return nil
+}
+
+// onlineCPUs is how many processors packets may be counted on. It is often far fewer than are possible: virtual machines are made
+// to grow, and shares for hundreds that are not there would cost each packet of an attack an atomic addition.
+func onlineCPUs() int {
+	text, err := os.ReadFile("/sys/devices/system/cpu/online")
+	if n, ok := countCPUs(string(text)); err == nil && ok {
+		return n
+	}
+	return math.MaxInt
+}
+
+// countCPUs counts a list of processors as the kernel writes it: 0-3,8,10-11.
+func countCPUs(list string) (n int, ok bool) {
+	for part := range strings.SplitSeq(strings.TrimSpace(list), ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		a, errA := strconv.ParseUint(first, 10, 16)
+		b, errB := strconv.ParseUint(last, 10, 16)
+		if errA != nil || errB != nil || b < a {
+			return 0, false
+		}
+		n += int(b-a) + 1
+	}
+	return n, true
 }
 
 // SetPorts assigns UDP source ports to vectors; 0 means none.

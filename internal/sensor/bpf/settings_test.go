@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"fmt"
+	"math"
 	"testing"
 
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
@@ -110,4 +111,20 @@ func TestTheMostALevelMayBe(t *testing.T) {
 		}
 	}
 	t.Error("millions of packets in a window raise no trigger")
+}
+
+func TestCountCPUs(t *testing.T) {
+	for list, want := range map[string]int{"0\n": 1, "0-1\n": 2, "0-3,8,10-11\n": 7, "0,2,4": 3, "0-65535": 65536} {
+		if n, ok := countCPUs(list); !ok || n != want {
+			t.Errorf("%q: %d (%v), want %d", list, n, ok, want)
+		}
+	}
+	for _, list := range []string{"", "\n", "0-", "-1", "3-1", "0,,1", "0-1-2", "a", "65536"} {
+		if n, ok := countCPUs(list); ok {
+			t.Errorf("%q: %d", list, n)
+		}
+	}
+	if n := onlineCPUs(); n < 1 || n == math.MaxInt {
+		t.Errorf("%d are online here", n)
+	}
 }
