@@ -102,7 +102,7 @@ func TestReads(t *testing.T) {
 			block(blockEnhanced, uint32(1), uint32(0), uint32(1_000_000_007), uint32(len(packet)), uint32(40), packet, uint16(1), uint16(2), []byte("hi")).
 			block(blockSimple, uint32(1500), frame[:16]).
 			block(blockPacket, uint16(1), uint16(0), uint32(0), uint32(1_000_000_000), uint32(len(packet)), uint32(4), packet)
-		ng.Write(pcapng(binary.BigEndian).block(blockInterface, uint16(105), uint16(0), uint32(0)).
+		ng.Write(pcapng(binary.BigEndian).block(blockInterface, uint16(220), uint16(0), uint32(0)).
 			block(blockEnhanced, uint32(0), uint32(0), uint32(0), uint32(2), uint32(2), []byte("??")).Bytes())
 		for name, tc := range map[string]struct {
 			file *file
@@ -126,7 +126,7 @@ func TestReads(t *testing.T) {
 				{second.Add(7), made(8, 0), 54, Raw},
 				{time.Time{}, frame[:16], 1500, Ethernet},
 				{second, made(8, 0), 18, Raw},
-				{time.Unix(0, 0).UTC(), nil, 0, 105},
+				{time.Unix(0, 0).UTC(), nil, 0, 220},
 			}},
 		} {
 			got, err := all(t, bytes.NewReader(tc.file.Bytes()))
@@ -143,6 +143,11 @@ func TestReads(t *testing.T) {
 		}
 	}
 }
+
+func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+
+// snap is the header of IEEE 802.2 with SNAP before an EtherType.
+func snap(kind ...byte) []byte { return append([]byte{0xaa, 0xaa, 3, 0, 0, 0}, kind...) }
 
 func TestLinkTypes(t *testing.T) {
 	six := []byte{0x60, 1, 2, 3}
@@ -168,6 +173,28 @@ func TestLinkTypes(t *testing.T) {
 		{LinuxCooked, append(make([]byte, 14), 8, 0), packet, []byte{8, 0}},
 		{LinuxSLL2, append([]byte{0x86, 0xdd}, make([]byte, 18)...), six, []byte{0x86, 0xdd}},
 		{LinuxSLL2, []byte{0x86, 0xdd}, nil, []byte{0xff, 0xff}}, // cut
+		{FDDI, join([]byte{0x50}, make([]byte, 12), snap(8, 0)), packet, []byte{8, 0}},
+		{FDDI, join([]byte{0xd4}, make([]byte, 12), snap(0x86, 0xdd)), six, []byte{0x86, 0xdd}},
+		{FDDI, join([]byte{0x41}, make([]byte, 12), snap(8, 0), packet), nil, []byte{0xff, 0xff}}, // station management
+		{FDDI, join([]byte{0x50}, make([]byte, 12), []byte{0x42, 0x42, 3}), nil, []byte{0xff, 0xff}},
+		{WiFi, join([]byte{0x08, 0x01}, make([]byte, 22), snap(8, 0)), packet, []byte{8, 0}},
+		{WiFi, join([]byte{0x08, 0x03}, make([]byte, 28), snap(8, 0)), packet, []byte{8, 0}},                     // four addresses
+		{WiFi, join([]byte{0x88, 0x02}, make([]byte, 24), snap(0x86, 0xdd)), six, []byte{0x86, 0xdd}},            // quality of service
+		{WiFi, join([]byte{0x88, 0x82}, make([]byte, 28), snap(8, 0)), packet, []byte{8, 0}},                     // and high throughput
+		{WiFi, join([]byte{0x88, 0x02}, make([]byte, 22), []byte{0x80, 0}, snap(8, 0)), nil, []byte{0xff, 0xff}}, // several in one
+		{WiFi, join([]byte{0x08, 0x41}, make([]byte, 22), snap(8, 0), packet), nil, []byte{0xff, 0xff}},          // encrypted
+		{WiFi, join([]byte{0x48, 0x01}, make([]byte, 22)), nil, []byte{0xff, 0xff}},                              // without data
+		{WiFi, join([]byte{0x80, 0x00}, make([]byte, 40)), nil, []byte{0xff, 0xff}},                              // a beacon
+		{Radiotap, join([]byte{0, 0, 8, 0, 0, 0, 0, 0}, []byte{0x08, 1}, make([]byte, 22), snap(8, 0)), packet, []byte{8, 0}},
+		// Two words of fields, a time and flags, which say that the header is padded.
+		{Radiotap, join([]byte{0, 0, 25, 0, 3, 0, 0, 0x80, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0x20}, []byte{0x88, 2}, make([]byte, 26), snap(8, 0)), packet, []byte{8, 0}},
+		{Radiotap, []byte{0, 0, 99, 0, 0, 0, 0, 0}, nil, []byte{0xff, 0xff}},
+		{PPI, join([]byte{0, 0, 12, 0, 105, 0, 0, 0, 1, 2, 3, 4}, []byte{0x08, 1}, make([]byte, 22), snap(8, 0)), packet, []byte{8, 0}},
+		{PPI, join([]byte{0, 0, 8, 0, 1, 0, 0, 0}, make([]byte, 12), []byte{8, 0}), packet, []byte{8, 0}},
+		{PPI, []byte{0, 0, 8, 0, 192, 0, 0, 0}, nil, []byte{0xff, 0xff}}, // in itself
+		{NFLOG, join([]byte{2, 0, 0, 0, 8, 0, 1, 0, 8, 0, 1, 0, 5, 0, 10, 0, 0, 0, 0, 0}, []byte{24, 0, 9, 0}), packet, []byte{8, 0}},
+		{NFLOG, join([]byte{10, 0, 0, 0, 0, 8, 0, 1, 8, 0, 1, 0}, []byte{0, 24, 0, 9}), six, []byte{0x86, 0xdd}}, // of a big-endian machine
+		{NFLOG, []byte{2, 0, 0, 0, 3, 0, 1, 0}, nil, []byte{0xff, 0xff}},
 	} {
 		data := append(bytes.Clone(tc.header), tc.rest...)
 		got, err := all(t, pcap(binary.LittleEndian, magicMicroseconds, tc.link).record(1, 0, uint32(len(data)+100), data))
@@ -213,6 +240,9 @@ func FuzzReader(f *testing.F) {
 	f.Add(pcap(binary.BigEndian, magicNanoseconds, LinuxCooked).record(1, 0, 18, frame).Bytes())
 	f.Add(pcapng(binary.LittleEndian).block(blockInterface, uint16(Null), uint16(0), uint32(0)).
 		block(blockEnhanced, uint32(0), uint32(0), uint32(0), uint32(18), uint32(18), frame).Bytes())
+	for _, link := range []LinkType{FDDI, WiFi, Radiotap, PPI, NFLOG} {
+		f.Add(pcap(binary.LittleEndian, magicMicroseconds, link).record(1, 0, 60, join(make([]byte, 32), snap(8, 0), packet)).Bytes())
+	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := NewReader(bytes.NewReader(data))
 		if err != nil {

@@ -16,25 +16,29 @@ const (
 	Null        LinkType = 0 // BSD loopback, byte order of the machine
 	Ethernet    LinkType = 1
 	PPP         LinkType = 9
+	FDDI        LinkType = 10
 	Raw12       LinkType = 12 // Raw as some systems number it
 	Raw14       LinkType = 14
 	PPPSerial   LinkType = 50
 	Raw         LinkType = 101 // IPv4 or IPv6
 	CiscoHDLC   LinkType = 104
+	WiFi        LinkType = 105 // IEEE 802.11
 	Loop        LinkType = 108 // OpenBSD loopback, network byte order
 	LinuxCooked LinkType = 113
+	Radiotap    LinkType = 127 // before IEEE 802.11
+	PPI         LinkType = 192 // before another link type, mostly IEEE 802.11
 	IPv4        LinkType = 228
 	IPv6        LinkType = 229
+	NFLOG       LinkType = 239 // what Linux' packet filter logs
 	LinuxSLL2   LinkType = 276
 )
 
 var linkNames = map[LinkType]string{
 	Null: "BSD loopback", Ethernet: "Ethernet", PPP: "PPP", Raw12: "raw IP", Raw14: "raw IP", PPPSerial: "PPP", Raw: "raw IP",
 	CiscoHDLC: "Cisco HDLC", Loop: "OpenBSD loopback", LinuxCooked: "Linux cooked v1", IPv4: "raw IPv4", IPv6: "raw IPv6",
-	LinuxSLL2: "Linux cooked v2",
+	LinuxSLL2: "Linux cooked v2", FDDI: "FDDI", WiFi: "802.11", Radiotap: "802.11 (radiotap)", PPI: "PPI", NFLOG: "NFLOG",
 	// Not read, but known by name.
-	6: "Token Ring", 10: "FDDI", 105: "802.11", 119: "802.11 (Prism)", 127: "802.11 (radiotap)", 163: "802.11 (AVS)",
-	192: "PPI", 195: "802.15.4", 220: "USB", 239: "NFLOG", 253: "netlink",
+	6: "Token Ring", 119: "802.11 (Prism)", 163: "802.11 (AVS)", 195: "802.15.4", 220: "USB", 253: "netlink",
 }
 
 // String returns the name and the number.
@@ -66,6 +70,11 @@ const (
 // kind returns the EtherType of what follows the link's header, and how long that is; ok is false for a link type that is
 // not read. Of a packet cut inside of the header all is header.
 func (l LinkType) kind(b []byte) (kind uint16, header int, ok bool) {
+	switch l {
+	case FDDI, WiFi, Radiotap, PPI, NFLOG:
+		kind, header = l.nested(b)
+		return kind, header, true
+	}
 	need := map[LinkType]int{Null: 4, Loop: 4, PPP: 2, PPPSerial: 4, CiscoHDLC: 4, LinuxCooked: 16, LinuxSLL2: 20}[l]
 	if len(b) < need {
 		return typeNone, len(b), true

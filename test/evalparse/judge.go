@@ -13,7 +13,7 @@ import (
 type verdict struct{ differs, left string }
 
 // transparent are the layers an IP header may stand behind for the sensor: links and VLAN tags.
-var transparent = []string{"eth", "ethertype", "vlan", "ieee8021ad", "sll", "null", "loop", "raw", "ppp", "chdlc"}
+var transparent = []string{"eth", "ethertype", "vlan", "ieee8021ad", "sll", "null", "loop", "raw", "ppp", "chdlc", "fddi", "radiotap", "ppi", "wlan_radio", "wlan", "nflog"}
 
 // opinion is tshark's, of the header that counts.
 type opinion struct {
@@ -39,7 +39,9 @@ func judge(ours classify.Result, d dissection) verdict {
 			if l == "vlan" || l == "ieee8021ad" {
 				tags++
 			}
-			if !slices.Contains(transparent, l) && hidden == "" {
+			// Of links that have no type field of their own, and of no others, LLC is part of the header.
+			snap := l == "llc" && (slices.Contains(d.layers[:at], "fddi") || slices.Contains(d.layers[:at], "wlan"))
+			if !slices.Contains(transparent, l) && !snap && hidden == "" {
 				hidden = l
 			}
 		}
