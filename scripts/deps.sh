@@ -4,7 +4,7 @@
 # come with the packages are neither started nor enabled, for we start our own in namespaces.
 set -eu
 
-test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev frr bird2 nftables iproute2 ethtool procps iputils-ping snmpd systemd'
+test='gcc libc6-dev linux-libc-dev clang-14 clang-format-14 llvm-14 libbpf-dev frr bird2 nftables iproute2 ethtool procps iputils-ping snmpd systemd prometheus'
 demo='frr bird2 nftables iproute2 ethtool procps iputils-ping'
 bench='fastnetmon gobgpd'
 eval='tshark'

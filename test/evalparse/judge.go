@@ -13,7 +13,7 @@ import (
 type verdict struct{ differs, left string }
 
 // transparent are the layers an IP header may stand behind for the sensor: links and VLAN tags.
-var transparent = []string{"eth", "ethertype", "vlan", "ieee8021ad", "sll", "null", "loop", "raw", "ppp", "chdlc", "fddi", "radiotap", "ppi", "wlan_radio", "wlan", "nflog"}
+var transparent = []string{"eth", "ethertype", "vlan", "ieee8021ad", "sll", "null", "loop", "raw", "ppp", "chdlc", "fddi", "radiotap", "ppi", "pcap_pktdata", "wlan_radio", "wlan", "nflog"}
 
 // opinion is tshark's, of the header that counts.
 type opinion struct {
