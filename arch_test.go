@@ -51,7 +51,7 @@ var owners = []struct {
 	{"github.com/openconfig/gnmi", []string{"internal/probe"}, nil},
 	{"go.etcd.io/etcd", []string{"internal/store", "test/soak"}, nil}, // the soak's controllers share one
 	{"github.com/google/cel-go", []string{"policy"}, nil},
-	{"go.yaml.in/yaml", []string{"internal/document", "test/e2e/clab"}, nil}, // containerlab's files are not ours to define
+	{"go.yaml.in/yaml", []string{"internal/document", "test/e2e/clab", "test/alerts"}, nil}, // files of containerlab, Prometheus and Grafana are not ours to define
 	{"gopkg.in/yaml", nil, nil},
 	{"github.com/cilium/ebpf", []string{"internal/sensor", "internal/lab"}, []string{"test/kernels"}},
 	{"github.com/vishvananda/netlink", []string{"internal/sensor", "internal/lab", "test"}, []string{"cmd"}},

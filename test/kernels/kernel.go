@@ -24,6 +24,13 @@ type kernel struct {
 // fetch downloads the kernel that a Debian package depends on, once, and unpacks it.
 func fetch(ctx context.Context, meta string) (*kernel, error) {
 	out, err := output(ctx, "", "apt-cache", "depends", "--important", meta)
+	if err != nil && os.Geteuid() == 0 {
+		fmt.Printf("updating the package lists, for %s is not in them\n", meta)
+		if _, err := output(ctx, "", "apt-get", "update", "-q"); err != nil {
+			return nil, err
+		}
+		out, err = output(ctx, "", "apt-cache", "depends", "--important", meta)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (does the package %s exist here? Debian 12 has it; apt-get update gets the lists)", err, meta)
 	}
