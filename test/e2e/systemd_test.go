@@ -109,6 +109,9 @@ func TestUnderSystemd(t *testing.T) {
 	need(t)
 	lab.NeedSystemd(t)
 	s := newSite(t, "systemd", lab.SiteOptions{NoFRR: true, NoEnforce: true}, settings{})
+	if _, _, err := s.Lab.Link(lab.End{In: s.Rack, Name: "mirror0"}, lab.End{In: s.Edge, Name: "span0"}); err != nil {
+		t.Fatal(err)
+	}
 	files := filepath.Join(s.dir, "files")
 	for _, name := range []string{"controller", "sensor", "tmctl"} {
 		program(t, name)
@@ -139,7 +142,7 @@ speaker:
 		"sensor.yaml": fmt.Sprintf(`name: rack-1
 controllers: [{address: "%s:7442"}]
 tls: {ca: tls/ca.crt, cert: tls/rack-1.crt, key: tls/rack-1.key}
-interfaces: [{name: %s, mode: host}]
+interfaces: [{name: %s, mode: host}, {name: mirror0, mode: mirror}]
 `, lab.SiteControlForRack, s.Uplink.Name),
 	} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o640); err != nil {
@@ -225,6 +228,11 @@ interfaces: [{name: %s, mode: host}]
 			}
 			return err
 		})
+		for _, series := range []string{`{interface="` + s.Uplink.Name + `",mode="host"}`, `{interface="mirror0",mode="mirror"}`} {
+			if n, err := metric(s.Rack, "trafficmonitor_sensor_interface_attached"+series); err != nil || n != 1 {
+				t.Errorf("attached to %s: %v (%v)", series, n, err)
+			}
+		}
 		if status := rack.show(sensorUnit, "StatusText")["StatusText"]; !strings.Contains(status, s.Uplink.Name) {
 			t.Errorf("the unit's status is %q", status)
 		}
