@@ -198,17 +198,29 @@ func (f firing) says(t *testing.T, text string) string {
 func TestAlerts(t *testing.T) {
 	lab.NeedTool(t, "promtool")
 	all := rules(t)
-	seen := map[string]bool{}
+	seen := map[string]int{}
 	healthy := series{}
-	var tests []promTest
-	for i, c := range cases {
+	// The first case of each alert in one round, the second in the next, and so on: promtool evaluates all rules for each.
+	var rounds []series
+	var checks [][]promCheck
+	for _, c := range cases {
 		r, ok := all[c.alert]
 		if !ok {
 			t.Errorf("there is no alert %s", c.alert)
 			continue
 		}
-		seen[c.alert] = true
+		round := seen[c.alert]
+		seen[c.alert]++
+		if round == len(rounds) {
+			rounds, checks = append(rounds, series{}), append(checks, nil)
+		}
 		maps.Copy(healthy, c.healthy)
+		for name, values := range c.bad {
+			if _, ok := rounds[round][name]; ok {
+				t.Errorf("%s: %s is another case's, too", c.alert, name)
+			}
+			rounds[round][name] = values
+		}
 		check := promCheck{Time: "2h", Alert: c.alert}
 		for _, f := range c.fires {
 			a := promAlert{maps.Clone(f.labels), map[string]string{}}
@@ -218,12 +230,16 @@ func TestAlerts(t *testing.T) {
 			}
 			check.Alerts = append(check.Alerts, a)
 		}
-		tests = append(tests, promTest{fmt.Sprintf("%s %d", c.alert, i), "1m", c.bad.input(), []promCheck{check}})
+		checks[round] = append(checks[round], check)
+	}
+	var tests []promTest
+	for i := range rounds {
+		tests = append(tests, promTest{fmt.Sprintf("round %d", i), "1m", rounds[i].input(), checks[i]})
 	}
 	quiet := promTest{"healthy", "1m", healthy.input(), nil}
 	nothing := promTest{"nothing is scraped", "1m", nil, nil}
 	for name := range all {
-		if !seen[name] {
+		if seen[name] == 0 {
 			t.Errorf("%s has no case", name)
 		}
 		quiet.Checks = append(quiet.Checks, promCheck{Time: "2h", Alert: name})
