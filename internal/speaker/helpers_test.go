@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"net"
@@ -69,7 +70,27 @@ func testLimits() safety.Limits {
 }
 
 func testLog(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o := &output{to: t.Output()}
+	t.Cleanup(func() { o.set(io.Discard) })
+	return slog.New(slog.NewTextHandler(o, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// output is a test's, until the test is over: GoBGP's state machines may say something after their server has stopped.
+type output struct {
+	mu sync.Mutex
+	to io.Writer // guarded by mu
+}
+
+func (o *output) set(to io.Writer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.to = to
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.to.Write(b)
 }
 
 func testOptions(t testing.TB, peers ...Peer) Options {

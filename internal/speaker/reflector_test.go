@@ -145,9 +145,7 @@ func TestOneOfTwoSpeakersBehindAReflectorDies(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.expect("bird", routes[0])
-	if n := birdRemoved(t, bird) - before; n != 2 {
-		t.Errorf("BIRD noted %d withdrawals, and there were two", n)
-	}
+	waitFor(t, "BIRD's log to have two withdrawals", func() bool { return birdRemoved(t, bird)-before == 2 })
 }
 
 // birdRemoved counts the rules BIRD logged as removed from what it received.
