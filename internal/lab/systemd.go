@@ -132,7 +132,11 @@ func (s *Systemd) Run(ctx context.Context, argv ...string) (string, error) {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--target", init, "--mount", "--pid", "--uts", "--ipc", "--net", "--cgroup", "--"}, argv...)...)
+	cmd.WaitDelay = 5 * time.Second // what it left running may hold its output
 	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
 	if err != nil {
 		err = fmt.Errorf("%s: %w\n%s", strings.Join(argv, " "), err, out)
 	}
