@@ -11,7 +11,7 @@ eval='tshark'
 interop='frr bird2 gobgpd exabgp openbgpd iproute2 nftables'
 kernels='qemu-system-x86 xz-utils'
 clab='docker.io debootstrap'
-services='frr bird fastnetmon gobgpd exabgp openbgpd snmpd docker'
+services='frr bird fastnetmon gobgpd exabgp openbgpd snmpd prometheus docker'
 
 [ $# -gt 0 ] || { echo 'usage: scripts/deps.sh GROUP... (test, demo, bench, kernels, eval, interop, clab)' >&2; exit 2; }
 
