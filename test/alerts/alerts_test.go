@@ -198,7 +198,7 @@ func (f firing) says(t *testing.T, text string) string {
 func TestAlerts(t *testing.T) {
 	lab.NeedTool(t, "promtool")
 	all := rules(t)
-	seen := map[string]int{}
+	seen, well := map[string]int{}, map[string]bool{}
 	healthy := series{}
 	// The first case of each alert in one round, the second in the next, and so on: promtool evaluates all rules for each.
 	var rounds []series
@@ -215,6 +215,7 @@ func TestAlerts(t *testing.T) {
 			rounds, checks = append(rounds, series{}), append(checks, nil)
 		}
 		maps.Copy(healthy, c.healthy)
+		well[c.alert] = well[c.alert] || len(c.healthy) > 0
 		for name, values := range c.bad {
 			if _, ok := rounds[round][name]; ok {
 				t.Errorf("%s: %s is another case's, too", c.alert, name)
@@ -234,13 +235,21 @@ func TestAlerts(t *testing.T) {
 	}
 	var tests []promTest
 	for i := range rounds {
+		if seen["TrafficMonitorNoLeader"] <= i { // somebody has to lead
+			rounds[i][`store_leading{instance="a"}`] = one
+		}
+		for name := range all {
+			if seen[name] <= i { // it has no case in this round, and is quiet while others fire
+				checks[i] = append(checks[i], promCheck{Time: "2h", Alert: name})
+			}
+		}
 		tests = append(tests, promTest{fmt.Sprintf("round %d", i), "1m", rounds[i].input(), checks[i]})
 	}
 	quiet := promTest{"healthy", "1m", healthy.input(), nil}
 	nothing := promTest{"nothing is scraped", "1m", nil, nil}
 	for name := range all {
-		if seen[name] == 0 {
-			t.Errorf("%s has no case", name)
+		if seen[name] == 0 || !well[name] {
+			t.Errorf("%s has no case in which it fires, or none in which it is quiet", name)
 		}
 		quiet.Checks = append(quiet.Checks, promCheck{Time: "2h", Alert: name})
 		if name != "TrafficMonitorNoLeader" {
