@@ -3,8 +3,10 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 )
 
@@ -31,6 +33,14 @@ func NeedFile(t testing.TB, path string) {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
 		skip(t, "needs "+path+": scripts/deps.sh installs it")
+	}
+}
+
+// NeedCPUs skips a test on a machine with fewer processors, and fails it where CI=true.
+func NeedCPUs(t testing.TB, n int) {
+	t.Helper()
+	if has := runtime.NumCPU(); has < n {
+		skip(t, fmt.Sprintf("needs %d processors, and there are %d", n, has))
 	}
 }
 

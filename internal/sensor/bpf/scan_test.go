@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -278,9 +279,7 @@ func BenchmarkScan(b *testing.B) {
 // A large packet waits in one CPU's cell, told already, while another CPU's small ones come to the record: more packets and
 // fewer bytes than were told of it. Who adds up packets and bytes must never be told of 64 GiB that nobody sent.
 func TestSmallPacketsAfterALargeOne(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		return // then there is no other CPU's cell
-	}
+	lab.NeedCPUs(t, 2)
 	k := loadWatching(t, func(*Sizes) {})
 	var levels [Columns]Level
 	levels[vector.DNS] = Level{Packets: 100}

@@ -5,13 +5,13 @@ package bpf
 import (
 	"errors"
 	"net/netip"
-	"runtime"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 
+	"github.com/amooglesoft/trafficmonitor/internal/lab"
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
@@ -139,29 +139,8 @@ func TestTriggersWithoutACell(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCrowd(t, octets)
-			var levels [Columns]Level
-			levels[tc.column] = tc.level
-			if err := c.k.SetLevels(levels); err != nil {
-				t.Fatal(err)
-			}
-			r, err := c.k.TriggerReader()
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer r.Close()
+			raised := c.watch(t, tc.column, tc.level)
 			var early, then, later []SensorTrigger
-			raised := func() (all []SensorTrigger) {
-				for _, raw := range records(t, r) {
-					e, err := DecodeTrigger(raw)
-					if err != nil {
-						t.Error(err)
-					}
-					if e.Slot == c.target { // takers have levels, too
-						all = append(all, e)
-					}
-				}
-				return all
-			}
 			window := c.inOneWindow(t, func(send func(int, uint32)) {
 				raised()
 				each := func(packets uint32) {
@@ -220,9 +199,7 @@ func TestPresentWindowOfTheCrowded(t *testing.T) {
 // TestLateCountIsOfNoWindow: what a CPU still holds from a window before counts towards none when it comes to the record, whether
 // another CPU has begun the new window by then or this is what begins it.
 func TestLateCountIsOfNoWindow(t *testing.T) {
-	if runtime.NumCPU() < 2 {
-		t.Skip("needs two processors")
-	}
+	lab.NeedCPUs(t, 2)
 	const late, fresh = 100, 200
 	for _, tc := range []struct {
 		name  string
