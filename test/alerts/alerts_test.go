@@ -76,6 +76,16 @@ func at(labels ...string) map[string]string {
 	return m
 }
 
+// routes are all that a speaker tells of a router's routes, which it always tells together.
+func routes(some series) series {
+	s := series{}
+	for _, state := range []string{"pending", "unsupported", "not_placed", "failed"} {
+		s[`speaker_routes_`+state+`{instance="a",peer="r1"}`] = zero
+	}
+	maps.Copy(s, some)
+	return s
+}
+
 // cases are what each alert has to do. Every case has to fire exactly what it says; its healthy series, together with those of all
 // others, must make nothing fire.
 var cases = []struct {
@@ -109,10 +119,11 @@ var cases = []struct {
 	{"TrafficMonitorRulesNotInstalled", series{`speaker_rules_not_installed{instance="a",peer="r1"}`: two}, series{`speaker_rules_not_installed{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), "2"}}},
 	{"TrafficMonitorProbeFails", series{`speaker_probes_total{instance="a",peer="r1",result="error"}`: runs}, series{`speaker_probes_total{instance="a",peer="r1",result="error"}`: first, `speaker_probes_total{instance="a",peer="r1",result="ok"}`: runs}, []firing{{at("peer", "r1"), ""}}},
 	{"TrafficMonitorProbeFails", series{`speaker_probe_pause_seconds{instance="a",peer="r1"}`: "40x120"}, series{`speaker_probe_pause_seconds{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), ""}}},
-	{"TrafficMonitorRouterMissesRoutes", series{`speaker_routes_pending{instance="a",peer="r1"}`: two}, series{`speaker_routes_pending{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), "2"}}},
-	{"TrafficMonitorRouterMissesRoutes", series{`speaker_routes_unsupported{instance="a",peer="r1"}`: two}, series{`speaker_routes_unsupported{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), "2"}}},
-	{"TrafficMonitorRouterMissesRoutes", series{`speaker_routes_not_placed{instance="a",peer="r1"}`: two}, series{`speaker_routes_not_placed{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), "2"}}},
-	{"TrafficMonitorRouterMissesRoutes", series{`speaker_routes_failed{instance="a",peer="r1"}`: two}, series{`speaker_routes_failed{instance="a",peer="r1"}`: zero}, []firing{{at("peer", "r1"), "2"}}},
+	{"TrafficMonitorRouterMissesRoutes", routes(series{`speaker_routes_pending{instance="a",peer="r1"}`: two}), routes(nil), []firing{{at("peer", "r1"), "2"}}},
+	{"TrafficMonitorRouterMissesRoutes", routes(series{`speaker_routes_unsupported{instance="a",peer="r1"}`: two}), routes(nil), []firing{{at("peer", "r1"), "2"}}},
+	{"TrafficMonitorRouterMissesRoutes", routes(series{`speaker_routes_not_placed{instance="a",peer="r1"}`: two}), routes(nil), []firing{{at("peer", "r1"), "2"}}},
+	{"TrafficMonitorRouterMissesRoutes", routes(series{`speaker_routes_failed{instance="a",peer="r1"}`: two}), routes(nil), []firing{{at("peer", "r1"), "2"}}},
+	{"TrafficMonitorRouterMissesRoutes", routes(series{`speaker_routes_failed{instance="a",peer="r1"}`: one, `speaker_routes_pending{instance="a",peer="r1"}`: two}), routes(nil), []firing{{at("peer", "r1"), "3"}}},
 	{"TrafficMonitorRedButtonPressed", series{`speaker_withdrawn_all{instance="a"}`: one}, series{`speaker_withdrawn_all{instance="a"}`: zero}, []firing{{at(), ""}}},
 	{"TrafficMonitorSensorStale", series{`ingest_sensors_stale{instance="a"}`: two}, series{`ingest_sensors_stale{instance="a"}`: zero}, []firing{{at(), "2"}}},
 	{"TrafficMonitorDirectiveRefused", series{`ingest_sensors_directive_refused{instance="a"}`: two}, series{`ingest_sensors_directive_refused{instance="a"}`: zero}, []firing{{at(), "2"}}},
@@ -131,6 +142,7 @@ var cases = []struct {
 	{"TrafficMonitorSensorUnpinned", series{`sensor_pinned{instance="a"}`: zero}, series{`sensor_pinned{instance="a"}`: one}, []firing{{at(), ""}}},
 	{"TrafficMonitorSensorNotAlone", series{`sensor_interface_others{instance="a",interface="eth0"}`: two}, series{`sensor_interface_others{instance="a",interface="eth0"}`: zero}, []firing{{at("interface", "eth0"), ""}}},
 	{"TrafficMonitorTargetsRefused", series{`view_refused_total{instance="a"}`: first}, series{`view_refused_total{instance="a"}`: zero}, []firing{{at(), ""}}},
+	{"TrafficMonitorProcessGone", series{`ready{instance="b"}`: "1x60 stale", `ready{instance="c"}`: one}, series{`ready{instance="b"}`: one}, []firing{{map[string]string{"instance": "b"}, ""}}},
 	{"TrafficMonitorNotReady", series{`ready{instance="a"}`: zero}, series{`ready{instance="a"}`: one}, []firing{{at(), ""}}},
 	{"TrafficMonitorCertificateExpiring", series{`certificate_expiry_timestamp_seconds{instance="a",of="own"}`: "1123200x120"}, series{`certificate_expiry_timestamp_seconds{instance="a",of="own"}`: "2592000x120"}, []firing{{at("of", "own"), ""}}}, // promtool begins at 1970
 	{"TrafficMonitorCertificateUnusable", series{`certificate_usable{instance="a"}`: zero}, series{`certificate_usable{instance="a"}`: one}, []firing{{at(), ""}}},
