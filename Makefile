@@ -69,7 +69,7 @@ clean: ## Remove what was built
 
 .PHONY: deps
 deps: ## Install the Debian packages that tests and demo need (once)
-	scripts/deps.sh test demo
+	scripts/deps.sh test demo kernels
 
 .PHONY: lint
 lint: ## go vet, staticcheck, gofumpt, buf, clang-format, shell syntax
@@ -85,7 +85,7 @@ generate-check: ## Generate into a copy and compare with what is committed
 	scripts/generate-check.sh
 
 .PHONY: test
-test: deps generate-check lint test-unit mutate-safety test-root ## Everything: what CI runs
+test: deps generate-check lint test-unit mutate-safety test-root test-verifiers ## Everything: what CI runs
 
 .PHONY: test-unit
 test-unit: ## Tests that need neither root nor tools, with the race detector
@@ -98,6 +98,12 @@ test-unit: ## Tests that need neither root nor tools, with the race detector
 test-root: ## BPF, namespaces, real routers, end to end: as root, one package at a time
 	@$(if $(CAN_ROOT),,echo "test-root: neither root nor sudo: privileged tests skip themselves"$(if $(CI),; exit 1))
 	$(if $(ROOT_PKGS),$(ROOT_TEST) $(RACE) $(ROOT_PKGS))
+
+# Part of test, so where there is no Debian it is left out, as tests are that lack a tool.
+.PHONY: test-verifiers
+test-verifiers: ## Do the verifiers of Debian's kernels, in qemu, walk what is on record?
+	@if [ "$${CI:-}" = true ] || { [ "$$(uname -m)" = x86_64 ] && command -v qemu-system-x86_64 && command -v apt-get; } >/dev/null; \
+	then $(GO) run ./test/kernels -run 'VerifierCounts$$'; else echo 'test-verifiers: left out: it needs x86-64, Debian and qemu'; fi
 
 .PHONY: test-e2e
 test-e2e: deps ## Only the end-to-end tests: real binaries, real routers

@@ -21,16 +21,21 @@ type kernel struct {
 	lib     string // path of its modules
 }
 
-// fetch downloads the kernel that a Debian package depends on, once, and unpacks it.
+// fetch downloads the kernel that a Debian package depends on, once, and unpacks it. Root gets newer lists if there are none, or old ones.
 func fetch(ctx context.Context, meta string) (*kernel, error) {
-	out, err := output(ctx, "", "apt-cache", "depends", "--important", meta)
-	if err != nil && os.Geteuid() == 0 {
-		fmt.Printf("updating the package lists, for %s is not in them\n", meta)
-		if _, err := output(ctx, "", "apt-get", "update", "-q"); err != nil {
-			return nil, err
-		}
-		out, err = output(ctx, "", "apt-cache", "depends", "--important", meta)
+	k, err := fetchListed(ctx, meta)
+	if err == nil || os.Geteuid() != 0 || ctx.Err() != nil {
+		return k, err
 	}
+	fmt.Printf("updating the package lists, for %s was not to be had: %v\n", meta, err)
+	if _, err := output(ctx, "", "apt-get", "update", "-q"); err != nil {
+		return nil, err
+	}
+	return fetchListed(ctx, meta)
+}
+
+func fetchListed(ctx context.Context, meta string) (*kernel, error) {
+	out, err := output(ctx, "", "apt-cache", "depends", "--important", meta)
 	if err != nil {
 		return nil, fmt.Errorf("%w (does the package %s exist here? Debian 12 has it; apt-get update gets the lists)", err, meta)
 	}
