@@ -23,19 +23,17 @@ static const volatile __u16 heavy_odds[HEAVY_PACKETS] = {
  * when nothing is left. So any number of random targets wear each other down, and a heavy one is worn down by none. CPUs
  * overwrite each other's counts now and then: a heavy target comes again.
  *
- * The odds are drawn from the hash, which is seeded, and a number that is another one for each packet: nobody who does not
- * know the seed can foretell them, and the helper that returns random numbers costs 14 ns.
+ * The odds are drawn from the hash, which is seeded, and a number that is another one for each packet that is refused: nobody
+ * who does not know the seed can foretell them, and the helper that returns random numbers costs 14 ns.
  */
 static __always_inline __u32 heavy(__u64 hash, __u32 packets, __u64 number)
 {
-	__u64 random = hash + number * GOLDEN;
 	__u32 fingerprint, most = 0;
+	__u64 random;
 
-	random = (random ^ random >> 32) * 0xff51afd7ed558ccdULL;
-	random ^= random >> 32;
-
-	/* The lower half of the hash is weaker than the upper. */
+	/* The lower half of the hash is weaker than the upper, and that of the numbers' multiples as well. */
 	hash = (hash ^ hash >> 32) * GOLDEN;
+	random = (hash + number * 0xff51afd7ed558ccdULL) >> 32;
 	fingerprint = hash >> 48;
 	for (int row = 0; row < HEAVY_ROWS; row++) {
 		__u32 at = hash >> (row ? 16 : 32), word, count;
@@ -71,31 +69,44 @@ static __always_inline __u32 pop(void *queue, __u32 kind, __u32 which)
 	return slot;
 }
 
-/* Takes a slot for a target, or returns NO_SLOT and counts why. */
-static __always_inline __u32 take_slot(__u32 kind, __u64 hash, __u32 packets, struct cpu_stat *stat)
+static __always_inline void count_exhausted(__u32 kind, __u32 packets, struct cpu_stat *stat)
+{
+	if (kind == HOST_SLOTS)
+		stat->slot_exhausted += packets;
+	else
+		stat->network_exhausted += packets;
+}
+
+/* Whether a target gets none of the slots for the heavy, and counts why. */
+static __always_inline bool refused(__u32 kind, __u64 hash, __u32 packets, struct cpu_stat *stat)
+{
+	__u64 *count;
+
+	if (*(volatile __u32 *)&empty_queues[kind][FREE_FOR_HEAVY]) {
+		count_exhausted(kind, packets, stat);
+		return true;
+	}
+	count = kind == HOST_SLOTS ? &stat->refused_hosts : &stat->refused_networks;
+	if (heavy(hash, packets, *count))
+		return false;
+	*count += packets;
+	return true;
+}
+
+/* Takes a slot for a target, or returns NO_SLOT and counts why. admitted: it has not been refused. */
+static __always_inline __u32 take_slot(__u32 kind, __u64 hash, bool admitted, __u32 packets, struct cpu_stat *stat)
 {
 	__u32 slot =
 		kind == HOST_SLOTS ? pop(&free_hosts, kind, FREE_FOR_ALL) : pop(&free_networks, kind, FREE_FOR_ALL);
 
 	if (slot != NO_SLOT)
 		return slot;
-	if (!*(volatile __u32 *)&empty_queues[kind][FREE_FOR_HEAVY]) {
-		if (!heavy(hash, packets, stat->packets[INBOUND] + stat->packets[OUTBOUND])) {
-			if (kind == HOST_SLOTS)
-				stat->refused_hosts += packets;
-			else
-				stat->refused_networks += packets;
-			return NO_SLOT;
-		}
-		slot = kind == HOST_SLOTS ? pop(&heavy_hosts, kind, FREE_FOR_HEAVY)
-					  : pop(&heavy_networks, kind, FREE_FOR_HEAVY);
-	}
-	if (slot == NO_SLOT) {
-		if (kind == HOST_SLOTS)
-			stat->slot_exhausted += packets;
-		else
-			stat->network_exhausted += packets;
-	}
+	if (!admitted && refused(kind, hash, packets, stat))
+		return NO_SLOT;
+	slot = kind == HOST_SLOTS ? pop(&heavy_hosts, kind, FREE_FOR_HEAVY)
+				  : pop(&heavy_networks, kind, FREE_FOR_HEAVY);
+	if (slot == NO_SLOT)
+		count_exhausted(kind, packets, stat);
 	return slot;
 }
 

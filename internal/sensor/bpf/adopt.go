@@ -7,8 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -110,26 +110,39 @@ func (k *Kernel) stopTaking() error {
 }
 
 func (k *Kernel) adopt6(held []bool) error {
-	size := (k.Sizes.buckets6()*bucketSize + os.Getpagesize() - 1) &^ (os.Getpagesize() - 1)
-	memory, err := unix.Mmap(k.objects.Targets6.FD(), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return fmt.Errorf("map the table of IPv6 targets into memory: %w", err)
-	}
-	entries := entries6(memory)[:k.Sizes.buckets6()*ways6]
-	for i, entry := range entries {
-		if entry == 0 {
-			continue
-		}
-		slot := entry & slotMask
-		if int(slot) < len(held) && !held[slot] && k.isTarget6(slot, uint32(i/ways6), entry>>tagShift6) {
-			held[slot] = true
-			entries[i] = entry &^ slotFlags // no program changes an entry
-		} else {
+	spills := make([]uint32, k.Sizes.buckets6())
+	err := table6(k.objects.Targets6, k.Sizes.buckets6()*ways6, func(entries []uint32) {
+		for i, entry := range entries {
+			slot, bucket := entry&slotMask, uint32(i/ways6)
+			if entry == 0 {
+				continue
+			}
+			if int(slot) < len(held) && !held[slot] {
+				if first, ok := k.target6(slot, bucket, entry>>tagShift6); ok {
+					held[slot] = true
+					entries[i] = entry &^ slotFlags // no program changes an entry
+					if bucket != first {
+						spills[first]++
+					}
+					continue
+				}
+			}
 			entries[i] = 0
 		}
+	})
+	if err != nil {
+		return err
 	}
-	if err := unix.Munmap(memory); err != nil {
-		return fmt.Errorf("unmap the table of IPv6 targets: %w", err)
+	err = table6(k.objects.Spills6, len(spills), func(counts []uint32) {
+		for i, n := range spills {
+			atomic.StoreUint32(&counts[i], n)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if err := k.forgetNetworks6(); err != nil {
+		return err
 	}
 	// Nobody holds one for long, and nobody who did has died: programs end.
 	if err := k.objects.Locks6.Set([1024]uint32{}); err != nil {
@@ -138,11 +151,11 @@ func (k *Kernel) adopt6(held []bool) error {
 	return nil
 }
 
-// isTarget6 tells whether an entry of the IPv6 table is where the holder of its slot belongs.
-func (k *Kernel) isTarget6(slot, bucket, tag uint32) bool {
+// target6 tells whether an entry of the IPv6 table is where the holder of its slot belongs, and which is the holder's first bucket.
+func (k *Kernel) target6(slot, bucket, tag uint32) (first uint32, ok bool) {
 	h, err := k.Holder(slot)
 	if err != nil || !h.Network.Addr().Is6() {
-		return false
+		return 0, false
 	}
 	bits := 128
 	if k.Sizes.kindOf(slot) == networkSlots {
@@ -150,7 +163,7 @@ func (k *Kernel) isTarget6(slot, bucket, tag uint32) bool {
 	}
 	hash := k.hash6(h.Network)
 	buckets := k.bucketsOf(hash)
-	return h.Network.Bits() == bits && tag == tag6(hash) && slices.Contains(buckets[:], bucket)
+	return buckets[0], h.Network.Bits() == bits && tag == tag6(hash) && slices.Contains(buckets[:], bucket)
 }
 
 // adopt4 finds the blocks in use by walking the table as the programs do.

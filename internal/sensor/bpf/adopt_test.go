@@ -183,6 +183,7 @@ func whole(t *testing.T, k *Kernel, when string) {
 	for p, slot := range entriesOf(t, k) {
 		take(slot, p)
 	}
+	spillsMatch(t, k, when)
 	blocks := map[uint32]bool{}
 	for n, block := range k.v4.hostBlocks {
 		blocks[block] = true

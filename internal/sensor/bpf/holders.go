@@ -4,6 +4,7 @@ package bpf
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"sync/atomic"
@@ -84,7 +85,11 @@ func (k *Kernel) SetParent(slot, parent uint32) error {
 // once. An IPv4 host that stays protected is counted for its parent, until it is given another slot.
 func (k *Kernel) Unlink(slot uint32, h Holder, protected bool) error {
 	if h.Network.Addr().Is6() {
-		return k.change6(h.Network, slot, func(uint32) uint32 { return 0 })
+		err := k.change6(h.Network, slot, func(uint32) uint32 { return 0 })
+		if k.Sizes.kindOf(slot) == networkSlots {
+			err = errors.Join(err, k.forgetNetworks6())
+		}
+		return err
 	}
 	next := uint32(unprotected)
 	if protected {
@@ -130,7 +135,10 @@ func (k *Kernel) SetFlag(slot uint32, f Flag, on bool) error {
 	if _, err := k.infos.WriteAt(b[:], at); err != nil {
 		return fmt.Errorf("mark slot %d: %w", slot, err)
 	}
-	return nil
+	if int(slot) < k.Sizes.FirstNetwork() {
+		return nil
+	}
+	return k.forgetNetworks6()
 }
 
 // change4 replaces the word of an IPv4 host that leads to slot.

@@ -54,6 +54,9 @@ func (s Sizes) FirstNetwork() int { return s.Hosts + s.Prefixes }
 // maxSlots is how many fit a cell's key.
 const maxSlots = 1 << 24
 
+// variables is the map that programs keep their variables in.
+const variables = ".bss"
+
 // blocks is the number of record blocks of a column.
 func (s Sizes) blocks() int { return (s.Slots() + blockRecords - 1) / blockRecords }
 
@@ -88,7 +91,9 @@ type Kernel struct {
 	free      freeSlots
 	before    func() // a test dies here: see step
 	settings  uint64 // bytes of the variables
-	nodesUsed int    // of the IPv6 trie
+	variables *ebpf.Map
+	epoch6    int // offset in it
+	nodesUsed int // of the IPv6 trie
 	infos     *ebpf.Memory
 	scanner   *scanner
 }
@@ -111,6 +116,7 @@ func (s Sizes) spec() (*ebpf.CollectionSpec, error) {
 	size("network_blocks", s.Blocks4+1)
 	size("host_blocks", s.Networks4+1)
 	size("targets6", s.buckets6())
+	size("spills6", (s.buckets6()+spills6-1)/spills6)
 	size("nodes6", 2*s.nodes6())
 	size("free_hosts", s.Hosts)
 	size("heavy_hosts", max(1, s.Hosts/2))
@@ -165,7 +171,7 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 
 	k := &Kernel{Sizes: s, Tick: tick, Window: window, Began: time.Now(), v4: newTable4(s)}
 	for _, v := range spec.Variables {
-		if v.SectionName == ".bss" {
+		if v.SectionName == variables {
 			k.settings += uint64(v.Size())
 		}
 	}
@@ -184,6 +190,10 @@ func loadOn(s Sizes, pins *Pins) (_ *Kernel, err error) {
 			k.Close()
 		}
 	}()
+	if k.variables, err = all[variables].Clone(); err != nil {
+		return nil, fmt.Errorf("keep the map of the variables: %w", err)
+	}
+	k.epoch6 = int(spec.Variables["epoch6"].Offset)
 	if k.infos, err = k.objects.SlotInfos.Memory(); err != nil {
 		return nil, fmt.Errorf("map the holders of slots into memory: %w", err)
 	}
@@ -221,6 +231,9 @@ func (k *Kernel) begin() error {
 	}
 	if err := k.objects.Seed6.Set(k.seed6); err != nil {
 		return fmt.Errorf("set the seed of the IPv6 table: %w", err)
+	}
+	if err := k.forgetNetworks6(); err != nil {
+		return err
 	}
 	for _, pool := range [][2]int{{0, k.Sizes.Hosts}, {k.Sizes.FirstNetwork(), k.Sizes.Slots()}} {
 		first, n := pool[0], pool[1]-pool[0]
@@ -268,7 +281,7 @@ func (k *Kernel) Close() error {
 	if k.scanner != nil {
 		err = k.scanner.close()
 	}
-	return errors.Join(err, k.objects.Close())
+	return errors.Join(err, k.variables.Close(), k.objects.Close())
 }
 
 // Ingress is the program for what arrives at a host interface: it counts by destination and lets every packet pass.
@@ -298,6 +311,7 @@ func (k *Kernel) Memory() ([]MapMemory, error) {
 		{"network_blocks", o.NetworkBlocks},
 		{"host_blocks", o.HostBlocks},
 		{"targets6", o.Targets6},
+		{"spills6", o.Spills6},
 		{"nodes6", o.Nodes6},
 		{"free_hosts", o.FreeHosts},
 		{"heavy_hosts", o.HeavyHosts},

@@ -39,6 +39,7 @@ __u64 filter6[65536 / 64];
 __u32 half6;
 __u32 root6[2][1 << ROOT6_BITS];
 __u64 seed6[11];    /* of hash6, hash4 and check6; drawn with new maps, and kept as long as they are */
+__u32 epoch6;       /* of the networks in the table, from 1: user space adds one when it has deleted or marked any */
 __u32 locks6[1024]; /* held while an address is put into the table; nobody waits for one */
 
 /* Set by the program that finds a queue empty, cleared by user space when it has put something in: spares its lock. */
@@ -83,6 +84,19 @@ struct {
 	__type(key, __u32);
 	__type(value, struct bucket6);
 } targets6 SEC(".maps");
+
+/*
+ * How many targets are in their second bucket because there was no room in the first, or a few less than it says: so that
+ * what is not found in one need seldom be looked for in two. Key: the first bucket / SPILLS6. Programs add before they insert,
+ * user space subtracts after it has deleted.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct spills6);
+} spills6 SEC(".maps");
 
 /* The trie of protected IPv6 prefixes, two halves. User space writes, programs read. */
 struct {

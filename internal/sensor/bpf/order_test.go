@@ -55,3 +55,35 @@ func TestOrderTheReaderReliesOn(t *testing.T) {
 		}
 	}
 }
+
+// TestEpochIsReadFirst: the epoch that is remembered with a network is read once, before the table, whose read depends on it.
+func TestEpochIsReadFirst(t *testing.T) {
+	spec, err := LoadSensor()
+	if err != nil {
+		t.Fatal(err)
+	}
+	epoch := int64(spec.Variables["epoch6"].Offset)
+	for name, p := range spec.Programs {
+		function, reads, depends, looks := "", 0, 0, 0
+		for _, ins := range p.Instructions {
+			if s := ins.Symbol(); s != "" {
+				function = s
+			}
+			if function != "other6" {
+				continue
+			}
+			switch {
+			case ins.Reference() == variables && ins.Constant>>32 == epoch:
+				reads++
+			case reads == 0:
+			case ins.OpCode == asm.Xor.Op(asm.RegSource) && ins.Dst == ins.Src:
+				depends++
+			case ins.Reference() == "targets6" && depends == 0:
+				looks++
+			}
+		}
+		if reads != 1 || depends != 1 || looks != 0 {
+			t.Errorf("%s: the epoch is read %d times, and %d reads depend on it; the table is looked at %d times between", name, reads, depends, looks)
+		}
+	}
+}

@@ -44,6 +44,7 @@ const (
 	ProbeMapSamples            = "samples"
 	ProbeMapSketches           = "sketches"
 	ProbeMapSlotInfos          = "slot_infos"
+	ProbeMapSpills6            = "spills6"
 	ProbeMapTargets6           = "targets6"
 	ProbeMapTriggers           = "triggers"
 	ProbeMapWindows            = "windows"
@@ -52,6 +53,7 @@ const (
 	ProbeProgProbeXdp          = "probe_xdp"
 	ProbeVarDecapsulate        = "decapsulate"
 	ProbeVarEmptyQueues        = "empty_queues"
+	ProbeVarEpoch6             = "epoch6"
 	ProbeVarFilter6            = "filter6"
 	ProbeVarHalf6              = "half6"
 	ProbeVarHeavies            = "heavies"
@@ -146,6 +148,7 @@ type ProbeMapSpecs struct {
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
 	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
+	Spills6       *ebpf.MapSpec `ebpf:"spills6"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 	Windows       *ebpf.MapSpec `ebpf:"windows"`
@@ -157,6 +160,7 @@ type ProbeMapSpecs struct {
 type ProbeVariableSpecs struct {
 	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
 	EmptyQueues        *ebpf.VariableSpec `ebpf:"empty_queues"`
+	Epoch6             *ebpf.VariableSpec `ebpf:"epoch6"`
 	Filter6            *ebpf.VariableSpec `ebpf:"filter6"`
 	Half6              *ebpf.VariableSpec `ebpf:"half6"`
 	Heavies            *ebpf.VariableSpec `ebpf:"heavies"`
@@ -220,6 +224,7 @@ type ProbeMaps struct {
 	Samples       *ebpf.Map `ebpf:"samples"`
 	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
+	Spills6       *ebpf.Map `ebpf:"spills6"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 	Windows       *ebpf.Map `ebpf:"windows"`
@@ -241,6 +246,7 @@ func (m *ProbeMaps) Close() error {
 		m.Samples,
 		m.Sketches,
 		m.SlotInfos,
+		m.Spills6,
 		m.Targets6,
 		m.Triggers,
 		m.Windows,
@@ -253,6 +259,7 @@ func (m *ProbeMaps) Close() error {
 type ProbeVariables struct {
 	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
 	EmptyQueues        *ebpf.Variable `ebpf:"empty_queues"`
+	Epoch6             *ebpf.Variable `ebpf:"epoch6"`
 	Filter6            *ebpf.Variable `ebpf:"filter6"`
 	Half6              *ebpf.Variable `ebpf:"half6"`
 	Heavies            *ebpf.Variable `ebpf:"heavies"`

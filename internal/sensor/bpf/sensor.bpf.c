@@ -44,7 +44,7 @@ static __always_inline __u32 sample_size(__u32 wire, __u32 l3)
  * Parses the packet and finds its target; false for a packet that is rare. No function is told where p lies, so that it need
  * not lie anywhere; and ways that end differently meet only when little of it is still of use.
  */
-static __always_inline bool see(struct packet *p, void *data, void *end, bool xdp, void *ctx, struct cpu_stat *stat,
+static __always_inline bool see(struct packet *p, void *data, void *end, bool xdp, void *ctx, struct lane *lane,
 				struct seen *seen)
 {
 	__be16 protocol;
@@ -57,12 +57,12 @@ static __always_inline bool see(struct packet *p, void *data, void *end, bool xd
 		seen->verdict = parse_ipv4(p, l3, end, p->length);
 		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
 			return false;
-		seen->word = target4(p->address4, 1, stat);
+		seen->word = target4(p->address4, 1, &lane->stat);
 	} else if (link && protocol == bpf_htons(ETH_P_IPV6) && l3 + sizeof(struct ipv6hdr) <= end) {
 		seen->verdict = parse_ipv6(p, l3, end, p->length);
 		if (is_rare(p, seen->verdict, data, end, xdp, ctx))
 			return false;
-		seen->word = target6(p->address6[0], p->address6[1], 1, stat);
+		seen->word = target6(p->address6[0], p->address6[1], 1, lane);
 	} else {
 		seen->verdict = unsound(MALFORMED_SHORT);
 		if (link && protocol != bpf_htons(ETH_P_IP) && protocol != bpf_htons(ETH_P_IPV6))
@@ -72,7 +72,7 @@ static __always_inline bool see(struct packet *p, void *data, void *end, bool xd
 		seen->word = NO_TARGET;
 	}
 	if (VECTOR_OF(seen->verdict) == VECTOR_MALFORMED)
-		count_malformed(stat, seen->verdict);
+		count_malformed(&lane->stat, seen->verdict);
 	seen->packets = 1;
 	seen->bytes = p->length;
 	return true;
@@ -193,7 +193,7 @@ static __always_inline int tc(struct __sk_buff *skb, const __u32 direction)
 
 	if (!lane)
 		return TCX_NEXT;
-	if (unlikely(skb->gso_size) || !see(&p, data, end, false, skb, &lane->stat, &seen)) {
+	if (unlikely(skb->gso_size) || !see(&p, data, end, false, skb, lane, &seen)) {
 		struct packet rare = {
 			.wire = skb->len,
 			.merged = skb->gso_size,
@@ -202,7 +202,7 @@ static __always_inline int tc(struct __sk_buff *skb, const __u32 direction)
 		};
 		__u32 verdict = parse_rare(skb, &rare);
 
-		count_rare_tc(skb, &rare, verdict, target_rare(&rare, &lane->stat));
+		count_rare_tc(skb, &rare, verdict, target_rare(&rare, lane));
 		return TCX_NEXT;
 	}
 	count_tc(skb, lane, &seen, direction);
@@ -236,11 +236,11 @@ int sensor_xdp(struct xdp_md *xdp)
 
 	if (!lane)
 		return XDP_DROP;
-	if (!see(&p, data, end, true, xdp, &lane->stat, &seen)) {
+	if (!see(&p, data, end, true, xdp, lane, &seen)) {
 		struct packet rare = {.wire = bpf_xdp_get_buff_len(xdp), .mirror = 1};
 		__u32 verdict = parse_rare_xdp(xdp, &rare);
 
-		count_rare_xdp(xdp, &rare, verdict, target_rare(&rare, &lane->stat));
+		count_rare_xdp(xdp, &rare, verdict, target_rare(&rare, lane));
 		return XDP_DROP;
 	}
 	count_xdp(xdp, lane, &seen);

@@ -61,6 +61,12 @@ type SensorLane struct {
 	_     structs.HostLayout
 	Stat  SensorCpuStat
 	Cells [512]SensorCell
+	Known [64]struct {
+		_     structs.HostLayout
+		High  uint64
+		Word  uint32
+		Epoch uint32
+	}
 }
 
 type SensorLevel struct {
@@ -117,6 +123,11 @@ type SensorSlotInfo struct {
 	Hot     [2]uint64
 }
 
+type SensorSpills6 struct {
+	_      structs.HostLayout
+	Counts [16]uint32
+}
+
 type SensorTrigger struct {
 	_         structs.HostLayout
 	Ktime     uint64
@@ -156,6 +167,7 @@ const (
 	SensorMapSamples            = "samples"
 	SensorMapSketches           = "sketches"
 	SensorMapSlotInfos          = "slot_infos"
+	SensorMapSpills6            = "spills6"
 	SensorMapTargets6           = "targets6"
 	SensorMapTriggers           = "triggers"
 	SensorMapWindows            = "windows"
@@ -164,6 +176,7 @@ const (
 	SensorProgSensorXdp         = "sensor_xdp"
 	SensorVarDecapsulate        = "decapsulate"
 	SensorVarEmptyQueues        = "empty_queues"
+	SensorVarEpoch6             = "epoch6"
 	SensorVarFilter6            = "filter6"
 	SensorVarHalf6              = "half6"
 	SensorVarHeavies            = "heavies"
@@ -257,6 +270,7 @@ type SensorMapSpecs struct {
 	Samples       *ebpf.MapSpec `ebpf:"samples"`
 	Sketches      *ebpf.MapSpec `ebpf:"sketches"`
 	SlotInfos     *ebpf.MapSpec `ebpf:"slot_infos"`
+	Spills6       *ebpf.MapSpec `ebpf:"spills6"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Triggers      *ebpf.MapSpec `ebpf:"triggers"`
 	Windows       *ebpf.MapSpec `ebpf:"windows"`
@@ -268,6 +282,7 @@ type SensorMapSpecs struct {
 type SensorVariableSpecs struct {
 	Decapsulate        *ebpf.VariableSpec `ebpf:"decapsulate"`
 	EmptyQueues        *ebpf.VariableSpec `ebpf:"empty_queues"`
+	Epoch6             *ebpf.VariableSpec `ebpf:"epoch6"`
 	Filter6            *ebpf.VariableSpec `ebpf:"filter6"`
 	Half6              *ebpf.VariableSpec `ebpf:"half6"`
 	Heavies            *ebpf.VariableSpec `ebpf:"heavies"`
@@ -330,6 +345,7 @@ type SensorMaps struct {
 	Samples       *ebpf.Map `ebpf:"samples"`
 	Sketches      *ebpf.Map `ebpf:"sketches"`
 	SlotInfos     *ebpf.Map `ebpf:"slot_infos"`
+	Spills6       *ebpf.Map `ebpf:"spills6"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Triggers      *ebpf.Map `ebpf:"triggers"`
 	Windows       *ebpf.Map `ebpf:"windows"`
@@ -351,6 +367,7 @@ func (m *SensorMaps) Close() error {
 		m.Samples,
 		m.Sketches,
 		m.SlotInfos,
+		m.Spills6,
 		m.Targets6,
 		m.Triggers,
 		m.Windows,
@@ -363,6 +380,7 @@ func (m *SensorMaps) Close() error {
 type SensorVariables struct {
 	Decapsulate        *ebpf.Variable `ebpf:"decapsulate"`
 	EmptyQueues        *ebpf.Variable `ebpf:"empty_queues"`
+	Epoch6             *ebpf.Variable `ebpf:"epoch6"`
 	Filter6            *ebpf.Variable `ebpf:"filter6"`
 	Half6              *ebpf.Variable `ebpf:"half6"`
 	Heavies            *ebpf.Variable `ebpf:"heavies"`

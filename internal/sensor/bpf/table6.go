@@ -5,12 +5,15 @@ package bpf
 import (
 	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"slices"
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +23,7 @@ const (
 	bucketSize = ways6 * 4
 	tagShift6  = 25
 	tags6      = 127
+	spills6    = 16
 	stride6    = 4
 	root6Bits  = 12
 	child6     = 0x80000000
@@ -177,29 +181,76 @@ func (k *Kernel) bucketsOf(hash uint64) [2]uint32 {
 	return [2]uint32{uint32(hash >> 32 * n >> 32), uint32(second >> 32 * n >> 32)}
 }
 
-// change6 replaces the entry of an IPv6 target that leads to slot, if there is one.
+// change6 replaces the entry of an IPv6 target that leads to slot, if there is one; 0 deletes it.
 func (k *Kernel) change6(p netip.Prefix, slot uint32, to func(entry uint32) uint32) error {
 	hash := k.hash6(p)
-	for _, bucket := range k.bucketsOf(hash) {
+	buckets := k.bucketsOf(hash)
+	for second, bucket := range buckets {
+		deleted := int32(0)
 		err := k.window(k.objects.Targets6, int(bucket)*bucketSize, bucketSize, func(memory []byte) {
 			entries := entries6(memory)
 			for i := range entries {
 				entry := &entries[i]
 				for {
 					old := atomic.LoadUint32(entry)
-					if old>>tagShift6 != tag6(hash) || old&slotMask != slot || atomic.CompareAndSwapUint32(entry, old, to(old)) {
+					if old>>tagShift6 != tag6(hash) || old&slotMask != slot {
+						break
+					}
+					if next := to(old); atomic.CompareAndSwapUint32(entry, old, next) {
+						if next == 0 {
+							deleted++
+						}
 						break
 					}
 				}
 			}
 		})
 		if err != nil {
-			return fmt.Errorf("map the table of IPv6 targets into memory: %w", err)
+			err = fmt.Errorf("map the table of IPv6 targets into memory: %w", err)
 		}
+		if second == 1 && deleted > 0 {
+			err = errors.Join(err, k.spill6(buckets[0], -deleted))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// spill6 says that a bucket has sent n targets more to their second.
+func (k *Kernel) spill6(bucket uint32, n int32) error {
+	err := k.window(k.objects.Spills6, int(bucket)*4, 4, func(memory []byte) { atomic.AddUint32(&entries6(memory)[0], uint32(n)) })
+	if err != nil {
+		return fmt.Errorf("map the IPv6 targets in their second bucket into memory: %w", err)
+	}
+	return nil
+}
+
+// table6 gives access to the first n words of a map.
+func table6(m *ebpf.Map, n int, do func(words []uint32)) error {
+	page := os.Getpagesize()
+	memory, err := unix.Mmap(m.FD(), 0, (n*4+page-1)/page*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return fmt.Errorf("map a table of IPv6 targets into memory: %w", err)
+	}
+	do(entries6(memory)[:n])
+	if err := unix.Munmap(memory); err != nil {
+		return fmt.Errorf("unmap a table of IPv6 targets: %w", err)
 	}
 	return nil
 }
 
 func entries6(memory []byte) []uint32 {
 	return unsafe.Slice((*uint32)(unsafe.Pointer(&memory[0])), len(memory)/4)
+}
+
+// forgetNetworks6 makes the programs look into the table for each network again: one they remember may have been deleted or marked.
+func (k *Kernel) forgetNetworks6() error {
+	// By an atomic operation, so that on every processor it is seen after the change.
+	err := k.window(k.variables, k.epoch6, 4, func(memory []byte) { atomic.AddUint32(&entries6(memory)[0], 1) })
+	if err != nil {
+		return fmt.Errorf("let programs forget IPv6 networks: %w", err)
+	}
+	return nil
 }

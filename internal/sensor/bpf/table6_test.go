@@ -7,39 +7,65 @@ import (
 	"testing"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/amooglesoft/trafficmonitor/internal/vector"
 )
 
 // entriesOf reads the whole table of IPv6 targets: which slot each holder has, and how many entries there are.
 func entriesOf(t testing.TB, k *Kernel) map[netip.Prefix]uint32 {
 	t.Helper()
-	size := max(k.Sizes.buckets6()*bucketSize, 4096)
-	memory, err := unix.Mmap(k.objects.Targets6.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	found, _ := contents6(t, k)
+	return found
+}
+
+// contents6 reads also how many of them are in their second bucket, by their first.
+func contents6(t testing.TB, k *Kernel) (found map[netip.Prefix]uint32, second map[uint32]uint32) {
+	t.Helper()
+	found, second = map[netip.Prefix]uint32{}, map[uint32]uint32{}
+	err := table6(k.objects.Targets6, k.Sizes.buckets6()*ways6, func(entries []uint32) {
+		for i, entry := range entries {
+			if entry == 0 {
+				continue
+			}
+			slot, bucket := entry&slotMask, uint32(i/ways6)
+			h, err := k.Holder(slot)
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, ok := k.target6(slot, bucket, entry>>tagShift6)
+			if !ok {
+				t.Errorf("entry %d, %#x: does not belong there: %v", i, entry, h)
+			}
+			if _, twice := found[h.Network]; twice {
+				t.Errorf("%s is there twice", h.Network)
+			}
+			found[h.Network] = slot
+			if bucket != first {
+				second[first]++
+			}
+		}
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer unix.Munmap(memory)
-	found := map[netip.Prefix]uint32{}
-	for i, entry := range entries6(memory)[:k.Sizes.buckets6()*ways6] {
-		if entry == 0 {
-			continue
+	return found, second
+}
+
+// spillsMatch checks that programs are told of every target in its second bucket, and of no more. Returns how many there are.
+func spillsMatch(t testing.TB, k *Kernel, when string) (n uint32) {
+	t.Helper()
+	_, want := contents6(t, k)
+	err := table6(k.objects.Spills6, k.Sizes.buckets6(), func(counts []uint32) {
+		for i, got := range counts {
+			if got != want[uint32(i)] {
+				t.Errorf("%s: bucket %d has sent %d targets to their second, the programs are told of %d", when, i, want[uint32(i)], got)
+			}
+			n += got
 		}
-		slot := entry & slotMask
-		h, err := k.Holder(slot)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !k.isTarget6(slot, uint32(i/ways6), entry>>tagShift6) {
-			t.Errorf("entry %d, %#x: does not belong there: %v", i, entry, h)
-		}
-		if _, twice := found[h.Network]; twice {
-			t.Errorf("%s is there twice", h.Network)
-		}
-		found[h.Network] = slot
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	return found
+	return n
 }
 
 // walk6 is prefix6 of target.h.
@@ -223,6 +249,7 @@ func TestTable6AgainstMap(t *testing.T) {
 			}
 		}
 	}
+	spillsMatch(t, k, "in the end")
 	if st, _ := k.Stats(); st.LostSlots != 0 || st.RefusedNetworks != 0 || st.Table6Overflows != 0 {
 		t.Errorf("losses: %+v", st)
 	}
@@ -265,6 +292,7 @@ func TestTable6OnTwoCPUs(t *testing.T) {
 		}
 	}
 	held := entriesOf(t, k)
+	spillsMatch(t, k, "in the end")
 	slots := map[uint32]netip.Prefix{}
 	for p, slot := range held {
 		if other, twice := slots[slot]; twice {

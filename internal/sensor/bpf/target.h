@@ -35,7 +35,7 @@ __noinline __u32 allocate4(__u32 address, __u32 *host, __u32 seen, __u32 packets
 	if (!host || !stat)
 		return NO_SLOT;
 	prefix = seen & SLOT_MASK;
-	slot = take_slot(HOST_SLOTS, hash4(address), packets, stat);
+	slot = take_slot(HOST_SLOTS, hash4(address), false, packets, stat);
 	if (slot == NO_SLOT)
 		return network_word(prefix);
 	key = slot;
@@ -219,21 +219,40 @@ static __always_inline __u32 search6(__u32 key, const struct key6 *k)
 	return NO_SLOT;
 }
 
-/* Looks into both buckets, or only into the second. */
+/* How many targets are in their second bucket whose first this is. */
+static __always_inline __u32 *spills6_of(__u32 bucket)
+{
+	__u32 key = bucket / SPILLS6;
+	struct spills6 *spills = bpf_map_lookup_elem(&spills6, &key);
+
+	return spills ? &spills->counts[bucket % SPILLS6] : 0;
+}
+
+static __always_inline bool spilled6(__u32 bucket)
+{
+	__u32 *spills = spills6_of(bucket);
+
+	return spills && *(volatile __u32 *)spills;
+}
+
+/* Looks into the first bucket, unless that was done, and into the second if there can be anything. */
 static __always_inline __u32 find6(const struct key6 *k, bool first)
 {
-	__u32 word = first ? search6(bucket6(k->hash, 0), k) : NO_SLOT;
+	__u32 bucket = bucket6(k->hash, 0), word = first ? search6(bucket, k) : NO_SLOT;
 
-	return word != NO_SLOT ? word : search6(bucket6(k->hash, 1), k);
+	return word != NO_SLOT || !spilled6(bucket) ? word : search6(bucket6(k->hash, 1), k);
 }
 
 /* Puts a target into the table unless it is there. Returns its slot, or NO_SLOT if no bucket has room. */
 static __always_inline __u32 insert6(const struct key6 *k, __u32 slot)
 {
-	__u32 found = find6(k, true);
+	__u32 found = find6(k, true), first = bucket6(k->hash, 0), *spills;
 
 	if (found != NO_SLOT)
 		return found;
+	spills = spills6_of(first);
+	if (!spills)
+		return NO_SLOT;
 	for (int i = 0; i < 2 * BUCKET6_WAYS; i++) {
 		__u32 key = bucket6(k->hash, i >= BUCKET6_WAYS);
 		struct bucket6 *bucket = bpf_map_lookup_elem(&targets6, &key);
@@ -241,11 +260,17 @@ static __always_inline __u32 insert6(const struct key6 *k, __u32 slot)
 
 		if (!bucket)
 			return NO_SLOT;
+		if (i == BUCKET6_WAYS) {
+			if (key == first)
+				return NO_SLOT;
+			__sync_fetch_and_add(spills, 1);
+		}
 		entry = &bucket->entries[way6(k->hash, i)];
 		if (!*(volatile __u32 *)entry &&
 		    !__sync_val_compare_and_swap(entry, 0, tag6(k->hash) << TAG6_SHIFT | slot))
 			return slot;
 	}
+	__sync_fetch_and_add(spills, -1);
 	return NO_SLOT;
 }
 
@@ -328,25 +353,57 @@ __noinline __u32 prefix6(const struct key6 *k)
 	return next ? (next - 1) | deep : NO_SLOT;
 }
 
+/* Where a CPU remembers a network. An attacker who does not know the seed cannot choose two that drive each other out. */
+static __always_inline struct known6 *known6_at(struct lane *lane, __u64 high)
+{
+	return &lane->known[high * (seed6[2] | 1) >> (64 - KNOWN6_BITS)];
+}
+
+static __always_inline bool is_known6(const struct known6 *known, __u64 high)
+{
+	return known->high == high && known->epoch == *(volatile __u32 *)&epoch6;
+}
+
+/* Finds a network in the table, and remembers it. Returns its word, or NO_SLOT. */
+static __always_inline __u32 find_network6(struct key6 *k, struct lane *lane)
+{
+	struct known6 *known = known6_at(lane, k->address[0]);
+	__u32 epoch = *(volatile __u32 *)&epoch6, word;
+	__u64 none = epoch;
+
+	/* The epoch must not be younger than what is found: processors keep the order of reads of which one needs the other. */
+	asm volatile("%0 ^= %0" : "+r"(none));
+	k->hash += none;
+	word = find6(k, true);
+	if (word == NO_SLOT)
+		return NO_SLOT;
+	known->high = k->address[0];
+	known->word = word;
+	known->epoch = epoch;
+	return word;
+}
+
 /*
- * The first packet to an IPv6 host, and every packet to one that has no slot or is in its second bucket. In one piece as
- * far as a scan goes, because each of its packets goes there: a call costs 7 ns.
+ * The first packet to an IPv6 host, every packet to one that is in its second bucket, and those to hosts without a slot that
+ * target6 could not refuse one. first: the host may be in its first bucket. admitted: it has not been refused a slot.
  */
-__noinline __u32 other6(struct key6 *host, bool first, __u32 packets, struct cpu_stat *stat)
+__noinline __u32 other6(struct key6 *host, bool first, bool admitted, __u32 packets, struct lane *lane)
 {
 	struct key6 network = {.bits = 64};
 	__u32 word, prefix, key, slot;
 	struct slot_info *info;
+	struct cpu_stat *stat;
 
-	if (!host || !stat)
+	if (!host || !lane)
 		return NO_SLOT;
+	stat = &lane->stat;
 	word = find6(host, first);
 	if (word != NO_SLOT)
 		return word;
 
 	network.address[0] = host->address[0];
 	network.hash = hash_network6(host->address[0]);
-	word = network_slots ? find6(&network, true) : NO_SLOT;
+	word = network_slots ? find_network6(&network, lane) : NO_SLOT;
 	if (word == NO_SLOT) {
 		prefix = prefix6(host);
 		if (prefix == NO_SLOT)
@@ -360,7 +417,7 @@ __noinline __u32 other6(struct key6 *host, bool first, __u32 packets, struct cpu
 		 * network has one: so that the network's total is that of its slot and of those whose parent it is.
 		 */
 		if (network_slots && !(prefix & PREFIX6_DEEP) && info->bits < 64) {
-			slot = take_slot(NETWORK_SLOTS, network.hash, packets, stat);
+			slot = take_slot(NETWORK_SLOTS, network.hash, false, packets, stat);
 			word = slot == NO_SLOT ? NO_SLOT : settle6(&network, slot, packets, stat);
 			if (word == NO_SLOT)
 				return network_word(network.parent);
@@ -369,16 +426,18 @@ __noinline __u32 other6(struct key6 *host, bool first, __u32 packets, struct cpu
 		}
 	}
 	host->parent = word & SLOT_MASK;
-	slot = take_slot(HOST_SLOTS, host->hash, packets, stat);
+	slot = take_slot(HOST_SLOTS, host->hash, admitted, packets, stat);
 	if (slot != NO_SLOT)
 		slot = settle6(host, slot, packets, stat);
 	return slot == NO_SLOT ? word : slot;
 }
 
-static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struct cpu_stat *stat)
+static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struct lane *lane)
 {
 	__u32 part = high >> 16 & 0xffff, key, tag, entry;
+	const struct known6 *known;
 	struct bucket6 *bucket;
+	bool admitted = false;
 	__u64 hash;
 
 	if (!(*(volatile __u64 *)&filter6[part / 64] >> part % 64 & 1))
@@ -394,19 +453,27 @@ static __always_inline __u32 target6(__u64 high, __u64 low, __u32 packets, struc
 		entry = tagged6(bucket, tag);
 	if (entry >> TAG6_SHIFT == tag && held_by_host6(entry & SLOT_MASK, high, low))
 		return entry & (SLOT_MASK | SLOT_FLAGS);
+	/* A scan's packet, without a call, which costs 7 ns. */
+	known = known6_at(lane, high);
+	if (likely(entry >> TAG6_SHIFT != tag && is_known6(known, high) && !spilled6(key) &&
+		   *(volatile __u32 *)&empty_queues[HOST_SLOTS][FREE_FOR_ALL])) {
+		if (refused(HOST_SLOTS, hash, packets, &lane->stat))
+			return known->word;
+		admitted = true;
+	}
 	{
 		struct key6 host = {.address = {high, low}, .hash = hash, .bits = 128};
 
-		return other6(&host, entry >> TAG6_SHIFT == tag, packets, stat);
+		return other6(&host, entry >> TAG6_SHIFT == tag, admitted, packets, lane);
 	}
 }
 
 /* The same for packets that are rare. */
-__noinline __u32 target_rare(const struct packet *p, struct cpu_stat *stat)
+__noinline __u32 target_rare(const struct packet *p, struct lane *lane)
 {
-	if (!p || !stat)
+	if (!p || !lane)
 		return NO_TARGET;
 	if (p->family == 4)
-		return target4(p->address4, p->segments, stat);
-	return p->family == 6 ? target6(p->address6[0], p->address6[1], p->segments, stat) : NO_TARGET;
+		return target4(p->address4, p->segments, &lane->stat);
+	return p->family == 6 ? target6(p->address6[0], p->address6[1], p->segments, lane) : NO_TARGET;
 }

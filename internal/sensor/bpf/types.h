@@ -148,10 +148,23 @@ struct cpu_stat {
 	__u32 unused[6];
 };
 
+/*
+ * An IPv6 /64 network this CPU found in the table, so that a scan of it need not find it with each packet. Void when
+ * another is found in its place, or when user space has changed any network since: see epoch6.
+ */
+#define KNOWN6_BITS 6
+
+struct known6 {
+	__u64 high; /* first half of its addresses */
+	__u32 word;
+	__u32 epoch;
+};
+
 /* All that one CPU writes alone. */
 struct lane {
 	struct cpu_stat stat;
 	struct cell cells[CELLS];
+	struct known6 known[1 << KNOWN6_BITS];
 };
 
 /*
@@ -165,6 +178,13 @@ struct lane {
 
 struct bucket6 {
 	__u32 entries[BUCKET6_WAYS];
+};
+
+/* Of so many buckets, how many targets each has sent to their second, at most. */
+#define SPILLS6 16
+
+struct spills6 {
+	__u32 counts[SPILLS6];
 };
 
 /* Four bits of an IPv6 address -> what they lead to: NODE6_CHILD | next node, slot + 1 of a prefix, or 0. */
