@@ -21,14 +21,22 @@ type kernel struct {
 	lib     string // path of its modules
 }
 
-// fetch downloads the kernel that a Debian package depends on, once, and unpacks it. Root gets newer lists if there are none, or old ones.
+// fetch downloads the kernel that a Debian package depends on, once, and unpacks it. If the package lists are missing or old it gets newer ones,
+// where root can be had.
 func fetch(ctx context.Context, meta string) (*kernel, error) {
 	k, err := fetchListed(ctx, meta)
-	if err == nil || os.Geteuid() != 0 || ctx.Err() != nil {
+	if err == nil || ctx.Err() != nil {
 		return k, err
 	}
+	update := []string{"apt-get", "update", "-q"}
+	if os.Geteuid() != 0 {
+		if _, missing := exec.LookPath("sudo"); missing != nil {
+			return nil, err
+		}
+		update = append([]string{"sudo"}, update...)
+	}
 	fmt.Printf("updating the package lists, for %s was not to be had: %v\n", meta, err)
-	if _, err := output(ctx, "", "apt-get", "update", "-q"); err != nil {
+	if _, err := output(ctx, "", update...); err != nil {
 		return nil, err
 	}
 	return fetchListed(ctx, meta)
