@@ -308,8 +308,9 @@ func TestTable6OnTwoCPUs(t *testing.T) {
 	}
 }
 
-// TestOverflow6 gives all addresses the same two buckets: without its seed the hash is one that anybody can aim at.
-func TestOverflow6(t *testing.T) {
+// loadUnseeded gives all addresses of in64 the same two buckets: without its seed the hash is one that anybody can aim at.
+func loadUnseeded(t *testing.T) *Kernel {
+	t.Helper()
 	k := load(t, func(s *Sizes) { s.Hosts, s.Networks6 = 256, 16 })
 	k.seed6 = [11]uint64{}
 	if err := k.objects.Seed6.Set(k.seed6); err != nil {
@@ -318,6 +319,12 @@ func TestOverflow6(t *testing.T) {
 	if err := k.SetTargets(Table{netip.MustParsePrefix("2001:db8::/32"): 256}); err != nil {
 		t.Fatal(err)
 	}
+	return k
+}
+
+// TestOverflow6: more hosts than their two buckets have room for.
+func TestOverflow6(t *testing.T) {
+	k := loadUnseeded(t)
 	const aimed = 40
 	for range 2 {
 		for i := range aimed {
